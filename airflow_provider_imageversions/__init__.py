@@ -1,0 +1,52 @@
+"""Apache Airflow provider for Amazon SageMaker image versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_INTEGRATION = "Amazon SageMaker image versions"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this package to Airflow, which calls it at every start: imports neither Airflow nor boto."""
+
+    def of_integration(module: str) -> list[dict[str, Any]]:
+        return [{"integration-name": _INTEGRATION, "python-modules": [f"airflow_provider_imageversions.{module}"]}]
+
+    return {
+        "package-name": "airflow-provider-imageversions",
+        "name": _INTEGRATION,
+        "description": "List the versions of `Amazon SageMaker images "
+        "<https://docs.aws.amazon.com/sagemaker/latest/dg/studio-byoi.html>`__, wait for them, act on them.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html",
+                "tags": ["aws"],
+            }
+        ],
+        "hooks": of_integration("hooks"),
+        "operators": of_integration("operators"),
+        "sensors": of_integration("sensors"),
+        "triggers": of_integration("triggers"),
+        "extra-links": ["airflow_provider_imageversions.links.SageMakerImageLink"],
+        "config": {
+            "sagemaker_image_versions": {
+                "description": "How deferred sensors poll the SageMaker API.",
+                "options": {
+                    "calls_per_second": {
+                        "description": "API calls per second that one triggerer makes through one connection and "
+                        "region, on average. SageMaker publishes no limit; about 2 were seen to be throttled. "
+                        "After a quiet time 10 calls may be made at once. Throttling halves the rate for a while.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "1.0",
+                    }
+                },
+            }
+        },
+    }

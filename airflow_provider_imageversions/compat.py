@@ -1,0 +1,100 @@
+"""
+The only file that asks which Airflow this is, by probing for what it needs.
+
+Newer names are tried first: Airflow 3 keeps the old ones with a deprecation warning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+
+try:
+    from airflow.sdk import BaseHook, BaseOperator
+    from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
+except ImportError:  # Airflow 2
+    from airflow.hooks.base import BaseHook
+    from airflow.models.baseoperator import BaseOperator
+    from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
+
+try:
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
+
+try:
+    from airflow.sdk.configuration import conf
+except ImportError:  # before Airflow 3.2
+    from airflow.configuration import conf
+
+try:
+    from airflow.providers.common.compat.connection import get_async_connection
+except ImportError:  # common-compat before 1.9
+
+    async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) -> Any:
+        """Resolve a connection in a thread, as this Airflow can do it only synchronously."""
+        return await sync_to_async(hook.get_connection)(conn_id)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "BaseHook",
+    "BaseOperator",
+    "BaseSensorOperator",
+    "PokeReturnValue",
+    "conf",
+    "get_async_connection",
+    "is_trigger_timeout",
+    "keeps_xcom_in_database",
+    "waits_since",
+]
+
+
+def keeps_xcom_in_database() -> bool:
+    """Whether XComs go to the metadata database, as they do without a custom XCom backend."""
+    return bool(conf.get("core", "xcom_backend", fallback="BaseXCom").rpartition(".")[2] == "BaseXCom")
+
+
+def waits_since(context: Mapping[str, Any]) -> datetime | None:
+    """
+    When a sensor in reschedule mode looked for the first time; ``None``: now, or this Airflow can't say.
+
+    :param context: The task's context.
+    """
+    task_instance = context["ti"]
+    if hasattr(task_instance, "get_first_reschedule_date"):
+        first: datetime | None = task_instance.get_first_reschedule_date(context)
+        return first
+    # Airflow 2 carries the first start over from one reschedule to the next.
+    return getattr(task_instance, "start_date", None)
+
+
+def is_trigger_timeout(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
+    """
+    Whether Airflow resumes a task because its deferral timed out.
+
+    Airflow tells it by these texts alone: the first is Airflow 3's, the second Airflow 2's.
+    """
+    reasons = {"Trigger timeout", "Trigger/execution timeout"}
+    return next_method == "__fail__" and (next_kwargs or {}).get("error") in reasons

@@ -1,0 +1,231 @@
+"""
+Every judgement of this package, and the only place that compares a status.
+
+Pure: no Airflow, no boto, no clock, no log. Callers fetch, wait and report; what a status, a list of versions or
+an error code *means* is answered here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from airflow_provider_imageversions.model import ImageVersionStatus, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_imageversions.model import ImageVersion, Target
+
+CREATED = ImageVersionStatus.CREATED.value
+_GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
+_KNOWN = {status.value for status in ImageVersionStatus}
+# A higher number is a later creation, but for calls that the service handled at the same time.
+_DISORDER = timedelta(hours=1)
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The version that was waited for exists and is CREATED."""
+
+    version: ImageVersion
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No waiting can make it CREATED any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Not yet. ``unknown`` says that a status unknown to this package is in the way."""
+
+    note: str
+    unknown: bool = False
+
+
+Outcome = Ready | Failed | Waiting
+
+
+def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
+    """
+    Judge a wait.
+
+    :param versions: Versions of the image in any order: all of them, or as many of the newest as
+        :func:`suffices` asks for. For an alias: the one version that has it, or none.
+    :param target: What is waited for.
+    """
+    newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
+    if target.version is not None:
+        return _outcome_of_number(newest_first, target.version)
+    if target.alias is None and target.after_version is None and target.created_after is None:
+        alive = next((v for v in newest_first if v["ImageVersionStatus"] not in _GOING), None)
+        if alive is None:
+            return Waiting("the image has no version yet")
+        return _outcome_of_version(alive)
+    return _outcome_of_any([v for v in newest_first if _matches(v, target)], target)
+
+
+def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome:
+    for version in newest_first:
+        if version["Version"] == number:
+            return _outcome_of_version(version)
+    higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
+    if higher is not None:
+        return Failed(
+            f"version {number} does not exist, and as version {higher['Version']} is CREATED already and version "
+            "numbers only grow, it never will: it was deleted or never registered"
+        )
+    return Waiting(f"version {number} is not registered yet")
+
+
+def _outcome_of_version(version: ImageVersion) -> Outcome:
+    number, status = version["Version"], version["ImageVersionStatus"]
+    if status == ImageVersionStatus.CREATED:
+        return Ready(version)
+    if status == ImageVersionStatus.CREATE_FAILED:
+        return Failed(f"version {number} is CREATE_FAILED: {failure_reason(version)}")
+    if status in _GOING:
+        return Failed(f"version {number} is {status}")
+    return Waiting(f"version {number} is {status}", unknown=status not in _KNOWN)
+
+
+def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome:
+    outcomes = [_outcome_of_version(version) for version in newest_first]
+    for result in outcomes:
+        if isinstance(result, Ready):
+            return result
+    for result in outcomes:
+        if isinstance(result, Waiting):
+            return result
+    if outcomes:
+        reasons = [result.reason for result in outcomes if isinstance(result, Failed)]
+        more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
+        return Failed(f"no match for {target} can become CREATED any more: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
+    return Waiting(f"there is no match yet for {target}")
+
+
+def _matches(version: ImageVersion, target: Target) -> bool:
+    if target.after_version is not None and version["Version"] <= target.after_version:
+        return False
+    return not isinstance(target.created_after, datetime) or _created(version) >= target.created_after
+
+
+def _created(version: ImageVersion) -> datetime:
+    return parse_time("CreationTime", version["CreationTime"])
+
+
+def suffices(version: ImageVersion, target: Target) -> bool:
+    """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
+    if target.version is not None:
+        return version["Version"] <= target.version
+    if target.after_version is None and target.created_after is None:
+        return version["ImageVersionStatus"] not in _GOING
+    if target.after_version is not None and version["Version"] <= target.after_version:
+        return True
+    if isinstance(target.created_after, datetime) and _created(version) < target.created_after - _DISORDER:
+        return True
+    return version["ImageVersionStatus"] == CREATED and _matches(version, target)
+
+
+def failure_reason(version: ImageVersion) -> str:
+    """Give the service's words on a failure as one line, fit for a log or an exception."""
+    return " ".join(version.get("FailureReason", "").split()) or "the service gives no reason"
+
+
+def select(
+    versions: Iterable[ImageVersion], *, statuses: tuple[str, ...] | None = None, limit: int | None = None
+) -> Iterator[ImageVersion]:
+    """
+    Filter lazily by what the API has no filter for.
+
+    :param versions: Versions in any order, which is kept.
+    :param statuses: Only versions in one of these statuses; ``None`` for all.
+    :param limit: At most so many; nothing is read from ``versions`` beyond the last one.
+    """
+    left = limit
+    if left == 0:
+        return
+    for version in versions:
+        if statuses is None or version["ImageVersionStatus"] in statuses:
+            yield version
+            if left is not None:
+                left -= 1
+                if not left:
+                    return
+
+
+class Fault(Enum):
+    """What an error of the service or of the way to it means for somebody who waits."""
+
+    MISSING = "missing"
+    """The image, version or alias does not exist (yet)."""
+    CREDENTIALS = "credentials"
+    """The credentials are expired, rotated or missing: load them again, then it may go on."""
+    THROTTLED = "throttled"
+    """Too many calls: transient, and a reason to call less often."""
+    TRANSIENT = "transient"
+    """Nothing that the caller could mend: wait and call again."""
+    PERMANENT = "permanent"
+    """Access denied, an invalid request: calling again gives the same answer until a person acts."""
+
+
+_MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
+_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "IncompleteSignature",
+    "MissingAuthenticationToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+    "UnrecognizedClient",
+    "AuthFailure",
+}
+_THROTTLED = {
+    "BandwidthLimitExceeded",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+_TRANSIENT = {
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerException",
+    "RequestTimeout",
+    "ServiceUnavailable",
+}
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = 500
+
+
+def fault(code: str, http_status: int) -> Fault:
+    """
+    Judge an error answer of the service.
+
+    :param code: The error's code, as botocore gives it in ``response["Error"]["Code"]``.
+    :param http_status: The answer's HTTP status.
+    """
+    if code in _MISSING:
+        return Fault.MISSING
+    if code in _CREDENTIALS:
+        return Fault.CREDENTIALS
+    if code in _THROTTLED or http_status == _TOO_MANY_REQUESTS:
+        return Fault.THROTTLED
+    if code in _TRANSIENT or http_status >= _SERVER_ERRORS:
+        return Fault.TRANSIENT
+    return Fault.PERMANENT

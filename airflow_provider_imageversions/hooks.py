@@ -1,0 +1,427 @@
+"""The hook: pages through the API. Nothing above it knows about tokens, clients or botocore's errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+import botocore.utils
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions.compat import AirflowNotFoundException, get_async_connection
+from airflow_provider_imageversions.model import (
+    ListImageVersionsRequest,
+    VersionSet,
+    is_absent,
+    is_settled,
+    parse_alias,
+    parse_image_name,
+    parse_integer,
+    parse_statuses,
+    to_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import boto3
+
+    from airflow_provider_imageversions.model import ImageVersion
+
+# Half a minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
+_PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
+_PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
+
+AWS_PARAMETERS = ("aws_conn_id", "region_name", "verify", "botocore_config")
+
+
+def aws_parameters(source: object) -> dict[str, Any]:
+    """
+    Give the four parameters that say how to reach AWS, from whichever operator, sensor or trigger has them.
+
+    The one place that knows their names, so that none is lost between a sensor, its trigger and the hook.
+    """
+    return {name: getattr(source, name) for name in AWS_PARAMETERS}
+
+
+def check_botocore_config(value: object) -> None:
+    """
+    Check ``botocore_config`` when a DAG is parsed: it goes into a trigger's arguments and rendered fields.
+
+    :raises ValueError: It is no JSON object that botocore takes, or it holds a password.
+    """
+    if value is None or not is_settled(value):
+        return
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"botocore_config={value!r} is not valid: give botocore.config.Config's keyword arguments as a dict."
+        )
+    try:
+        text = json.dumps(value)
+        Config(**value)
+    except (TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
+        raise ValueError(f"botocore_config is not valid, {error}: {sorted(map(str, value))}") from error
+    if re.search(r"://[^/\"@]+:[^/\"@]+@", text):
+        raise ValueError(
+            "botocore_config holds an address with a password, which would show up in the task's rendered fields: "
+            "put it into the Airflow connection, as config_kwargs."
+        )
+
+
+class MissingConnectionError(LookupError):
+    """
+    The Airflow connection does not exist.
+
+    No AirflowException, so that ``soft_fail`` cannot hide it.
+
+    :param aws_conn_id: The connection's id.
+    """
+
+    def __init__(self, aws_conn_id: str) -> None:
+        super().__init__(
+            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection. Create it (type Amazon Web Services), "
+            "or pass aws_conn_id=None to use boto3's default credentials on purpose."
+        )
+
+
+class ConnectionLookupError(RuntimeError):
+    """Airflow could not say what the connection is, as when its database is away; it may know later."""
+
+
+class SageMakerImageVersionsHook(AwsBaseHook):
+    """
+    Interact with the versions of Amazon SageMaker images.
+
+    Unlike other Amazon hooks it fails when the connection does not exist, rather than go on with whatever
+    credentials the machine happens to have, and it pins botocore's retries (``standard`` mode, 3 attempts) and
+    timeouts (5 s to connect, 15 s to read) unless the connection's ``config_kwargs`` or ``config`` set them.
+
+    :param aws_conn_id: The Airflow connection for AWS credentials. ``None`` or ``""``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's, then boto3's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param config: Configuration for botocore's client, a :class:`botocore.config.Config` or its keyword arguments.
+    :raises MissingConnectionError: There is no connection ``aws_conn_id``.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    def __init__(
+        self,
+        aws_conn_id: str | None = AwsBaseHook.default_conn_name,
+        region_name: str | None = None,
+        verify: bool | str | None = None,  # noqa: FBT001  # the Amazon provider's own signature
+        config: Config | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            config=config,
+            **{**kwargs, "client_type": "sagemaker"},
+        )
+        self._preloaded: Any = None
+
+    @classmethod
+    def from_parameters(
+        cls,
+        *,
+        aws_conn_id: str | None,
+        region_name: str | None,
+        verify: bool | str | None,
+        botocore_config: dict[str, Any] | None,
+    ) -> SageMakerImageVersionsHook:
+        """Make the hook from what :func:`aws_parameters` gives."""
+        return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=botocore_config)
+
+    @cached_property
+    def conn_config(self) -> AwsConnectionWrapper:
+        """The connection's settings, with this hook's pinned retries and timeouts where it has none."""
+        wrapper = AwsConnectionWrapper(
+            conn=self._find_connection(),
+            region_name=self._region_name,
+            botocore_config=self._config,
+            verify=self._verify,
+        )
+        given = wrapper.botocore_config or Config()
+        retries = dict(given.retries or {})
+        pinned = {**_PINNED_RETRIES, **retries}
+        if "max_attempts" in retries and "total_max_attempts" not in retries:
+            # botocore lets total_max_attempts win, so ours would silence the one that was asked for.
+            del pinned["total_max_attempts"]
+        wrapper.botocore_config = Config(**_PINNED_CONFIG).merge(given).merge(Config(retries=pinned))
+        return wrapper
+
+    def _find_connection(self) -> Any:
+        # The Amazon hook would warn of a missing connection and go on with ambient credentials.
+        if self._preloaded is not None or not self.aws_conn_id:
+            return self._preloaded
+        try:
+            return self.get_connection(self.aws_conn_id)
+        except AirflowNotFoundException as error:
+            raise MissingConnectionError(self.aws_conn_id) from error
+
+    async def preload_connection(self) -> None:
+        """
+        Resolve the connection without holding up the event loop; the client can then be made in a thread.
+
+        :raises MissingConnectionError: There is no connection ``aws_conn_id``.
+        :raises ConnectionLookupError: Airflow or its secrets backend could not be asked just now.
+        """
+        if self.aws_conn_id:
+            try:
+                self._preloaded = await get_async_connection(self.aws_conn_id, hook=type(self))
+            except AirflowNotFoundException as error:
+                raise MissingConnectionError(self.aws_conn_id) from error
+            except Exception as error:
+                raise ConnectionLookupError(f"connection {self.aws_conn_id!r}: {error}") from error
+
+    def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
+        """
+        Get the boto3 session, with a parser for timestamps that makes listing about twice as fast.
+
+        :param region_name: AWS region.
+        :param deferrable: Ask for an aiobotocore session, which this package never does.
+        """
+        session = super().get_session(region_name=region_name, deferrable=deferrable)
+        botocore_session = getattr(session, "_session", session)
+        factory = botocore_session.get_component("response_parser_factory")
+        factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
+        return session
+
+    def iter_image_versions(
+        self,
+        image_name: str,
+        *,
+        creation_time_after: datetime | str | None = None,
+        creation_time_before: datetime | str | None = None,
+        last_modified_time_after: datetime | str | None = None,
+        last_modified_time_before: datetime | str | None = None,
+        sort_by: str = "CREATION_TIME",
+        sort_order: str = "DESCENDING",
+        page_size: int = 100,
+        starting_token: str | None = None,
+        statuses: Iterable[str] | str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ImageVersion]:
+        """
+        List an image's versions lazily: a page is fetched when its first record is needed.
+
+        A version that moves to a later page, because another was added in between, is given once.
+
+        :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+        :param creation_time_after: Only versions created at or after this moment; an aware datetime or an
+            ISO-8601 string with an offset.
+        :param creation_time_before: Only versions created at or before this moment.
+        :param last_modified_time_after: Only versions modified at or after this moment.
+        :param last_modified_time_before: Only versions modified at or before this moment.
+        :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
+        :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
+        :param page_size: Versions a page, 1 to 100; default 100.
+        :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+        :param statuses: Only versions in one of these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``,
+            ``DELETING``, ``DELETE_FAILED``); filtered here, as the API cannot. Default: all.
+        :param limit: At most so many records; no page is fetched beyond the last one. Default: all.
+        :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+            such image.
+        :raises botocore.exceptions.PaginationError: The service's tokens go round in circles.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+        """
+        request = ListImageVersionsRequest(
+            image_name=image_name,
+            creation_time_after=creation_time_after,
+            creation_time_before=creation_time_before,
+            last_modified_time_after=last_modified_time_after,
+            last_modified_time_before=last_modified_time_before,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            max_results=page_size,
+            next_token=starting_token,
+        )
+        return decide.select(
+            self._records(request),
+            statuses=None if is_absent(statuses) else parse_statuses("statuses", statuses),
+            limit=None if is_absent(limit) else parse_integer("limit", limit, minimum=0),
+        )
+
+    def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
+        """
+        List an image's versions.
+
+        :param image_name: Name of the image.
+        :param filters: Those of :meth:`iter_image_versions`.
+        :raises ValueError: See :meth:`iter_image_versions`.
+        :raises botocore.exceptions.ClientError: See :meth:`iter_image_versions`.
+        """
+        return list(self.iter_image_versions(image_name, **filters))
+
+    def describe_image_version(
+        self, image_name: str, version: int | None = None, alias: str | None = None
+    ) -> ImageVersion:
+        """
+        Describe one version, including its ``ContainerImage``, which lists do not have.
+
+        :param image_name: Name of the image.
+        :param version: The version's number, 0 or more.
+        :param alias: An alias of the version. With neither, the service picks the latest by then.
+        :raises ValueError: A parameter is outside its limits, or both version and alias are given.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+            such image, version or alias.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
+        """
+        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name)}
+        if version is not None and alias is not None:
+            raise ValueError(f"version={version!r} and alias={alias!r} exclude each other: give one of them.")
+        if version is not None:
+            request["Version"] = parse_integer("version", version, minimum=0)
+        if alias is not None:
+            request["Alias"] = parse_alias("alias", alias)
+        with self._explained(request):
+            answer = self.conn.describe_image_version(**request)
+        return to_record(_complete(answer, "ImageVersionStatus"))
+
+    def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
+        """
+        List the aliases of a version, or of all versions of the image.
+
+        :param image_name: Name of the image.
+        :param version: The version's number, 0 or more; default: all versions.
+        :raises ValueError: A parameter is outside its limits.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+            such image or version.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
+        """
+        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name), "MaxResults": 100}
+        if version is not None:
+            request["Version"] = parse_integer("version", version, minimum=0)
+        key = "SageMakerImageVersionAliases"
+        return [alias for page in self._pages("list_aliases", request, key) for alias in page[key]]
+
+    def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
+        """
+        Add to a record what only DescribeImageVersion and ListAliases know, for ``include_details=True``.
+
+        :param image_name: Name of the image; a record's ARN has it in lower case only.
+        :param record: The version's record.
+        """
+        described = self.describe_image_version(image_name, version=record["Version"])
+        return {**described, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+
+    def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
+        given = VersionSet()
+        for page in self._pages("list_image_versions", request.to_boto(), "ImageVersions"):
+            for item in page["ImageVersions"]:
+                if given.add(item["Version"]):
+                    yield to_record(item)
+
+    def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+        # The token goes in as an ordinary parameter: as a StartingToken botocore would try to decode it.
+        pages = iter(self.conn.get_paginator(operation).paginate(**request))
+        landmark, distance, limit = request.get("NextToken"), 0, 1
+        while True:
+            with self._explained(request):
+                page = next(pages, None)
+                if page is None:
+                    return
+                page = _complete(page, key)
+            yield page
+            # botocore sees a token that comes twice in a row, but not a longer circle. Comparing with a landmark
+            # that moves on at growing distances (Brent's algorithm) sees every circle and keeps one token.
+            token = page.get("NextToken")
+            if token is not None and token == landmark:
+                raise botocore.exceptions.PaginationError(
+                    message=f"{operation} of {request['ImageName']}: the service's next tokens go round in circles"
+                )
+            distance += 1
+            if distance == limit:
+                landmark, distance, limit = token, 0, limit * 2
+
+    @contextmanager
+    def _explained(self, request: Mapping[str, Any]) -> Iterator[None]:
+        """Say, in the service's own typed error, which image was not found where and through which connection."""
+        try:
+            yield
+        except botocore.exceptions.ClientError as error:
+            if judge(error) is not decide.Fault.MISSING:
+                raise
+            what = f"image {request['ImageName']!r}"
+            if "Version" in request:
+                what = f"version {request['Version']} of {what}"
+            if "Alias" in request:
+                what = f"alias {request['Alias']!r} of {what}"
+            answer: Any = {**error.response, "Error": {**error.response["Error"]}}
+            answer["Error"]["Message"] = (
+                f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
+                f"{self.conn_region_name} through connection {self.aws_conn_id!r}: check the name, the region and "
+                "the account of that connection)"
+            )
+            raise type(error)(answer, error.operation_name) from error
+
+
+def judge(error: Exception) -> decide.Fault | None:
+    """
+    Say what an error of a call means for somebody who waits; ``None`` if it is none that a call should raise.
+
+    :param error: What the hook raised.
+    """
+    if isinstance(error, botocore.exceptions.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return decide.fault(error.response.get("Error", {}).get("Code", ""), status)
+    if isinstance(
+        error,
+        (
+            botocore.exceptions.NoCredentialsError,
+            botocore.exceptions.PartialCredentialsError,
+            botocore.exceptions.CredentialRetrievalError,
+            botocore.exceptions.TokenRetrievalError,
+            botocore.exceptions.SSOError,
+        ),
+    ):
+        return decide.Fault.CREDENTIALS
+    if isinstance(
+        error,
+        (
+            botocore.exceptions.ConnectionError,
+            botocore.exceptions.HTTPClientError,
+            botocore.exceptions.PaginationError,
+            botocore.exceptions.IncompleteReadError,
+            ResponseParserError,
+            ConnectionLookupError,
+        ),
+    ):
+        return decide.Fault.TRANSIENT
+    if isinstance(error, (botocore.exceptions.BotoCoreError, MissingConnectionError, ValueError)):
+        return decide.Fault.PERMANENT
+    return None
+
+
+def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Refuse an answer that lacks what it is for: botocore takes a body that is no JSON for an empty answer."""
+    if key not in answer:
+        raise ResponseParserError(f"The service's answer is broken: it has no {key}.")
+    return answer
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    # botocore's own parser goes through the local time zone and dateutil, half of the cost of a page.
+    if isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value, timezone.utc)
+    parsed: datetime = botocore.utils.parse_timestamp(value)
+    return parsed

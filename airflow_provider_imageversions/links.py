@@ -1,0 +1,43 @@
+"""The task's button to the AWS console."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
+
+if TYPE_CHECKING:
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+
+
+class SageMakerImageLink(BaseAwsLink):
+    """A link to the image's page in the AWS console, in the region and partition that the task used."""
+
+    name = "Amazon SageMaker Image"
+    key = "sagemaker_image"
+    format_str = BASE_AWS_CONSOLE_LINK + "/sagemaker/home?region={region_name}#/images/{image_name}"
+
+    @classmethod
+    def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, image_name: str) -> None:
+        """
+        Store what the link is made of, without opening a client: a sensor that defers needs none.
+
+        :param context: The task's context.
+        :param operator: The task.
+        :param hook: The hook that the task uses, or would use.
+        :param image_name: Name of the image.
+        """
+        region = hook.region_name or boto3.session.Session().region_name
+        if region is not None:
+            # botocore knows this too, but takes a third of a second to load its list of all endpoints.
+            partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+            cls.persist(
+                context=context,
+                operator=operator,
+                region_name=region,
+                aws_partition=partition,
+                image_name=image_name,
+            )

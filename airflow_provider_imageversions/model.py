@@ -1,0 +1,455 @@
+"""
+The nouns of this package: a request, a version's record, and what a wait is for.
+
+Pure: no Airflow, no boto, no clock, no log. Limits are those of SageMaker's service model; a test compares
+them with botocore's copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
+
+from dateutil.parser import isoparse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+
+class ImageVersionStatus(str, Enum):
+    """The statuses that SageMaker gives an image version."""
+
+    CREATING = "CREATING"
+    CREATED = "CREATED"
+    CREATE_FAILED = "CREATE_FAILED"
+    DELETING = "DELETING"
+    DELETE_FAILED = "DELETE_FAILED"
+
+
+class ImageVersion(TypedDict, total=False):
+    """
+    A version's record: plain JSON, keys as the service names them, times as ISO-8601 strings in UTC.
+
+    The first group is what ListImageVersions answers, the second what ``include_details=True`` adds from
+    DescribeImageVersion and ListAliases. A key that the service leaves out is left out here too.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ImageVersion.html and
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
+    """
+
+    Version: int
+    ImageVersionStatus: str
+    ImageArn: str
+    ImageVersionArn: str
+    CreationTime: str
+    LastModifiedTime: str
+    FailureReason: str
+
+    BaseImage: str
+    ContainerImage: str
+    Aliases: list[str]
+    JobType: str
+    MLFramework: str
+    ProgrammingLang: str
+    Processor: str
+    Horovod: bool
+    ReleaseNotes: str
+    VendorGuidance: str
+
+
+LISTED_FIELDS = (
+    "Version",
+    "ImageVersionStatus",
+    "ImageArn",
+    "ImageVersionArn",
+    "CreationTime",
+    "LastModifiedTime",
+    "FailureReason",
+)
+DETAIL_FIELDS = tuple(name for name in ImageVersion.__annotations__ if name not in LISTED_FIELDS)
+
+# A lone surrogate or a NUL ends in an error in most databases, an escape sequence in a terminal's hands.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """Replace what no database or log takes well: control characters but for tab and newline, surrogates."""
+    return text if text.isprintable() else _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def to_record(item: Mapping[str, Any]) -> ImageVersion:
+    """
+    Make the record of a version from a boto3 answer.
+
+    :param item: One element of ``ImageVersions``, or the whole answer of DescribeImageVersion.
+    """
+    record: dict[str, Any] = {}
+    for key, value in item.items():
+        if isinstance(value, datetime):
+            record[key] = value.astimezone(timezone.utc).isoformat()
+        elif isinstance(value, str):
+            record[key] = clean_text(value)
+        elif key != "ResponseMetadata":
+            record[key] = value
+    return cast("ImageVersion", record)
+
+
+class VersionSet:
+    """
+    A set of version numbers that stays small however many it holds: runs of neighbours are one pair.
+
+    :param runs: Inclusive ``[first, last]`` pairs, as :attr:`runs` gives them.
+    """
+
+    def __init__(self, runs: Iterable[Iterable[int]] = ()) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in sorted((first, last) for first, last in runs):
+            self._firsts.append(first)
+            self._lasts.append(last)
+
+    @property
+    def runs(self) -> list[list[int]]:
+        """The set as inclusive, ascending ``[first, last]`` pairs; JSON."""
+        return [[first, last] for first, last in zip(self._firsts, self._lasts, strict=True)]
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._firsts, number) - 1
+        return at >= 0 and number <= self._lasts[at]
+
+    def add(self, number: int) -> bool:
+        """Add a number; ``False`` if it was in already."""
+        at = bisect_right(self._firsts, number)
+        if at and number <= self._lasts[at - 1]:
+            return False
+        joins_left = at > 0 and self._lasts[at - 1] == number - 1
+        joins_right = at < len(self._firsts) and self._firsts[at] == number + 1
+        if joins_left and joins_right:
+            self._lasts[at - 1] = self._lasts.pop(at)
+            self._firsts.pop(at)
+        elif joins_left:
+            self._lasts[at - 1] = number
+        elif joins_right:
+            self._firsts[at] = number
+        else:
+            self._firsts.insert(at, number)
+            self._lasts.insert(at, number)
+        return True
+
+
+# --- What a DAG author writes, checked -------------------------------------------------------------------
+
+_IMAGE_NAME = re.compile(r"[a-zA-Z0-9]([-.]?[a-zA-Z0-9]){0,62}")
+_ALIAS = re.compile(r"(?![.-])[a-zA-Z0-9-_.]+")
+_IMAGE_NAME_MAX = 63
+_ALIAS_MAX = 128
+_NEXT_TOKEN_MAX = 8192
+PAGE_SIZE_MAX = 100
+SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
+SORT_ORDER = ("ASCENDING", "DESCENDING")
+_EXCERPT = 200
+
+
+def _refuse(name: str, value: object, allowed: str) -> ValueError:
+    shown = repr(value)
+    if len(shown) > _EXCERPT:
+        shown = f"{shown[:_EXCERPT]}... ({len(shown)} characters)"
+    return ValueError(f"{name}={shown} is not valid: {allowed}")
+
+
+def parse_image_name(name: str, value: object) -> str:
+    """Check an image's name."""
+    if not isinstance(value, str) or len(value) > _IMAGE_NAME_MAX or not _IMAGE_NAME.fullmatch(value):
+        hint = " Give the image's name, not its ARN." if str(value).startswith("arn:") else ""
+        raise _refuse(
+            name,
+            value,
+            f"a SageMaker image name has 1 to {_IMAGE_NAME_MAX} letters, digits, hyphens and dots, starts and "
+            f"ends with a letter or digit, and has no two hyphens or dots in a row.{hint}",
+        )
+    return value
+
+
+def parse_alias(name: str, value: object) -> str:
+    """Check an image version's alias."""
+    if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
+        raise _refuse(
+            name,
+            value,
+            f"an alias has 1 to {_ALIAS_MAX} letters, digits, hyphens, underscores and dots, and starts with "
+            "a letter, digit or underscore.",
+        )
+    return value
+
+
+def parse_time(name: str, value: object) -> datetime:
+    """Make an aware UTC time of an aware datetime or an ISO-8601 string with an offset."""
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = isoparse(value.strip())
+        except ValueError as error:
+            raise _refuse(
+                name,
+                value,
+                "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
+            ) from error
+    if not isinstance(moment, datetime):
+        raise _refuse(
+            name,
+            value,
+            "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
+        )
+    if moment.utcoffset() is None:
+        raise _refuse(
+            name,
+            value,
+            "it has no time zone, so it could mean different moments. Make it aware: append +00:00 to the "
+            "string, or use datetime(..., tzinfo=timezone.utc) or pendulum.datetime(...).",
+        )
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise _refuse(name, value, "it lies outside the years 1 to 9999 in UTC.") from error
+
+
+def parse_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
+    """Make an integer of an ``int`` or, as templates render to text, of a string of digits."""
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise _refuse(name, value, "it must be a whole number.")
+    if number < minimum or (maximum is not None and number > maximum):
+        allowed = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
+        raise _refuse(name, value, f"it must be {allowed}.")
+    return number
+
+
+def parse_boolean(name: str, value: object) -> bool:
+    """Make a boolean of a ``bool`` or of the text that a template renders one to."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+        return value.strip().lower() == "true"
+    raise _refuse(name, value, "it must be True or False.")
+
+
+def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
+    """Check a member of an enumeration of the service; lower case is taken as well."""
+    if isinstance(value, str) and value.strip().upper() in choices:
+        return value.strip().upper()
+    raise _refuse(name, value, f"allowed are {', '.join(choices)}.")
+
+
+def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Make a tuple of known names of an iterable, a JSON list or a comma-separated string."""
+    names = value
+    if isinstance(value, str):
+        try:
+            names = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+        except ValueError as error:
+            raise _refuse(name, value, "it looks like a JSON list but is none.") from error
+    if not isinstance(names, (list, tuple, set, frozenset)):
+        raise _refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
+    parsed = tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in names))
+    unknown = [item for item in parsed if item not in choices]
+    if unknown or not parsed:
+        raise _refuse(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
+    return parsed
+
+
+def parse_statuses(name: str, value: object) -> tuple[str, ...]:
+    """Make a tuple of statuses of an iterable, a JSON list or a comma-separated string."""
+    return parse_names(name, value, choices=tuple(status.value for status in ImageVersionStatus))
+
+
+def parse_token(name: str, value: object) -> str:
+    """Check a pagination token, which is opaque."""
+    if not isinstance(value, str) or len(value) > _NEXT_TOKEN_MAX:
+        raise _refuse(
+            name,
+            value,
+            f"it must be a NextToken of an earlier answer, of {_NEXT_TOKEN_MAX} characters at most.",
+        )
+    return value
+
+
+def is_absent(value: object) -> bool:
+    """Whether an optional value was not given; a template that yields nothing renders to ``""`` or ``"None"``."""
+    return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
+
+
+def is_settled(value: object) -> bool:
+    """Whether a value is known already, rather than a template or an XComArg that is resolved at run time."""
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(is_settled(item) for item in value)
+    return value is None or isinstance(value, (int, float, bytes, datetime, dict))
+
+
+class _Checked:
+    """A frozen dataclass that parses its fields, by the table of its class, when it is made."""
+
+    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]]
+    REQUIRED: ClassVar[frozenset[str]] = frozenset()
+    # The hook, the operator and boto3's paginator call these fields by other names than the API.
+    LABELS: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            object.__setattr__(self, field.name, self.parse(field.name, getattr(self, field.name)))
+
+    @classmethod
+    def parse(cls, name: str, value: object) -> Any:
+        """Parse one field's value, or raise a ValueError that names it."""
+        if name not in cls.REQUIRED and is_absent(value):
+            return next(field.default for field in fields(cls) if field.name == name)  # type: ignore[arg-type]
+        return cls.PARSERS[name](cls.LABELS.get(name, name), value)
+
+    @classmethod
+    def check_settled(cls, **values: object) -> None:
+        """Parse what is known when a DAG is parsed; what is still a template is checked when it runs."""
+        settled = {name: value for name, value in values.items() if is_settled(value)}
+        for name, value in settled.items():
+            cls.parse(name, value)
+        if len(settled) == len(values):
+            cls(**values)
+
+
+@dataclass(frozen=True)
+class ListImageVersionsRequest(_Checked):
+    """
+    A call of ListImageVersions, every member of it, checked against the service's own limits.
+
+    Numbers and times may also be strings, as templates render them. ``""`` and ``"None"`` count as not given.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
+        string with an offset.
+    :param creation_time_before: Only versions created at or before this moment.
+    :param last_modified_time_after: Only versions modified at or after this moment.
+    :param last_modified_time_before: Only versions modified at or before this moment.
+    :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
+    :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
+    :param max_results: Versions a page, 1 to 100. Default 100, where the service's own default is 10.
+    :param next_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+    :raises ValueError: A value is outside the limits; the message names parameter, value and what is allowed.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    image_name: str
+    creation_time_after: datetime | str | None = None
+    creation_time_before: datetime | str | None = None
+    last_modified_time_after: datetime | str | None = None
+    last_modified_time_before: datetime | str | None = None
+    sort_by: str = "CREATION_TIME"
+    sort_order: str = "DESCENDING"
+    max_results: int = PAGE_SIZE_MAX
+    next_token: str | None = None
+
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"image_name"})
+    LABELS: ClassVar[Mapping[str, str]] = {
+        "max_results": "page_size (MaxResults)",
+        "next_token": "starting_token (NextToken)",
+    }
+    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]] = {
+        "image_name": parse_image_name,
+        "creation_time_after": parse_time,
+        "creation_time_before": parse_time,
+        "last_modified_time_after": parse_time,
+        "last_modified_time_before": parse_time,
+        "sort_by": lambda name, value: parse_choice(name, value, choices=SORT_BY),
+        "sort_order": lambda name, value: parse_choice(name, value, choices=SORT_ORDER),
+        "max_results": lambda name, value: parse_integer(name, value, minimum=1, maximum=PAGE_SIZE_MAX),
+        "next_token": parse_token,
+    }
+    _MEMBERS: ClassVar[Mapping[str, str]] = {
+        "image_name": "ImageName",
+        "creation_time_after": "CreationTimeAfter",
+        "creation_time_before": "CreationTimeBefore",
+        "last_modified_time_after": "LastModifiedTimeAfter",
+        "last_modified_time_before": "LastModifiedTimeBefore",
+        "sort_by": "SortBy",
+        "sort_order": "SortOrder",
+        "max_results": "MaxResults",
+        "next_token": "NextToken",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in ("creation_time", "last_modified_time"):
+            after, before = getattr(self, f"{kind}_after"), getattr(self, f"{kind}_before")
+            if after is not None and before is not None and after > before:
+                raise _refuse(
+                    f"{kind}_after",
+                    after.isoformat(),
+                    f"it is later than {kind}_before={before.isoformat()!r}, so no version could match.",
+                )
+
+    def to_boto(self) -> dict[str, Any]:
+        """Give the keyword arguments for boto3's ``list_image_versions``."""
+        return {
+            member: getattr(self, name) for name, member in self._MEMBERS.items() if getattr(self, name) is not None
+        }
+
+
+@dataclass(frozen=True)
+class Target(_Checked):
+    """
+    What a wait is for. Without any of these: the image's latest version.
+
+    :param version: This very version number, 0 or more; excludes the others.
+    :param alias: The version that has this alias.
+    :param after_version: Any version with a higher number than this one, 0 or more.
+    :param created_after: Any version created at or after this moment; an aware datetime or an ISO-8601 string
+        with an offset.
+    :raises ValueError: A value is outside the limits, or ``version`` is combined with another.
+    """
+
+    version: int | None = None
+    alias: str | None = None
+    after_version: int | None = None
+    created_after: datetime | str | None = None
+
+    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]] = {
+        "version": lambda name, value: parse_integer(name, value, minimum=0),
+        "alias": parse_alias,
+        "after_version": lambda name, value: parse_integer(name, value, minimum=0),
+        "created_after": parse_time,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        others = [
+            name
+            for name in ("alias", "after_version", "created_after")
+            if self.version is not None and getattr(self, name) is not None
+        ]
+        if others:
+            raise ValueError(
+                f"version={self.version} names one version and can't be combined with {', '.join(others)}: "
+                f"leave out either version or {' and '.join(others)}."
+            )
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"version {self.version}"
+        what = "the latest version" if self.alias is None else f"the version with the alias {self.alias!r}"
+        if self.after_version is None and self.created_after is None:
+            return what
+        conditions = []
+        if self.after_version is not None:
+            conditions.append(f"after version {self.after_version}")
+        if isinstance(self.created_after, datetime):
+            conditions.append(f"created at or after {self.created_after.isoformat()}")
+        return f"{'a version' if self.alias is None else what} {' and '.join(conditions)}"

@@ -1,0 +1,198 @@
+"""Operators."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_imageversions.compat import BaseOperator, keeps_xcom_in_database
+from airflow_provider_imageversions.hooks import (
+    AWS_PARAMETERS,
+    SageMakerImageVersionsHook,
+    aws_parameters,
+    check_botocore_config,
+)
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import (
+    DETAIL_FIELDS,
+    LISTED_FIELDS,
+    ListImageVersionsRequest,
+    is_absent,
+    is_settled,
+    parse_boolean,
+    parse_integer,
+    parse_names,
+    parse_statuses,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from airflow_provider_imageversions.model import ImageVersion
+
+XCOM_LIMIT = 256 * 1024
+"""Bytes of JSON above which a result is not written to the metadata database."""
+
+
+class SageMakerListImageVersionsOperator(BaseOperator):
+    """
+    List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
+
+    A record is plain JSON with the service's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
+    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
+    in UTC. All parameters are templated. Numbers, times and lists may be strings then; ``""`` and ``"None"``
+    count as not given.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
+        string with an offset.
+    :param creation_time_before: Only versions created at or before this moment.
+    :param last_modified_time_after: Only versions modified at or after this moment.
+    :param last_modified_time_before: Only versions modified at or before this moment.
+    :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
+    :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
+    :param page_size: Versions an API call, 1 to 100; default 100.
+    :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+    :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
+        ``DELETE_FAILED``); a list, or a string with commas. Default: all.
+    :param limit: At most so many versions; no page is fetched beyond the last one. Default: all.
+    :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
+        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
+        result has more than 256 KB and would go to the metadata database.
+    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+        image.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    _FILTERS: ClassVar[tuple[str, ...]] = (
+        "creation_time_after",
+        "creation_time_before",
+        "last_modified_time_after",
+        "last_modified_time_before",
+        "sort_by",
+        "sort_order",
+        "page_size",
+        "starting_token",
+        "statuses",
+        "limit",
+    )
+    template_fields: Sequence[str] = ("image_name", *_FILTERS, "fields", "include_details", *AWS_PARAMETERS)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
+    operator_extra_links = (SageMakerImageLink(),)
+    ui_color = "#f2e6d9"
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        creation_time_after: datetime | str | None = None,
+        creation_time_before: datetime | str | None = None,
+        last_modified_time_after: datetime | str | None = None,
+        last_modified_time_before: datetime | str | None = None,
+        sort_by: str = "CREATION_TIME",
+        sort_order: str = "DESCENDING",
+        page_size: int | str = 100,
+        starting_token: str | None = None,
+        statuses: Iterable[str] | str | None = None,
+        limit: int | str | None = None,
+        fields: Iterable[str] | str | None = None,
+        include_details: bool | str = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_name = image_name
+        self.creation_time_after = creation_time_after
+        self.creation_time_before = creation_time_before
+        self.last_modified_time_after = last_modified_time_after
+        self.last_modified_time_before = last_modified_time_before
+        self.sort_by = sort_by
+        self.sort_order = sort_order
+        self.page_size = page_size
+        self.starting_token = starting_token
+        self.statuses = statuses
+        self.limit = limit
+        self.fields = fields
+        self.include_details = include_details
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        ListImageVersionsRequest.check_settled(
+            image_name=image_name,
+            creation_time_after=creation_time_after,
+            creation_time_before=creation_time_before,
+            last_modified_time_after=last_modified_time_after,
+            last_modified_time_before=last_modified_time_before,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            max_results=page_size,
+            next_token=starting_token,
+        )
+        for name, parse in (
+            ("statuses", parse_statuses),
+            ("limit", _parse_limit),
+            ("fields", self._parse_fields),
+        ):
+            if is_settled(getattr(self, name)) and is_settled(include_details) and not is_absent(getattr(self, name)):
+                parse(name, getattr(self, name))
+        if is_settled(include_details):
+            parse_boolean("include_details", include_details)
+        check_botocore_config(botocore_config)
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """List, and give what goes to XCom."""
+        hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
+        fields = None if is_absent(self.fields) else self._parse_fields("fields", self.fields)
+        details = parse_boolean("include_details", self.include_details)
+        records = hook.iter_image_versions(self.image_name, **{name: getattr(self, name) for name in self._FILTERS})
+        SageMakerImageLink.store(context, self, hook, self.image_name)
+        result = [
+            _project(hook.add_details(self.image_name, record) if details else record, fields) for record in records
+        ]
+        if self.do_xcom_push:
+            self._refuse_too_much(result)
+        self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
+        return result
+
+    def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
+        known: tuple[str, ...] = LISTED_FIELDS
+        if parse_boolean("include_details", self.include_details):
+            known += DETAIL_FIELDS
+        try:
+            return parse_names(name, value, choices=known)
+        except ValueError as error:
+            if known == LISTED_FIELDS:
+                raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
+            raise
+
+    def _refuse_too_much(self, result: list[dict[str, Any]]) -> None:
+        size = len(json.dumps(result))
+        if size > XCOM_LIMIT and keeps_xcom_in_database():
+            raise ValueError(
+                f"The list of {len(result)} versions of SageMaker image {self.image_name!r} has {size:,} bytes as "
+                f"JSON; above {XCOM_LIMIT:,} it does not go to XCom, which is in Airflow's metadata database. Pass "
+                f"limit={max(1, len(result) * XCOM_LIMIT // size)} or less, or fields=['Version', "
+                "'ImageVersionStatus'], or narrow the filters; or configure an object-storage XCom backend "
+                "([core] xcom_backend)."
+            )
+
+
+def _parse_limit(name: str, value: object) -> int:
+    return parse_integer(name, value, minimum=0)
+
+
+def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if fields is None or key in fields}

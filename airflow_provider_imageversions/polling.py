@@ -1,0 +1,490 @@
+"""
+How this package waits: one poll per (connection, image) inside a triggerer, shared by everyone who waits for it.
+
+A poll takes a :class:`Snapshot` in a small thread pool, so that the triggerer's event loop never does AWS work, and
+hands it to every :class:`Subscription`; each judges it for itself. A sensor that pokes takes its snapshots by
+itself, with the same functions and the same :class:`Watch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions.compat import conf
+from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
+from airflow_provider_imageversions.model import PAGE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from airflow_provider_imageversions.model import ImageVersion, Target
+
+T = TypeVar("T")
+
+THREADS = 4
+BURST = 10
+"""API calls that a connection may make at once, after a quiet time."""
+SLOWEST_RATE = 0.05
+"""API calls per second below which throttling does not push a connection."""
+FRESH = 1.0
+"""Seconds for which a snapshot is good enough for somebody who begins to wait."""
+BACKOFF_CAP = 300.0
+"""Seconds between two polls at the most while the service or the way to it fails (or the interval, if longer)."""
+GRACE = {Fault.PERMANENT: 10.0, Fault.CREDENTIALS: 120.0}
+"""Seconds for which such an error must last before a wait ends with it: IAM changes and rotations take a moment."""
+GRACE_PACE = 5.0
+"""Seconds between two polls at the most within that time."""
+CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
+"""Seconds after which a client is made anew, so that an edited connection is picked up."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """
+    What one poll saw.
+
+    :param targets: Whom it was read for; it may lack what others would need.
+    :param versions: Versions from the highest number down, as far as the targets need them.
+    :param aliases: For each alias waited for, the version that has it.
+    :param fault: What went wrong, if something did; then the rest is empty.
+    :param error: The exception behind the fault.
+    :param lasting: Seconds since the first poll that met this fault.
+    """
+
+    targets: frozenset[Target]
+    versions: tuple[ImageVersion, ...] = ()
+    aliases: Mapping[str, ImageVersion] = field(default_factory=dict)
+    fault: Fault | None = None
+    error: Exception | None = None
+    lasting: float = 0.0
+
+    def covers(self, target: Target) -> bool:
+        """Whether the target can be judged by this snapshot."""
+        return self.fault is not None or target in self.targets
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether an error that only a person can mend has lasted long enough to end a wait."""
+        return self.fault in GRACE and self.lasting >= GRACE[self.fault]
+
+
+def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target]) -> Snapshot:
+    """
+    Read as much of an image's versions as the targets need. Blocks.
+
+    One call in the ordinary case. A number further down than the first page costs one more call, not the pages
+    between.
+
+    :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+    """
+    try:
+        return _read(hook, image_name, frozenset(targets))
+    except Exception as error:
+        fault = judge(error)
+        if fault is None:
+            raise
+        return Snapshot(targets=frozenset(targets), fault=fault, error=error)
+
+
+def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target]) -> Snapshot:
+    versions: list[ImageVersion] = []
+    pending = {target for target in targets if target.alias is None}
+    far_down: set[int] = set()
+    if pending:
+        for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
+            versions.append(version)
+            pending = {target for target in pending if not decide.suffices(version, target)}
+            if len(versions) == PAGE_SIZE_MAX:
+                far_down = {target.version for target in pending if target.version is not None}
+                pending = {target for target in pending if target.version is None}
+            if not pending:
+                break
+    found = (_describe(hook, image_name, version=number) for number in sorted(far_down, reverse=True))
+    versions += [version for version in found if version is not None]
+    aliases = {
+        alias: aliased
+        for alias in {target.alias for target in targets if target.alias is not None}
+        if (aliased := _describe(hook, image_name, alias=alias)) is not None
+    }
+    return Snapshot(targets=targets, versions=tuple(versions), aliases=aliases)
+
+
+def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
+    try:
+        return hook.describe_image_version(image_name, **which)
+    except Exception as error:
+        if judge(error) is Fault.MISSING:
+            return None
+        raise
+
+
+class Watch:
+    """
+    One wait: judges snapshots for a target, and logs when something changes rather than every poll.
+
+    :param log: Where to, for one who reads the task's log.
+    :param image_name: Name of the image.
+    :param target: What is waited for.
+    """
+
+    def __init__(self, log: Any, image_name: str, target: Target) -> None:
+        self._log = log
+        self._target = target
+        self._label = f"SageMaker image {image_name!r}"
+        self._note: str | None = None
+        self._fault: Fault | None = None
+
+    def judge(self, snapshot: Snapshot) -> decide.Outcome:
+        """Judge a snapshot. One with a fault only ever means to wait; whether for long is the caller's question."""
+        if snapshot.fault is not None and snapshot.fault is not Fault.MISSING:
+            if self._fault is None:
+                self._log.warning(
+                    "%s: can't be polled, will go on trying: %s", self._label, describe_error(snapshot.error)
+                )
+            self._fault = snapshot.fault
+            return decide.Waiting(f"can't be polled: {describe_error(snapshot.error)}")
+        if self._fault is not None:
+            self._log.info("%s: can be polled again", self._label)
+            self._fault = None
+        if snapshot.fault is Fault.MISSING:
+            result: decide.Outcome = decide.Waiting("does not exist yet")
+            self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True)
+            return result
+        versions = snapshot.versions
+        if self._target.alias is not None:
+            versions = tuple(v for alias, v in snapshot.aliases.items() if alias == self._target.alias)
+        result = decide.outcome(versions, self._target)
+        if isinstance(result, decide.Waiting):
+            note = f"{result.note}, which this package does not know" if result.unknown else result.note
+            self._report(f"waiting for {self._target}: {note}", warn=result.unknown)
+        return result
+
+    def report_details(self, error: Exception) -> None:
+        """Say that the version is there and its details can't be read yet."""
+        self._report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
+
+    def _report(self, note: str, *, warn: bool) -> None:
+        if note != self._note:
+            (self._log.warning if warn else self._log.info)("%s: %s", self._label, note)
+            self._note = note
+
+
+def passes_by_itself(error: Exception) -> bool:
+    """Whether what an error tells of may be over at the next poll."""
+    return judge(error) not in {None, Fault.PERMANENT}
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Give an error as one line of text with its kind."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+# --- Sharing, inside a triggerer -------------------------------------------------------------------------
+
+
+def subscribe(source: object, image_name: str, target: Target, interval: float) -> Subscription:
+    """
+    Begin to wait; the running event loop's poll for this image and connection is joined, or begun.
+
+    :param source: What has the parameters that say how to reach AWS: a trigger.
+    :param image_name: Name of the image.
+    :param target: What is waited for.
+    :param interval: Seconds between two polls at the most.
+    """
+    return Subscription(_registry().poll(aws_parameters(source), image_name), target, interval)
+
+
+class Subscription:
+    """One who waits. Use it as a context manager: the last one out ends the poll and closes the client."""
+
+    def __init__(self, poll: _Poll, target: Target, interval: float) -> None:
+        self._poll = poll
+        self.target = target
+        self.interval = interval
+        self._seen = 0
+
+    async def next(self) -> Snapshot:
+        """
+        Wait for the next snapshot that covers the target.
+
+        :raises PollCrashedError: The poll ended with an exception that it should not have met.
+        """
+        snapshot, self._seen = await self._poll.snapshot_after(self._seen, self.target)
+        return snapshot
+
+    async def add_details(self, version: ImageVersion) -> ImageVersion:
+        """Add details to a record, with one look-up for all who ask for the same version at the same time."""
+        return await self._poll.add_details(version)
+
+    def __enter__(self) -> Self:
+        self._seen = self._poll.join(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._poll.leave(self)
+
+
+class PollCrashedError(RuntimeError):
+    """A shared poll met an exception that is a bug here or in a library, not a state of the service."""
+
+
+class _Poll:
+    """The one who asks the API about one image, for all its subscriptions."""
+
+    def __init__(self, registry: _Registry, client: _Client, image_name: str) -> None:
+        self.client = client
+        self._registry = registry
+        self._image_name = image_name
+        self._subscriptions: set[Subscription] = set()
+        self._details: dict[int, asyncio.Task[ImageVersion]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._crash: BaseException | None = None
+        self._snapshot: Snapshot | None = None
+        self._serial = 0
+        self._began = 0.0
+        self._failing_since: float | None = None
+        self._failures = 0
+        self._wanted_now = False
+        self._published = asyncio.Event()
+        self._woken = asyncio.Event()
+
+    def join(self, subscription: Subscription) -> int:
+        """Add a subscription; gives the serial number of the last snapshot that is too old for it."""
+        self._subscriptions.add(subscription)
+        if self._task is None:
+            self._task = _spawn(self._run())
+            self._task.add_done_callback(self._ended)
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.fault is not None:
+            return self._serial
+        if snapshot.covers(subscription.target) and asyncio.get_running_loop().time() - self._began < FRESH:
+            return self._serial - 1
+        self._wanted_now = True
+        self._woken.set()
+        return self._serial
+
+    def leave(self, subscription: Subscription) -> None:
+        """Remove a subscription, and end with the last one."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions:
+            if self._task is not None:
+                self._task.cancel()
+            self._registry.forget(self)
+
+    async def snapshot_after(self, seen: int, target: Target) -> tuple[Snapshot, int]:
+        """Wait for a snapshot that is newer than ``seen`` and covers the target."""
+        while True:
+            if self._snapshot is not None and self._serial > seen and self._snapshot.covers(target):
+                return self._snapshot, self._serial
+            if self._crash is not None:
+                raise PollCrashedError(describe_error(self._crash)) from self._crash
+            await self._published.wait()
+
+    async def add_details(self, version: ImageVersion) -> ImageVersion:
+        """Look up a version's details, once for all who ask at the same time."""
+        number = version["Version"]
+        task = self._details.get(number)
+        if task is None:
+            task = self._details[number] = _spawn(self._look_up_details(version))
+            task.add_done_callback(lambda done: (self._details.pop(number), done.cancelled() or done.exception()))
+        return await asyncio.shield(task)
+
+    async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
+        await self.client.limiter.take()
+        hook = await self.client.hook()
+        return await self.client.run(hook.add_details, self._image_name, version)
+
+    async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            snapshot = await self._take()
+            lasting = 0.0
+            if snapshot.fault is None or snapshot.fault is Fault.MISSING:
+                self._failing_since, self._failures = None, 0
+            else:
+                self._failing_since = self._failing_since or clock()
+                self._failures += 1
+                lasting = clock() - self._failing_since
+            self._publish(replace(snapshot, lasting=lasting))
+            await self._pause()
+
+    async def _take(self) -> Snapshot:
+        for last in (False, True):
+            await self.client.limiter.take()
+            # Only now, so that all who came while the first client was made are served by the first call.
+            self._wanted_now = False
+            self._began = asyncio.get_running_loop().time()
+            hook = None
+            try:
+                hook = await self.client.hook()
+            except Exception as error:
+                fault = judge(error)
+                if fault is None:
+                    raise
+                snapshot = Snapshot(targets=frozenset(), fault=fault, error=error)
+            else:
+                targets = frozenset(subscription.target for subscription in self._subscriptions)
+                snapshot = await self.client.run(take, hook, self._image_name, targets)
+            if snapshot.fault is not Fault.CREDENTIALS or last:
+                break
+            self.client.discard(hook)
+        self.client.limiter.learn(snapshot)
+        return snapshot
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._serial += 1
+        published, self._published = self._published, asyncio.Event()
+        published.set()
+
+    async def _pause(self) -> None:
+        snapshot, luck = self._snapshot, random.random()  # noqa: S311  # spreads calls, keeps no secret
+        while snapshot is not None:
+            if self._wanted_now or not all(snapshot.covers(other.target) for other in self._subscriptions):
+                return
+            interval = min((other.interval for other in self._subscriptions), default=BACKOFF_CAP)
+            due = self._began + self._gap(snapshot, interval, luck)
+            self._woken.clear()
+            try:
+                await asyncio.wait_for(self._woken.wait(), due - asyncio.get_running_loop().time())
+            except asyncio.TimeoutError:
+                return
+
+    def _gap(self, snapshot: Snapshot, interval: float, luck: float) -> float:
+        if snapshot.fault in GRACE:
+            return min(interval, GRACE_PACE) if snapshot.lasting < GRACE[snapshot.fault] else interval
+        if self._failures:
+            ceiling = min(interval * 2.0 ** min(self._failures - 1, 30), max(BACKOFF_CAP, interval))
+            return max(luck * ceiling, min(interval, 1.0))
+        if self._serial == 1:
+            # Polls that began together, as after a restart of the triggerer, do not stay together.
+            return interval * (1 + luck) / 2
+        return interval
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._crash = task.exception()
+            # Whoever comes from now on gets a poll of their own; those who are here get the exception.
+            self._registry.forget(self)
+            self._published.set()
+
+
+class _Client:
+    """One boto3 client, for all polls through the same connection, region, TLS and botocore settings."""
+
+    def __init__(self, pool: ThreadPoolExecutor, parameters: dict[str, Any]) -> None:
+        self.limiter = _Limiter()
+        self._pool = pool
+        self._parameters = parameters
+        self._hook: SageMakerImageVersionsHook | None = None
+        self._expires = 0.0
+        self._lock = asyncio.Lock()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run AWS work off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def hook(self) -> SageMakerImageVersionsHook:
+        """Give the hook with its client open; made when there is none or it is old."""
+        async with self._lock:
+            clock = asyncio.get_running_loop().time
+            if self._hook is None or clock() >= self._expires:
+                hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
+                await hook.preload_connection()
+                await self.run(hook.get_conn)
+                self._hook = hook
+                self._expires = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
+            return self._hook
+
+    def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
+        """Have the client made anew, unless somebody else did so already."""
+        if self._hook is hook:
+            self._hook = None
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._hook is not None:
+            self._hook.get_conn().close()
+
+
+class _Limiter:
+    """How often a connection calls the API: a sustained rate with a burst, less after throttling."""
+
+    def __init__(self) -> None:
+        self._full_rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
+        self._rate = self._full_rate
+        self._credit = float(BURST)
+        self._counted_at = asyncio.get_running_loop().time()
+
+    async def take(self) -> None:
+        """Wait until one call may be made."""
+        now = asyncio.get_running_loop().time()
+        self._credit = min(float(BURST), self._credit + (now - self._counted_at) * self._rate) - 1
+        self._counted_at = now
+        if self._credit < 0:
+            await asyncio.sleep(-self._credit / self._rate)
+
+    def learn(self, snapshot: Snapshot) -> None:
+        """Count the further calls that a poll took, and change the rate by how the service answered."""
+        self._credit -= len(snapshot.versions) // PAGE_SIZE_MAX + len(snapshot.aliases)
+        if snapshot.fault is Fault.THROTTLED:
+            self._rate = max(self._rate / 2, min(SLOWEST_RATE, self._full_rate))
+        else:
+            self._rate = min(self._rate + self._full_rate / 50, self._full_rate)
+
+
+class _Registry:
+    """The polls and clients of one event loop; a loop belongs to one thread of one process."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
+        self.polls: dict[tuple[str, str], _Poll] = {}
+
+    def poll(self, parameters: dict[str, Any], image_name: str) -> _Poll:
+        """Give the poll for an image as a connection sees it."""
+        connection = json.dumps(parameters, sort_keys=True)
+        poll = self.polls.get((connection, image_name))
+        if poll is None:
+            siblings = (other.client for (key, _), other in self.polls.items() if key == connection)
+            client = next(siblings, None) or _Client(self.pool, parameters)
+            poll = self.polls[connection, image_name] = _Poll(self, client, image_name)
+        return poll
+
+    def forget(self, poll: _Poll) -> None:
+        """Let go of a poll, and of its client and the threads if it was the last one."""
+        self.polls = {key: other for key, other in self.polls.items() if other is not poll}
+        if all(other.client is not poll.client for other in self.polls.values()):
+            poll.client.close()
+        if not self.polls:
+            self.pool.shutdown(wait=False)
+            for loop in [loop for loop, registry in _registries.items() if registry is self]:
+                del _registries[loop]
+
+
+_registries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Registry] = WeakKeyDictionary()
+
+
+def _registry() -> _Registry:
+    loop = asyncio.get_running_loop()
+    if loop not in _registries:
+        _registries[loop] = _Registry()
+    return _registries[loop]
+
+
+def _spawn(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    # In a context of its own: in the first waiter's, all that it logs would go to that one's task log.
+    return contextvars.Context().run(asyncio.get_running_loop().create_task, work)

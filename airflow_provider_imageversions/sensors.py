@@ -1,0 +1,269 @@
+"""Sensors."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions.compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+    is_trigger_timeout,
+    waits_since,
+)
+from airflow_provider_imageversions.hooks import (
+    AWS_PARAMETERS,
+    SageMakerImageVersionsHook,
+    aws_parameters,
+    check_botocore_config,
+)
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_imageversions.model import ImageVersion
+
+
+class ImageVersionFailedError(AirflowFailException):
+    """
+    The version that was waited for can't become CREATED any more; the message has the service's reason.
+
+    An AirflowFailException: a retry would wait for the same version in vain, and ``soft_fail`` and ``never_fail``
+    treat it alike in every mode.
+    """
+
+
+class SageMakerImageVersionPollingError(RuntimeError):
+    """
+    A deferred sensor could not read the image's versions: access denied, invalid arguments, no such connection.
+
+    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
+    error behind it is raised itself.
+    """
+
+
+class SageMakerImageVersionSensor(BaseSensorOperator):
+    """
+    Wait until a version of an Amazon SageMaker image is CREATED, and return its record.
+
+    Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
+    the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
+    ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode. An image
+    that does not exist yet is waited for, with a warning. Throttling and outages are waited out.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param version: Wait for this very version number, 0 or more.
+    :param alias: Wait until the version that has this alias is CREATED.
+    :param after_version: Wait for any version with a higher number than this one; the highest that is CREATED wins.
+    :param created_after: Wait for any version created at or after this moment; an aware datetime or an ISO-8601
+        string with an offset.
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
+        DescribeImageVersion and ListAliases know to the record, for two more API calls at the end. Default: no.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param deferrable: Wait in the triggerer, without a worker, where all who wait for the same image share one API
+        call an interval. Default: ``[operators] default_deferrable``.
+    :raises ImageVersionFailedError: The version is CREATE_FAILED, or can't become CREATED for another reason. Not
+        retried; skipped with ``soft_fail`` or ``never_fail``.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task in spite of ``soft_fail``.
+    :raises SageMakerImageVersionPollingError: The same, from a deferral.
+    :raises airflow.exceptions.AirflowSensorTimeout: ``timeout`` (seconds or timedelta) is over.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    _TARGET: ClassVar[tuple[str, ...]] = ("version", "alias", "after_version", "created_after")
+    template_fields: Sequence[str] = ("image_name", *_TARGET, "include_details", *AWS_PARAMETERS)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
+    operator_extra_links = (SageMakerImageLink(),)
+    ui_color = "#f2e6d9"
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        after_version: int | str | None = None,
+        created_after: datetime | str | None = None,
+        include_details: bool | str = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_name = image_name
+        self.version = version
+        self.alias = alias
+        self.after_version = after_version
+        self.created_after = created_after
+        self.include_details = include_details
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self._watch: polling.Watch | None = None
+        self._current_hook: SageMakerImageVersionsHook | None = None
+        self._began = datetime.now(timezone.utc)
+        if is_settled(image_name):
+            parse_image_name("image_name", image_name)
+        if is_settled(include_details):
+            parse_boolean("include_details", include_details)
+        Target.check_settled(version=version, alias=alias, after_version=after_version, created_after=created_after)
+        check_botocore_config(botocore_config)
+
+    def execute(self, context: Any) -> Any:
+        """Wait for the version."""
+        # Checks what was templated, in every mode alike.
+        target = self._target()
+        self._began = (waits_since(context) if self.reschedule else None) or datetime.now(timezone.utc)
+        SageMakerImageLink.store(context, self, self._hook(), self.image_name)
+        if self.deferrable:
+            self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
+            self.defer(
+                trigger=SageMakerImageVersionTrigger(**self._trigger_arguments()),
+                method_name="execute_complete",
+                kwargs={"began": self._began.isoformat()},
+                timeout=timedelta(seconds=self.timeout),
+            )
+        return super().execute(context)
+
+    def poke(self, context: Any) -> PokeReturnValue:  # noqa: ARG002  # Airflow's signature
+        """
+        Look once.
+
+        :param context: The task's context.
+        """
+        target = self._target()
+        if self._watch is None:
+            self._watch = polling.Watch(self.log, self.image_name, target)
+        hook = self._hook()
+        snapshot = polling.take(hook, self.image_name, [target])
+        if snapshot.fault is decide.Fault.CREDENTIALS:
+            # The connection may have been given new ones meanwhile.
+            hook = self._hook(renew=True)
+            snapshot = polling.take(hook, self.image_name, [target])
+        if snapshot.fault in polling.GRACE and snapshot.error is not None:
+            raise snapshot.error
+        outcome = self._watch.judge(snapshot)
+        if isinstance(outcome, decide.Failed):
+            self._fail(outcome.reason)
+        if isinstance(outcome, decide.Waiting):
+            return PokeReturnValue(is_done=False)
+        record = outcome.version
+        if parse_boolean("include_details", self.include_details):
+            try:
+                record = hook.add_details(self.image_name, record)
+            except Exception as error:
+                if not polling.passes_by_itself(error):
+                    raise
+                self._watch.report_details(error)
+                return PokeReturnValue(is_done=False)
+        self._report_success(record)
+        return PokeReturnValue(is_done=True, xcom_value=record)
+
+    def execute_complete(
+        self, context: Any, event: dict[str, Any] | None = None, began: str | None = None
+    ) -> ImageVersion:
+        """
+        Go on after the deferral.
+
+        :param context: The task's context.
+        :param event: The trigger's payload.
+        :param began: When the wait began, ISO-8601.
+        """
+        del context
+        payload = event or {"status": "error", "error": "the trigger ended without an event"}
+        if payload["status"] == "failed":
+            self._fail(payload["reason"])
+        if payload["status"] != "ready":
+            raise SageMakerImageVersionPollingError(payload["error"])
+        record: ImageVersion = payload["version"]
+        self._report_success(record, began)
+        return record
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Go on after the deferral, or after it timed out."""
+        if is_trigger_timeout(next_method, next_kwargs):
+            next_method, next_kwargs = "last_look", {}
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            # Airflow itself does this in the poke and reschedule modes, and in a deferral for some exceptions only.
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise
+
+    def last_look(self, context: Any) -> ImageVersion:
+        """
+        Look once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
+
+        :param context: The task's context.
+        :raises airflow.exceptions.AirflowSensorTimeout: The version is still not CREATED.
+        """
+        result: Any = self.poke(context)
+        if not result.is_done:
+            raise AirflowSensorTimeout(
+                f"SageMaker image {self.image_name!r}: {self._target()} is not CREATED within the timeout of "
+                f"{self.timeout} seconds."
+            )
+        record: ImageVersion = result.xcom_value
+        return record
+
+    def _target(self) -> Target:
+        parse_image_name("image_name", self.image_name)
+        return Target(**{name: getattr(self, name) for name in self._TARGET})
+
+    def _hook(self, *, renew: bool = False) -> SageMakerImageVersionsHook:
+        if renew or self._current_hook is None:
+            self._current_hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
+        return self._current_hook
+
+    def _trigger_arguments(self) -> dict[str, Any]:
+        created_after = self._target().created_after
+        return {
+            "image_name": self.image_name,
+            "version": self.version,
+            "alias": self.alias,
+            "after_version": self.after_version,
+            "created_after": created_after.isoformat() if isinstance(created_after, datetime) else None,
+            "include_details": parse_boolean("include_details", self.include_details),
+            "poll_interval": self.poke_interval,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self.max_wait.total_seconds() if isinstance(self.max_wait, timedelta) else self.max_wait,
+            "silent_fail": self.silent_fail,
+            **aws_parameters(self),
+        }
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise ImageVersionFailedError(f"SageMaker image {self.image_name!r}: {reason}")
+
+    def _report_success(self, record: ImageVersion, began: str | None = None) -> None:
+        start = self._began if began is None else datetime.fromisoformat(began)
+        self.log.info(
+            "SageMaker image %r: version %d is CREATED, after %.0f seconds of waiting",
+            self.image_name,
+            record["Version"],
+            (datetime.now(timezone.utc) - start).total_seconds(),
+        )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+
+# Airflow reads all of this when it is first imported.
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_")) and name != "AWS_CA_BUNDLE"]:
+    del os.environ[_name]
+_HOME = tempfile.TemporaryDirectory(prefix="airflow-home-")
+os.environ.update(
+    AIRFLOW_HOME=_HOME.name,
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+    # Tests poll at intervals of a fraction of a second.
+    AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND="1000",
+    AWS_EC2_METADATA_DISABLED="true",
+    AWS_CONFIG_FILE=os.devnull,
+    AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+)
+
+import pytest
+
+from airflow_provider_imageversions.emulator import Emulator
+
+IMAGE = "my-image"
+
+
+@pytest.fixture(scope="session")
+def emulator_server():
+    with Emulator(creation_seconds=2.0) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(emulator_server):
+    emulator_server.reset()
+    return emulator_server
+
+
+@pytest.fixture
+def connection(emulator, monkeypatch):
+    """The connection aws_default, to the emulator; gives its extra, to be changed and set again."""
+
+    def set_connection(conn_id="aws_default", login="testing", **extra):
+        value = json.loads(emulator.airflow_connection())
+        value["login"] = login
+        value["extra"] = {**value["extra"], **extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(value))
+
+    set_connection()
+    return set_connection
+
+
+class TaskInstance:
+    """What operators use of a task instance outside Airflow's own processes."""
+
+    try_number = 1
+
+    def __init__(self):
+        self.xcoms = {}
+        self.first_reschedule_date = None
+
+    def xcom_push(self, key, value, **_):
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def get_first_reschedule_date(self, _context):
+        return self.first_reschedule_date
+
+
+@pytest.fixture
+def context():
+    return {"ti": TaskInstance()}
+
+
+class Run:
+    """Executes a sensor as Airflow does: again after each reschedule, or through its trigger."""
+
+    def __init__(self, context):
+        self.context = context
+        self.trigger = None
+        self.timeout = None
+
+    def __call__(self, sensor):
+        from airflow_provider_imageversions import compat
+
+        try:
+            from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
+        except ImportError:
+            from airflow.exceptions import AirflowRescheduleException, TaskDeferred
+
+        while True:
+            try:
+                return sensor.execute(self.context)
+            except AirflowRescheduleException as reschedule:
+                ti = self.context["ti"]
+                now = reschedule.reschedule_date.now(reschedule.reschedule_date.tzinfo)
+                ti.first_reschedule_date = ti.first_reschedule_date or now
+                time.sleep(max(0.0, (reschedule.reschedule_date - now).total_seconds()))
+            except TaskDeferred as deferral:
+                return self._resume(sensor, deferral)
+        raise compat.AirflowException
+
+    def _resume(self, sensor, deferral):
+        # Through Airflow's own serialization, as by way of its database.
+        from airflow.serialization.serialized_objects import BaseSerialization
+        from airflow.triggers.base import BaseTrigger
+
+        path, arguments = deferral.trigger.serialize()
+        arguments = BaseSerialization.deserialize(BaseSerialization.serialize(arguments))
+        module, _, name = path.rpartition(".")
+        self.trigger = getattr(__import__(module, fromlist=[name]), name)(**arguments)
+        assert isinstance(self.trigger, BaseTrigger)
+        self.timeout = deferral.timeout.total_seconds()
+        try:
+            event = asyncio.run(asyncio.wait_for(first_event(self.trigger), self.timeout))
+        except asyncio.TimeoutError:
+            return sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, self.context)
+        payload = json.loads(json.dumps(event.payload))
+        return sensor.resume_execution(deferral.method_name, {**deferral.kwargs, "event": payload}, self.context)
+
+
+async def first_event(trigger):
+    run = trigger.run()
+    try:
+        return await anext(run)
+    finally:
+        await run.aclose()
+
+
+@pytest.fixture
+def run(context):
+    return Run(context)
+
+
+MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    """Each way to wait, as a sensor's keyword arguments."""
+    return MODES[request.param]
+
+
+@pytest.fixture
+def cleanup():
+    with ExitStack() as stack:
+        yield stack
