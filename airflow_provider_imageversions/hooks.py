@@ -6,10 +6,11 @@ import json
 import re
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
+import botocore.loaders
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
@@ -188,7 +189,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
-        Get the boto3 session, with a parser for timestamps that makes listing about twice as fast.
+        Get the boto3 session, tuned: listing is about twice as fast, and a second client comes almost for free.
 
         :param region_name: AWS region.
         :param deferrable: Ask for an aiobotocore session, which this package never does.
@@ -197,6 +198,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         botocore_session = getattr(session, "_session", session)
         factory = botocore_session.get_component("response_parser_factory")
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
+        data_path = botocore_session.get_config_variable("data_path")
+        botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
 
     def iter_image_versions(
@@ -417,6 +420,12 @@ def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if key not in answer:
         raise ResponseParserError(f"The service's answer is broken: it has no {key}.")
     return answer
+
+
+@cache
+def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
+    # Each session would load SageMaker's service model anew: a third of a second and 2 MB.
+    return botocore.loaders.create_loader(data_path)
 
 
 def _parse_timestamp(value: Any) -> datetime:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -40,6 +42,17 @@ def emulator_server():
 def emulator(emulator_server):
     emulator_server.reset()
     return emulator_server
+
+
+@pytest.fixture(scope="session")
+def distant_emulator():
+    """An emulator in a process of its own, where it does not count in a measurement of ours."""
+    command = [sys.executable, "-m", "airflow_provider_imageversions.emulator", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Emulator.connect(process.stdout.readline().split()[-1])
+        finally:
+            process.terminate()
 
 
 @pytest.fixture

@@ -1,0 +1,22 @@
+"""
+SageMaker's image API for a laptop and for tests, on top of moto.
+
+moto has SageMaker's training jobs, S3, STS and the rest, but none of the image operations. This package
+adds them, either to moto's in-process mode (:func:`install`) or behind a local server (:class:`Emulator`,
+``python -m airflow_provider_imageversions.emulator``).
+"""
+
+from __future__ import annotations
+
+try:
+    import flask_cors  # noqa: F401 - moto's server needs it and only warns where it is missing
+    import moto  # noqa: F401 - asked for first, so that what is missing is named in our words
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"The emulator needs {error.name}: pip install 'airflow-provider-imageversions[emulator]'"
+    ) from error
+
+from airflow_provider_imageversions.emulator.server import Emulator
+from airflow_provider_imageversions.emulator.wire import install
+
+__all__ = ["Emulator", "install"]

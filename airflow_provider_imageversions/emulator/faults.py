@@ -1,0 +1,284 @@
+"""
+Faults that an emulator shows on request: what a network, AWS or a bad day does to a client.
+
+======================  ===============================================================================
+kind                    what the client gets
+======================  ===============================================================================
+``throttling``          400 ThrottlingException "Rate exceeded"
+``server_error``        500 InternalFailure
+``unavailable``         503 ServiceUnavailable
+``reset``               the connection is reset (RST) before any answer
+``slow``, ``timeout``   the true answer, ``seconds`` late; a client with a shorter timeout gives up
+``expired_token``       400 ExpiredTokenException
+``invalid_token``       400 UnrecognizedClientException
+``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its text
+``broken_json``         200 with half of the JSON, which botocore takes for a success without content
+``truncated``           200 with half of the body that Content-Length announces; to botocore the same
+``repeating_token``     the page's NextToken is the one that was sent, so the same page comes forever
+``cyclic_token``        tokens that lead in a circle: A, B, A, B
+``empty_page``          an empty page with a NextToken; the list continues after it
+``unknown_status``      the true answer with every status replaced by ``status`` (default ``ARCHIVED``)
+======================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from moto.utilities.utils import get_partition
+
+from airflow_provider_imageversions.emulator.paging import Token
+from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, error_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_JSON_HEADERS = {"Content-Type": CONTENT_TYPE}
+_PAGES = {
+    "ListImages": "Images",
+    "ListImageVersions": "ImageVersions",
+    "ListAliases": "SageMakerImageVersionAliases",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """
+    One request to SageMaker, as it came in.
+
+    :param operation: such as ``ListImageVersions``
+    :param parameters: the JSON in its body
+    :param region: from its credential scope
+    :param access_key_id: from its credential scope
+    :param user_agent: of the client
+    """
+
+    operation: str
+    parameters: dict[str, Any]
+    region: str
+    access_key_id: str | None
+    user_agent: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What goes back on the connection.
+
+    :param status: HTTP status
+    :param headers: HTTP headers; Content-Length may lie
+    :param body: the bytes to send
+    :param ending: what becomes of the connection: kept, closed after the body, or reset without an answer
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    ending: Literal["keep", "close", "reset"] = "keep"
+
+
+Effect: TypeAlias = "Callable[[Call, dict[str, Any], Callable[[], Answer]], Answer]"
+
+
+@dataclass
+class Fault:
+    """
+    A fault that waits for calls it applies to.
+
+    :param kind: a key of :data:`KINDS`
+    :param operation: the operation to hit; None is every one
+    :param image_name: the image to hit; None is every one
+    :param access_key_id: the credentials to hit; None is all
+    :param times: how often; None is until cleared
+    :param after: how many such calls to let through first
+    :param options: what the kind allows: ``seconds`` or ``status``
+    """
+
+    kind: str
+    operation: str | None = "ListImageVersions"
+    image_name: str | None = None
+    access_key_id: str | None = None
+    times: int | None = 1
+    after: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"Unknown fault {self.kind!r}; there are: {', '.join(KINDS)}")
+        unknown = set(self.options) - set(_OPTIONS.get(self.kind, ()))
+        if unknown:
+            raise ValueError(f"Fault {self.kind!r} has no option {', '.join(sorted(unknown))}")
+
+    def applies_to(self, call: Call) -> bool:
+        """
+        Say whether the fault is meant for a call.
+
+        :param call: the call
+        """
+        return (
+            self.operation in {None, call.operation}
+            and self.image_name in {None, call.parameters.get("ImageName")}
+            and self.access_key_id in {None, call.access_key_id}
+        )
+
+
+class Faults:
+    """The faults that are waiting. Each call takes the first one that applies to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        """
+        Add a fault behind those that wait already.
+
+        :param fault: the fault
+        """
+        with self._lock:
+            self._waiting.append(fault)
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._waiting.clear()
+
+    def answer(self, call: Call, proceed: Callable[[], Answer]) -> Answer:
+        """
+        Answer a call, with its fault if one waits for it.
+
+        :param call: the call
+        :param proceed: gives the true answer
+        """
+        fault = self._take(call)
+        return proceed() if fault is None else KINDS[fault.kind](call, fault.options, proceed)
+
+    def _take(self, call: Call) -> Fault | None:
+        with self._lock:
+            for fault in self._waiting:
+                if not fault.applies_to(call):
+                    continue
+                if fault.after:
+                    fault.after -= 1
+                    continue
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._waiting.remove(fault)
+                return fault
+        return None
+
+
+def _error(status: int, code: str, message: str) -> Effect:
+    answer = Answer(status, _JSON_HEADERS, error_body(code, message).encode())
+    return lambda _call, _options, _proceed: answer
+
+
+def _access_denied(call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+    arn = f"arn:{get_partition(call.region)}"
+    account = "123456789012"
+    action = f"sagemaker:{call.operation}"
+    image = str(call.parameters.get("ImageName", "*")).lower()
+    message = (
+        f"User: {arn}:sts::{account}:assumed-role/airflow/worker is not authorized to perform: {action} "
+        f"on resource: {arn}:sagemaker:{call.region}:{account}:image/{image} "
+        f"because no identity-based policy allows the {action} action"
+    )
+    return Answer(400, _JSON_HEADERS, error_body("AccessDeniedException", message).encode())
+
+
+def _reset(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+    return Answer(0, {}, b"", ending="reset")
+
+
+def _slow(_call: Call, options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+    time.sleep(options.get("seconds", 5))
+    return proceed()
+
+
+def _broken_json(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+    answer = proceed()
+    return Answer(200, _JSON_HEADERS, answer.body[: len(answer.body) // 2])
+
+
+def _truncated(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+    body = proceed().body
+    headers = {**_JSON_HEADERS, "Content-Length": str(len(body))}
+    return Answer(200, headers, body[: len(body) // 2], ending="close")
+
+
+def _edited(change: Callable[[Call, dict[str, Any], dict[str, Any]], None]) -> Effect:
+    """Make an effect that edits the true answer; an answer that is an error stays as it is."""
+
+    def effect(call: Call, options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+        answer = proceed()
+        if answer.status != HTTPStatus.OK:
+            return answer
+        content = json.loads(answer.body)
+        change(call, options, content)
+        headers = {k: v for k, v in answer.headers.items() if k.lower() != "content-length"}
+        return Answer(200, headers, json.dumps(content).encode())
+
+    return effect
+
+
+def _repeat_token(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+    page["NextToken"] = str(Token.of(call.operation, call.parameters))
+
+
+def _cycle_token(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+    here = Token.of(call.operation, call.parameters)
+    start = replace(here, position=None, salt=0)
+    if here.position is not None or here.salt:
+        page["NextToken"] = str(start)
+    else:
+        # The second token leads on, or to the first page again where there is only one.
+        page.setdefault("NextToken", str(replace(start, salt=1)))
+
+
+def _empty_page(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+    here = Token.of(call.operation, call.parameters)
+    page[_PAGES[call.operation]] = []
+    # Another salt, because paginators take a token that they just sent for an error.
+    page["NextToken"] = str(replace(here, salt=here.salt + 1))
+
+
+def _unknown_status(_call: Call, options: dict[str, Any], content: dict[str, Any]) -> None:
+    lists = [value for value in content.values() if isinstance(value, list)]
+    for record in [content, *(item for items in lists for item in items if isinstance(item, dict))]:
+        for name in ("ImageStatus", "ImageVersionStatus"):
+            if name in record:
+                record[name] = options.get("status", "ARCHIVED")
+
+
+KINDS: dict[str, Effect] = {
+    "throttling": _error(400, "ThrottlingException", "Rate exceeded"),
+    "server_error": _error(
+        500,
+        "InternalFailure",
+        "The request processing has failed because of an unknown error, exception or failure.",
+    ),
+    "unavailable": _error(
+        503, "ServiceUnavailable", "The request has failed due to a temporary failure of the server."
+    ),
+    "reset": _reset,
+    "slow": _slow,
+    "timeout": _slow,
+    "expired_token": _error(400, "ExpiredTokenException", "The security token included in the request is expired"),
+    "invalid_token": _error(
+        400, "UnrecognizedClientException", "The security token included in the request is invalid."
+    ),
+    "access_denied": _access_denied,
+    "broken_json": _broken_json,
+    "truncated": _truncated,
+    "repeating_token": _edited(_repeat_token),
+    "cyclic_token": _edited(_cycle_token),
+    "empty_page": _edited(_empty_page),
+    "unknown_status": _edited(_unknown_status),
+}
+_OPTIONS = {"slow": ("seconds",), "timeout": ("seconds",), "unknown_status": ("status",)}

@@ -1,0 +1,544 @@
+"""The server: moto's, with the call log and the faults before it and routes to control both."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import ipaddress
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from datetime import datetime, timezone
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_api import state_manager
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server import werkzeug_app
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.test import run_wsgi_app
+
+from airflow_provider_imageversions.emulator.errors import ApiError
+from airflow_provider_imageversions.emulator.faults import Answer, Call, Fault, Faults
+from airflow_provider_imageversions.emulator.models import VERSION_MODEL, image_backends, now_ms
+from airflow_provider_imageversions.emulator.wire import error_body, install
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_log = logging.getLogger(__name__)
+
+_ADMIN_PATH = "/emulator/"
+_CALLS_KEPT = 100_000
+_FAKE = "testing"
+
+
+class _Application:
+    """
+    Answers requests: SageMaker's through call log and faults, admin routes itself, the rest through moto.
+
+    :param creation_seconds: how long a version stays CREATING
+    """
+
+    def __init__(self, creation_seconds: float) -> None:
+        install()
+        self._moto = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
+        # What moto would dispatch to, too, but only after a third of the time that a call takes.
+        self._sagemaker = werkzeug_app.create_backend_app("sagemaker")
+        self._faults = Faults()
+        self._calls: deque[dict[str, Any]] = deque(maxlen=_CALLS_KEPT)
+        self._initial_creation_seconds = creation_seconds
+        self.set_creation_seconds(creation_seconds)
+
+    def answer(self, environ: dict[str, Any], body: bytes) -> Answer:
+        """
+        Answer one request.
+
+        :param environ: its WSGI environment, with the body to be read from ``wsgi.input``
+        :param body: its body
+        """
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        if target.startswith("SageMaker."):
+            return self._answer_sagemaker(target.removeprefix("SageMaker."), environ, body)
+        # Signed requests are for a service: there may be a bucket called "emulator".
+        if environ["PATH_INFO"].startswith(_ADMIN_PATH) and "HTTP_AUTHORIZATION" not in environ:
+            return self._answer_admin(environ["PATH_INFO"].removeprefix(_ADMIN_PATH), body)
+        return _ask(self._moto, environ)
+
+    def _answer_sagemaker(self, operation: str, environ: dict[str, Any], body: bytes) -> Answer:
+        access_key_id, region = _credential_scope(environ.get("HTTP_AUTHORIZATION", ""))
+        call = Call(operation, _json_object(body), region, access_key_id, environ.get("HTTP_USER_AGENT", ""))
+        record = {**vars(call), "time": time.time(), "monotonic": time.monotonic(), "status": None}
+        self._calls.append(record)
+        application = self._moto if access_key_id is None else self._sagemaker
+        answer = self._faults.answer(call, lambda: _ask(application, environ))
+        record["status"] = answer.status or None
+        return answer
+
+    def _answer_admin(self, name: str, body: bytes) -> Answer:
+        routes: dict[str, Callable[..., Any]] = {
+            "health": self.health,
+            "reset": self.reset,
+            "calls": self.calls,
+            "create_versions": self.create_versions,
+            "set_version": self.set_version,
+            "add_fault": self.add_fault,
+            "clear_faults": self._faults.clear,
+            "creation_seconds": self.creation_seconds,
+            "set_creation_seconds": self.set_creation_seconds,
+        }
+        status, result = 200, None
+        if name not in routes:
+            status, result = 404, f"There is no {_ADMIN_PATH}{name}"
+        else:
+            try:
+                result = routes[name](**_json_object(body))
+            except ApiError as error:
+                status, result = 400, f"{error.code}: {error.message}"
+            except (TypeError, ValueError) as error:
+                status, result = 400, str(error)
+        return Answer(status, {"Content-Type": "application/json"}, json.dumps(result).encode())
+
+    def health(self) -> dict[str, str]:
+        return {"status": "ok"}
+
+    def reset(self) -> None:
+        moto_api_backend.reset()
+        self._faults.clear()
+        self._calls.clear()
+        self.set_creation_seconds(self._initial_creation_seconds)
+
+    def calls(self, operation: str | None = None, image_name: str | None = None) -> list[dict[str, Any]]:
+        return [
+            call
+            for call in list(self._calls)
+            if operation in {None, call["operation"]} and image_name in {None, call["parameters"].get("ImageName")}
+        ]
+
+    def create_versions(
+        self,
+        *,
+        image_name: str,
+        count: int,
+        status: str,
+        start_time: float | None,
+        spacing_seconds: float,
+        region_name: str,
+    ) -> list[int]:
+        spacing = spacing_seconds * 1000
+        start = now_ms() - spacing * count if start_time is None else start_time * 1000
+        backend = image_backends[_account_id()][region_name]
+        return backend.seed_versions(image_name, count, status, round(start), spacing)
+
+    def set_version(self, image_name: str, version: int, region_name: str, **changes: Any) -> None:
+        for name in {"created", "modified"} & set(changes):
+            changes[name] = round(changes[name] * 1000)
+        image_backends[_account_id()][region_name].set_version(image_name, version, changes)
+
+    def add_fault(self, **description: Any) -> None:
+        self._faults.add(Fault(**description))
+
+    def creation_seconds(self) -> float:
+        transition = state_manager.get_transition(VERSION_MODEL)
+        return float(transition.get("seconds", 0))
+
+    def set_creation_seconds(self, seconds: float) -> None:
+        timed = {"progression": "time", "seconds": seconds}
+        state_manager.set_transition(VERSION_MODEL, timed if seconds else {"progression": "immediate"})
+
+
+def _ask(application: Any, environ: dict[str, Any]) -> Answer:
+    chunks, status, headers = run_wsgi_app(application, environ, buffered=True)
+    return Answer(int(status.split()[0]), dict(headers.items()), b"".join(chunks))
+
+
+def _account_id() -> str:
+    return os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID)
+
+
+def _credential_scope(authorization: str) -> tuple[str | None, str]:
+    """Return access key and region of a request signed with AWS's Signature Version 4."""
+    _, _, scope = authorization.partition("Credential=")
+    parts = scope.partition(",")[0].split("/")
+    return (parts[0], parts[2]) if len(parts) >= 3 else (None, "us-east-1")  # noqa: PLR2004 - key/date/region
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body or b"{}")
+    except ValueError:
+        # moto answers what cannot be read; the log has nothing to show of it.
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class _Handler(getattr(werkzeug_app, "MotoRequestHandler", WSGIRequestHandler)):  # type: ignore[misc]
+    """Keeps connections open, which werkzeug's own handler never does: an SDK then reuses them."""
+
+    protocol_version = "HTTP/1.1"
+    # Headers and body go out separately; a body that waits for the headers' acknowledgement costs 40 ms.
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def run_wsgi(self) -> None:
+        environ = self.environ = self.make_environ()
+        source = environ["wsgi.input"]
+        chunked = environ.get("wsgi.input_terminated", False)
+        # Read to its end, or the next request on the connection would begin in the middle of this one.
+        body = source.read() if chunked else source.read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        try:
+            answer = self.server.application.answer(environ, body)
+        except Exception as error:  # noqa: BLE001 - moto raises anything; the client gets it as a 500
+            _log.exception("Cannot answer %s %s", self.command, self.path)
+            text = error_body("InternalFailure", f"{type(error).__name__}: {error}")
+            answer = Answer(500, {"Content-Type": "application/json"}, text.encode())
+        if answer.ending == "reset":
+            self._reset_connection()
+        else:
+            self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        self.log_request(answer.status, len(answer.body))
+        self.send_response_only(answer.status)
+        given = {name.lower() for name in answer.headers}
+        if "date" not in given:
+            self.send_header("Date", self.date_time_string())
+        bodiless = self.command == "HEAD" or answer.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+        if "content-length" not in given and not bodiless:
+            self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.ending == "close":
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def _reset_connection(self) -> None:
+        # Closing with a linger time of zero sends RST. The socket object keeps its descriptor open while
+        # files are made from it, hence detach.
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+
+    def log(self, kind: str, message: str, *args: Any) -> None:
+        if self.server.verbose:
+            super().log(kind, message, *args)
+
+
+def _unused(_environ: dict[str, Any], _start_response: Any) -> list[bytes]:
+    raise NotImplementedError("_Handler asks the application itself")
+
+
+class _Server(ThreadedWSGIServer):
+    def __init__(self, host: str, port: int, application: _Application, *, verbose: bool) -> None:
+        super().__init__(host, port, app=_unused, handler=_Handler)
+        self.application = application
+        self.verbose = verbose
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def drop_connections(self) -> None:
+        """Close what is still open, so that a stopped server answers nobody."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class EmulatorClient:
+    """
+    Controls an emulator, in this or another process, through its admin routes.
+
+    :param endpoint_url: where it listens
+    """
+
+    def __init__(self, endpoint_url: str) -> None:
+        self._endpoint_url = endpoint_url.rstrip("/")
+        self._session: boto3.session.Session | None = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """The URL for ``AWS_ENDPOINT_URL``, boto3's ``endpoint_url`` or a connection's extra."""
+        return self._endpoint_url
+
+    def client(self, service_name: str, region_name: str = "us-east-1", **kwargs: Any) -> Any:
+        """
+        Return a boto3 client that talks to the emulator with fake credentials.
+
+        :param service_name: such as ``sagemaker`` or ``s3``
+        :param region_name: the region
+        :param kwargs: for ``boto3.session.Session.client``
+        """
+        if self._session is None:
+            # Not boto3's default session, whose settings belong to the user; kept, because it caches models.
+            self._session = boto3.session.Session()
+        credentials = {"aws_access_key_id": _FAKE, "aws_secret_access_key": _FAKE}
+        kwargs = {**credentials, "endpoint_url": self.endpoint_url, "region_name": region_name, **kwargs}
+        return self._session.client(service_name, **kwargs)
+
+    def airflow_connection(self, region_name: str = "us-east-1") -> str:
+        """
+        Return the JSON for ``AIRFLOW_CONN_AWS_DEFAULT``.
+
+        :param region_name: the region
+        """
+        extra = {"endpoint_url": self.endpoint_url, "region_name": region_name}
+        return json.dumps({"conn_type": "aws", "login": _FAKE, "password": _FAKE, "extra": extra})
+
+    def reset(self) -> None:
+        """Forget the state of all services, faults and calls; ``creation_seconds`` is as at the start."""
+        self._admin("reset")
+
+    def calls(self, operation: str | None = None, image_name: str | None = None) -> list[dict[str, Any]]:
+        """
+        Return the calls to SageMaker so far, oldest first.
+
+        Each has ``operation``, ``parameters`` (as received), ``region``, ``access_key_id``, ``user_agent``,
+        ``time`` (epoch), ``monotonic`` (the server's clock) and ``status`` (HTTP; None where there was no
+        answer or not yet).
+
+        :param operation: only calls of this operation
+        :param image_name: only calls for this image
+        """
+        return self._admin("calls", operation=operation, image_name=image_name)  # type: ignore[no-any-return]
+
+    def create_versions(
+        self,
+        image_name: str,
+        count: int,
+        *,
+        status: str = "CREATED",
+        start_time: datetime | float | None = None,
+        spacing_seconds: float = 1.0,
+        region_name: str = "us-east-1",
+    ) -> list[int]:
+        """
+        Add many versions at once, and the image if it is missing; return their numbers.
+
+        They stay in their status until :meth:`set_version` changes it.
+
+        :param image_name: the image
+        :param count: how many
+        :param status: their status, known to the service or not
+        :param start_time: when the first was created; by default so that the last was created just now
+        :param spacing_seconds: how much later each next one was created
+        :param region_name: the region
+        """
+        return self._admin(  # type: ignore[no-any-return]
+            "create_versions",
+            image_name=image_name,
+            count=count,
+            status=status,
+            start_time=_epoch(start_time),
+            spacing_seconds=spacing_seconds,
+            region_name=region_name,
+        )
+
+    def set_version(
+        self,
+        image_name: str,
+        version: int,
+        *,
+        status: str | None = None,
+        failure_reason: str | None = None,
+        creation_time: datetime | float | None = None,
+        last_modified_time: datetime | float | None = None,
+        region_name: str = "us-east-1",
+    ) -> None:
+        """
+        Change what the service would decide about a version; what is None stays.
+
+        A status set here stays: the version no longer moves by itself. It also sets the last modified time
+        to now, unless that is given.
+
+        :param image_name: the image
+        :param version: the version's number
+        :param status: its status, known to the service or not
+        :param failure_reason: why it failed
+        :param creation_time: when it was created
+        :param last_modified_time: when it was last modified
+        :param region_name: the region
+        """
+        changes = {
+            "status": status,
+            "failure_reason": failure_reason,
+            "created": _epoch(creation_time),
+            "modified": _epoch(last_modified_time),
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        self._admin("set_version", image_name=image_name, version=version, region_name=region_name, **given)
+
+    @property
+    def creation_seconds(self) -> float:
+        """How long a version stays CREATING or DELETING; setting it affects those that are."""
+        return float(self._admin("creation_seconds"))
+
+    @creation_seconds.setter
+    def creation_seconds(self, seconds: float) -> None:
+        self._admin("set_creation_seconds", seconds=seconds)
+
+    def add_fault(
+        self,
+        kind: str,
+        *,
+        operation: str | None = "ListImageVersions",
+        image_name: str | None = None,
+        access_key_id: str | None = None,
+        times: int | None = 1,
+        after: int = 0,
+        **options: Any,
+    ) -> None:
+        """
+        Let calls fail; each call takes the first fault that applies to it.
+
+        :param kind: see :mod:`airflow_provider_imageversions.emulator.faults`
+        :param operation: the operation to hit; None is every one of SageMaker
+        :param image_name: the image to hit; None is every one
+        :param access_key_id: the credentials to hit; None is all
+        :param times: how often; None is until cleared
+        :param after: how many such calls to let through first
+        :param options: ``seconds`` of ``slow`` and ``timeout``, ``status`` of ``unknown_status``
+        """
+        self._admin(
+            "add_fault",
+            kind=kind,
+            operation=operation,
+            image_name=image_name,
+            access_key_id=access_key_id,
+            times=times,
+            after=after,
+            options=options,
+        )
+
+    def clear_faults(self) -> None:
+        """Forget all faults."""
+        self._admin("clear_faults")
+
+    def _admin(self, route: str, **parameters: Any) -> Any:
+        connection = http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=60)
+        try:
+            connection.request("POST", _ADMIN_PATH + route, json.dumps(parameters))
+            response = connection.getresponse()
+            result = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != HTTPStatus.OK:
+            raise ValueError(result)
+        return result
+
+
+def _epoch(moment: datetime | float | None) -> float | None:
+    if not isinstance(moment, datetime):
+        return moment
+    # What is said of no time zone is UTC, as everywhere in this package.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+class Emulator(EmulatorClient):
+    """
+    SageMaker's image API on a local port, with moto's other services beside it.
+
+    A context manager; :meth:`start` and :meth:`stop` do the same. State is moto's and hence one per
+    process: two emulators in a process show the same images.
+
+    :param port: the port; 0 is a free one
+    :param creation_seconds: how long a version stays CREATING or DELETING
+    :param host: the address, which has to be a loopback one: whoever reaches it controls it
+    :param verbose: log each request
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        creation_seconds: float = 2.0,
+        *,
+        host: str = "127.0.0.1",
+        verbose: bool = False,
+    ) -> None:
+        if not _is_loopback(host):
+            raise ValueError(
+                f"The emulator has no access control and listens on loopback addresses only, not on {host!r}."
+            )
+        super().__init__("")
+        self._host = host
+        self._port = port
+        self._initial_creation_seconds = creation_seconds
+        self._verbose = verbose
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @staticmethod
+    def connect(endpoint_url: str) -> EmulatorClient:
+        """
+        Return the same interface to an emulator that runs elsewhere.
+
+        :param endpoint_url: where it listens
+        """
+        return EmulatorClient(endpoint_url)
+
+    @property
+    def endpoint_url(self) -> str:
+        """The URL for ``AWS_ENDPOINT_URL``, boto3's ``endpoint_url`` or a connection's extra."""
+        if self._server is None:
+            raise RuntimeError("The emulator is not running: call start() or use it in a with statement.")
+        return f"http://{self._host}:{self._server.port}"
+
+    def start(self) -> Self:
+        """Start to listen; return the emulator itself."""
+        application = _Application(self._initial_creation_seconds)
+        self._server = _Server(self._host, self._port, application, verbose=self._verbose)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.05},
+            name="sagemaker-image-emulator",
+            daemon=True,
+        )
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and close all connections. The state stays until moto is reset."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server.drop_connections()
+        self._server = self._thread = None
+        state_manager.unset_transition(VERSION_MODEL)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,738 @@
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.moto_api import state_manager
+
+from airflow_provider_imageversions.emulator import Emulator, install
+from airflow_provider_imageversions.emulator.models import VERSION_MODEL
+
+ROLE = "arn:aws:iam::123456789012:role/sagemaker"
+BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4"
+MISSING = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:does-not-exist"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+ONCE = Config(retries={"total_max_attempts": 1}, parameter_validation=False, connect_timeout=5, read_timeout=5)
+
+
+@pytest.fixture(scope="module")
+def shared_client(emulator_server):
+    return emulator_server.client("sagemaker", config=ONCE)
+
+
+@pytest.fixture
+def client(emulator, shared_client):  # noqa: ARG001 - asked for its reset
+    return shared_client
+
+
+@pytest.fixture
+def image(client):
+    client.create_image(ImageName="churn", RoleArn=ROLE)
+    return "churn"
+
+
+@pytest.fixture
+def at_once(emulator):
+    emulator.creation_seconds = 0
+
+
+@pytest.fixture
+def five(emulator):
+    """Versions 1 to 5, created at START and a day apart."""
+    emulator.create_versions("churn", 5, start_time=START, spacing_seconds=86400)
+    return "churn"
+
+
+def error_of(call, **parameters):
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    error = caught.value.response
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 400
+    return error["Error"]["Code"], error["Error"]["Message"]
+
+
+def numbers(client, **parameters):
+    pages = client.get_paginator("list_image_versions").paginate(**parameters)
+    return [version["Version"] for page in pages for version in page["ImageVersions"]]
+
+
+def status_of(client, version, image="churn"):
+    return client.describe_image_version(ImageName=image, Version=version)["ImageVersionStatus"]
+
+
+def eventually(probe, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# Images
+
+
+def test_an_image_is_described_as_it_was_created(client):
+    arn = client.create_image(
+        ImageName="Team.Churn", RoleArn=ROLE, Description="d", DisplayName="Churn", Tags=[{"Key": "a", "Value": "b"}]
+    )["ImageArn"]
+    described = client.describe_image(ImageName="Team.Churn")
+    assert arn == described["ImageArn"] == "arn:aws:sagemaker:us-east-1:123456789012:image/team.churn"
+    assert described["ImageName"] == "Team.Churn"
+    assert described["ImageStatus"] == "CREATED"
+    assert (described["RoleArn"], described["Description"], described["DisplayName"]) == (ROLE, "d", "Churn")
+    assert abs(described["CreationTime"] - datetime.now(timezone.utc)) < timedelta(seconds=10)
+
+
+def test_an_image_name_is_taken_whatever_its_case(client, image):
+    code, message = error_of(client.create_image, ImageName="CHURN", RoleArn=ROLE)
+    assert code == "ResourceInUse"
+    assert message == "The Image with ImageName CHURN already exists. Please use a different ImageName."
+    assert client.describe_image(ImageName=image)["ImageName"] == "churn"
+
+
+def test_update_image_sets_and_deletes_properties(client, image):
+    client.update_image(ImageName=image, Description="new", DisplayName="Shown")
+    client.update_image(ImageName=image, DeleteProperties=["Description"], RoleArn=ROLE + "2")
+    described = client.describe_image(ImageName=image)
+    assert "Description" not in described
+    assert described["DisplayName"] == "Shown"
+    assert described["RoleArn"] == ROLE + "2"
+    assert described["LastModifiedTime"] >= described["CreationTime"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_deleting_an_image_deletes_its_versions_and_a_new_one_starts_at_1(client, image):
+    for _ in range(3):
+        client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=f"t{_}")
+    client.delete_image(ImageName=image)
+    assert error_of(client.describe_image, ImageName=image) == (
+        "ResourceNotFound",
+        "No Image with the name churn found.",
+    )
+    assert error_of(client.list_image_versions, ImageName=image)[0] == "ResourceNotFound"
+    client.create_image(ImageName=image, RoleArn=ROLE)
+    arn = client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t1")["ImageVersionArn"]
+    assert arn.endswith(":image-version/churn/1")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["b-two", "C-one", "a-one"]),
+        ({"SortOrder": "ASCENDING"}, ["a-one", "C-one", "b-two"]),
+        ({"SortBy": "IMAGE_NAME", "SortOrder": "ASCENDING"}, ["C-one", "a-one", "b-two"]),
+        ({"SortBy": "LAST_MODIFIED_TIME"}, ["a-one", "b-two", "C-one"]),
+        ({"NameContains": "one"}, ["C-one", "a-one"]),
+        ({"NameContains": "one", "MaxResults": 1}, ["C-one", "a-one"]),
+        ({"CreationTimeAfter": START + timedelta(days=36500)}, []),
+    ],
+)
+def test_images_are_listed_in_order_by_pages(client, query, expected):
+    for name in ("a-one", "C-one", "b-two"):
+        client.create_image(ImageName=name, RoleArn=ROLE)
+        time.sleep(0.002)
+    client.update_image(ImageName="a-one", Description="later")
+    pages = client.get_paginator("list_images").paginate(**query)
+    assert [found["ImageName"] for page in pages for found in page["Images"]] == expected
+
+
+def test_an_image_can_take_time_by_motos_own_transitions(client):
+    state_manager.set_transition("sagemaker::image", {"progression": "time", "seconds": 0.2})
+    try:
+        client.create_image(ImageName="churn", RoleArn=ROLE)
+        assert client.describe_image(ImageName="churn")["ImageStatus"] == "CREATING"
+        create = {"ImageName": "churn", "BaseImage": BASE, "ClientToken": "t"}
+        assert error_of(client.create_image_version, **create)[0] == "ResourceInUse"
+        eventually(lambda: client.describe_image(ImageName="churn")["ImageStatus"] == "CREATED")
+        client.create_image_version(**create)
+        client.delete_image(ImageName="churn")
+        assert client.describe_image(ImageName="churn")["ImageStatus"] == "DELETING"
+        eventually(lambda: not client.list_images()["Images"])
+    finally:
+        state_manager.unset_transition("sagemaker::image")
+
+
+# Versions
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_version_is_described_with_all_it_was_created_with(client, image):
+    details = {
+        "BaseImage": BASE,
+        "JobType": "TRAINING",
+        "MLFramework": "PyTorch 2.4",
+        "ProgrammingLang": "Python 3.11",
+        "Processor": "GPU",
+        "Horovod": False,
+        "ReleaseNotes": "first",
+    }
+    created = client.create_image_version(ImageName=image, ClientToken="t", Aliases=["1.4", "latest"], **details)
+    described = client.describe_image_version(ImageName=image, Version=1)
+    assert details.items() <= described.items()
+    assert described["VendorGuidance"] == "NOT_PROVIDED"
+    assert described["ImageVersionStatus"] == "CREATED"
+    assert described["ImageVersionArn"] == created["ImageVersionArn"]
+    assert described["ImageArn"] == client.describe_image(ImageName=image)["ImageArn"]
+    assert re.fullmatch(
+        r"123456789012\.dkr\.ecr\.us-east-1\.amazonaws\.com/team/churn@sha256:[0-9a-f]{64}",
+        described["ContainerImage"],
+    )
+    assert client.list_aliases(ImageName=image, Version=1)["SageMakerImageVersionAliases"] == ["1.4", "latest"]
+
+
+def test_a_version_moves_from_creating_to_created_when_it_is_due(emulator, client, image):
+    emulator.creation_seconds = 0.5
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
+    before = client.describe_image_version(ImageName=image, Version=1)
+    assert before["ImageVersionStatus"] == "CREATING"
+    assert "ContainerImage" not in before
+    assert before["LastModifiedTime"] == before["CreationTime"]
+    time.sleep(0.8)
+    (after,) = client.list_image_versions(ImageName=image)["ImageVersions"]
+    assert after["ImageVersionStatus"] == "CREATED"
+    took = (after["LastModifiedTime"] - after["CreationTime"]).total_seconds()
+    assert took == pytest.approx(0.5, abs=0.01)
+    assert "ContainerImage" in client.describe_image_version(ImageName=image)
+
+
+def test_a_new_creation_time_span_affects_versions_that_are_creating(emulator, client, image):
+    emulator.creation_seconds = 3600
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
+    assert status_of(client, 1) == "CREATING"
+    emulator.creation_seconds = 0
+    assert emulator.creation_seconds == 0
+    assert status_of(client, 1) == "CREATED"
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01])
+def test_a_version_is_not_modified_before_it_was_seen_creating(emulator, client, image, seconds):
+    emulator.creation_seconds = 3600
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
+    time.sleep(0.1)
+    assert status_of(client, 1) == "CREATING"
+    emulator.creation_seconds = seconds
+    described = client.describe_image_version(ImageName=image, Version=1)
+    assert described["ImageVersionStatus"] == "CREATED"
+    assert described["LastModifiedTime"] - described["CreationTime"] >= timedelta(seconds=0.1)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_base_image_tagged_does_not_exist_fails(client, image):
+    client.create_image_version(ImageName=image, BaseImage=MISSING, ClientToken="t")
+    described = client.describe_image_version(ImageName=image, Version=1)
+    assert described["ImageVersionStatus"] == "CREATE_FAILED"
+    assert MISSING in described["FailureReason"]
+    assert "ContainerImage" not in described
+    (listed,) = client.list_image_versions(ImageName=image)["ImageVersions"]
+    assert listed["FailureReason"] == described["FailureReason"]
+    client.delete_image_version(ImageName=image, Version=1)
+
+
+def test_without_a_version_the_latest_is_described(client, five):
+    assert client.describe_image_version(ImageName=five)["Version"] == 5
+
+
+def test_describing_the_latest_of_no_versions_is_an_error(client, image):
+    assert error_of(client.describe_image_version, ImageName=image) == (
+        "ResourceNotFound",
+        "Latest ImageVersion with ImageName churn does not exist. Please provide a valid ImageName.",
+    )
+
+
+@pytest.mark.usefixtures("at_once")
+def test_numbers_never_come_back(client, image):
+    for token in "abc":
+        client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=token)
+    client.delete_image_version(ImageName=image, Version=3)
+    client.delete_image_version(ImageName=image, Version=1)
+    eventually(lambda: numbers(client, ImageName=image) == [2])
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="d")
+    assert numbers(client, ImageName=image) == [4, 2]
+
+
+def test_a_deleted_version_is_deleting_for_a_while_and_then_gone(emulator, client, five):
+    emulator.creation_seconds = 0.3
+    client.delete_image_version(ImageName=five, Version=5)
+    assert status_of(client, 5) == "DELETING"
+    assert error_of(client.delete_image_version, ImageName=five, Version=5)[0] == "ResourceInUse"
+    eventually(lambda: numbers(client, ImageName=five) == [4, 3, 2, 1])
+    assert error_of(client.describe_image_version, ImageName=five, Version=5)[0] == "ResourceNotFound"
+
+
+def test_fifty_concurrent_creates_make_fifty_versions(client, image):
+    def create(index):
+        return client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=f"t{index}")
+
+    with ThreadPoolExecutor(25) as pool:
+        arns = {answer["ImageVersionArn"] for answer in pool.map(create, range(50))}
+    assert len(arns) == 50
+    assert sorted(numbers(client, ImageName=image)) == list(range(1, 51))
+
+
+def test_the_same_client_token_gives_the_same_version(client, image):
+    create = {"ImageName": image, "BaseImage": BASE, "ClientToken": "retry-1"}
+    first = client.create_image_version(**create)["ImageVersionArn"]
+    assert client.create_image_version(**create)["ImageVersionArn"] == first
+    assert numbers(client, ImageName=image) == [1]
+    code, message = error_of(client.create_image_version, **{**create, "BaseImage": BASE + "1"})
+    assert code == "ResourceInUse"
+    assert "retry-1" in message
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "suffix"),
+    [("eu-west-1", "aws", ""), ("cn-north-1", "aws-cn", ".cn"), ("us-gov-west-1", "aws-us-gov", "")],
+)
+def test_regions_are_separate_and_have_their_partition(emulator, client, region, partition, suffix):
+    emulator.create_versions("Churn", 1, region_name=region)
+    there = emulator.client("sagemaker", region_name=region)
+    described = there.describe_image_version(ImageName="Churn")
+    assert described["ImageVersionArn"] == f"arn:{partition}:sagemaker:{region}:123456789012:image-version/churn/1"
+    assert f".dkr.ecr.{region}.amazonaws.com{suffix}/churn@" in described["ContainerImage"]
+    assert client.list_images()["Images"] == []
+
+
+# Aliases
+
+
+def test_aliases_move_between_versions(client, five):
+    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["prod", "old"], ReleaseNotes="n")
+    client.update_image_version(ImageName=five, Alias="prod", AliasesToDelete=["prod"], VendorGuidance="STABLE")
+    client.update_image_version(ImageName=five, Version=2, AliasesToAdd=["prod"])
+    described = client.describe_image_version(ImageName=five, Alias="prod")
+    assert described["Version"] == 2
+    first = client.describe_image_version(ImageName=five, Alias="old")
+    assert (first["Version"], first["ReleaseNotes"], first["VendorGuidance"]) == (1, "n", "STABLE")
+    assert client.list_aliases(ImageName=five)["SageMakerImageVersionAliases"] == ["old", "prod"]
+    assert client.list_aliases(ImageName=five, Alias="old")["SageMakerImageVersionAliases"] == ["old"]
+
+
+def test_an_alias_is_unique_in_its_image(client, five):
+    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["prod"])
+    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["prod"])
+    update = {"ImageName": five, "Version": 2, "AliasesToAdd": ["prod"]}
+    assert error_of(client.update_image_version, **update)[0] == "ResourceInUse"
+    create = {"ImageName": five, "BaseImage": BASE, "ClientToken": "t", "Aliases": ["prod"]}
+    assert error_of(client.create_image_version, **create)[0] == "ResourceInUse"
+    assert numbers(client, ImageName=five) == [5, 4, 3, 2, 1]
+
+
+def test_an_alias_goes_with_its_version(client, emulator, five):
+    emulator.creation_seconds = 0
+    client.update_image_version(ImageName=five, Version=3, AliasesToAdd=["prod"])
+    client.delete_image_version(ImageName=five, Alias="prod")
+    eventually(lambda: numbers(client, ImageName=five) == [5, 4, 2, 1])
+    assert client.list_aliases(ImageName=five)["SageMakerImageVersionAliases"] == []
+    assert error_of(client.describe_image_version, ImageName=five, Alias="prod")[0] == "ResourceNotFound"
+
+
+def test_aliases_come_in_pages(client, five):
+    names = [f"a{index:02}" for index in range(25)]
+    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=names)
+    first = client.list_aliases(ImageName=five)
+    assert first["SageMakerImageVersionAliases"] == names[:10]
+    pages = client.get_paginator("list_aliases").paginate(ImageName=five)
+    assert [alias for page in pages for alias in page["SageMakerImageVersionAliases"]] == names
+
+
+@pytest.mark.parametrize("call", ["delete_image_version", "update_image_version"])
+@pytest.mark.parametrize("which", [{}, {"Version": 1, "Alias": "x"}])
+def test_a_change_names_its_version_in_one_way(client, five, call, which):
+    assert error_of(getattr(client, call), ImageName=five, **which)[0] == "ValidationException"
+
+
+# Lists
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, [5, 4, 3, 2, 1]),
+        ({"SortOrder": "ASCENDING"}, [1, 2, 3, 4, 5]),
+        ({"SortBy": "VERSION", "SortOrder": "ASCENDING"}, [1, 2, 3, 4, 5]),
+        ({"SortBy": "VERSION"}, [5, 4, 3, 2, 1]),
+        ({"SortBy": "LAST_MODIFIED_TIME"}, [2, 5, 4, 3, 1]),
+        ({"SortBy": "LAST_MODIFIED_TIME", "SortOrder": "ASCENDING"}, [1, 3, 4, 5, 2]),
+        ({"CreationTimeAfter": 2}, [5, 4, 3]),
+        ({"CreationTimeBefore": 2}, [3, 2, 1]),
+        ({"CreationTimeAfter": 1, "CreationTimeBefore": 3}, [4, 3, 2]),
+        ({"CreationTimeAfter": 2, "CreationTimeBefore": 2, "SortBy": "VERSION"}, [3]),
+        ({"LastModifiedTimeAfter": 4}, [5, 2]),
+        ({"LastModifiedTimeBefore": 2}, [3, 1]),
+        ({"LastModifiedTimeAfter": 4, "SortBy": "LAST_MODIFIED_TIME"}, [2, 5]),
+        ({"CreationTimeBefore": 3, "LastModifiedTimeAfter": 2, "SortOrder": "ASCENDING"}, [2, 3, 4]),
+        ({"CreationTimeAfter": 9}, []),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.usefixtures("five")
+def test_versions_are_listed_in_order_within_inclusive_bounds(emulator, client, query, expected, size):
+    emulator.set_version("churn", 2, last_modified_time=START + timedelta(days=9))
+    days = {k: START + timedelta(days=v) if isinstance(v, int) else v for k, v in query.items()}
+    assert numbers(client, ImageName="churn", MaxResults=size, **days) == expected
+
+
+def test_versions_of_one_moment_are_ordered_by_number(emulator, client):
+    emulator.create_versions("churn", 7, start_time=START, spacing_seconds=0)
+    assert numbers(client, ImageName="churn", MaxResults=2) == [7, 6, 5, 4, 3, 2, 1]
+    assert numbers(client, ImageName="churn", MaxResults=2, SortOrder="ASCENDING") == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_page_has_ten_versions_unless_asked_otherwise(emulator, client):
+    emulator.create_versions("churn", 101)
+    first = client.list_image_versions(ImageName="churn")
+    assert [version["Version"] for version in first["ImageVersions"]] == list(range(101, 91, -1))
+    assert len(client.list_image_versions(ImageName="churn", MaxResults=100)["ImageVersions"]) == 100
+    assert numbers(client, ImageName="churn") == list(range(101, 0, -1))
+
+
+def test_the_last_page_has_no_token_even_when_it_is_full(client, five):
+    assert "NextToken" not in client.list_image_versions(ImageName=five, MaxResults=5)
+
+
+def test_a_token_keeps_its_place_when_versions_come_and_go(emulator, client, five):
+    emulator.creation_seconds = 0
+    first = client.list_image_versions(ImageName=five, MaxResults=2)
+    client.delete_image_version(ImageName=five, Version=4)
+    eventually(lambda: 4 not in numbers(client, ImageName=five))
+    client.create_image_version(ImageName=five, BaseImage=BASE, ClientToken="t")
+    rest = client.list_image_versions(ImageName=five, NextToken=first["NextToken"], MaxResults=100)
+    assert [version["Version"] for version in rest["ImageVersions"]] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ImageName": "other"},
+        {"SortOrder": "ASCENDING"},
+        {"SortBy": "VERSION"},
+        {"CreationTimeAfter": START},
+        {"NextToken": "garbage"},
+        {"NextToken": "WzEsMiwzXQ=="},
+        {"NextToken": ""},
+    ],
+)
+def test_a_token_is_good_for_its_query_only(emulator, client, five, other):
+    emulator.create_versions("other", 5)
+    token = client.list_image_versions(ImageName=five, MaxResults=2)["NextToken"]
+    again = {"ImageName": five, "NextToken": token, **other}
+    assert error_of(client.list_image_versions, **again)[0] == "ValidationException"
+
+
+# Validation
+
+
+@pytest.mark.parametrize(
+    ("call", "parameters", "problem"),
+    [
+        (
+            "list_image_versions",
+            {"ImageName": "churn", "MaxResults": 101},
+            (
+                "Value '101' at 'maxResults' failed to satisfy constraint: "
+                "Member must have value less than or equal to 100"
+            ),
+        ),
+        (
+            "list_image_versions",
+            {"ImageName": "churn", "MaxResults": 0},
+            "Value '0' at 'maxResults' failed to satisfy constraint: Member must have value greater than or equal to 1",
+        ),
+        (
+            "list_image_versions",
+            {"ImageName": "churn", "SortBy": "STATUS"},
+            (
+                "Value 'STATUS' at 'sortBy' failed to satisfy constraint: "
+                "Member must satisfy enum value set: [CREATION_TIME, LAST_MODIFIED_TIME, VERSION]"
+            ),
+        ),
+        (
+            "describe_image",
+            {"ImageName": "-churn"},
+            (
+                "Value '-churn' at 'imageName' failed to satisfy constraint: "
+                "Member must satisfy regular expression pattern: [a-zA-Z0-9]([-.]?[a-zA-Z0-9]){0,62}"
+            ),
+        ),
+        (
+            "describe_image",
+            {},
+            "Value null at 'imageName' failed to satisfy constraint: Member must not be null",
+        ),
+        (
+            "create_image",
+            {"ImageName": "churn", "RoleArn": ROLE, "Tags": [{"Key": "k" * 129, "Value": ""}]},
+            (
+                f"Value '{'k' * 129}' at 'tags.1.member.key' failed to satisfy constraint: "
+                "Member must have length less than or equal to 128"
+            ),
+        ),
+        (
+            "update_image_version",
+            {"ImageName": "churn", "Version": 1, "AliasesToAdd": ["ok", "not ok"]},
+            (
+                "Value '[ok, not ok]' at 'aliasesToAdd' failed to satisfy constraint: Member must satisfy constraint: "
+                "[Member must have length less than or equal to 128, "
+                "Member must have length greater than or equal to 1, "
+                "Member must satisfy regular expression pattern: (?!^[.-])^([a-zA-Z0-9-_.]+)]"
+            ),
+        ),
+    ],
+)
+def test_the_services_limits_are_checked_in_its_words(client, call, parameters, problem):
+    code, message = error_of(getattr(client, call), **parameters)
+    assert code == "ValidationException"
+    assert message == f"1 validation error detected: {problem}"
+
+
+def test_all_violations_are_told_at_once(client):
+    _, message = error_of(client.list_image_versions, ImageName="a b", MaxResults=0, SortOrder="UP")
+    assert message.startswith("3 validation errors detected: ")
+
+
+@pytest.mark.parametrize("body", [b'{"ImageName": 7}', b'{"ImageName": "a", "MaxResults": "7"}', b"{"])
+def test_a_body_of_other_types_is_a_serialization_error(emulator, body):
+    request = urllib.request.Request(  # noqa: S310 - the emulator's http URL
+        emulator.endpoint_url,
+        body,
+        {
+            "X-Amz-Target": "SageMaker.ListImageVersions",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/sagemaker/aws4_request, "
+            "SignedHeaders=host, Signature=0",
+        },
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)  # noqa: S310 - the emulator's http URL
+    assert caught.value.code == 400
+    assert json.load(caught.value)["__type"] == "SerializationException"
+
+
+# The emulator's own interface
+
+
+def test_a_status_set_by_hand_stays(emulator, client, image):
+    emulator.creation_seconds = 0.1
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
+    emulator.set_version(image, 1, status="CREATE_FAILED", failure_reason="no disk")
+    time.sleep(0.2)
+    described = client.describe_image_version(ImageName=image, Version=1)
+    assert (described["ImageVersionStatus"], described["FailureReason"]) == ("CREATE_FAILED", "no disk")
+    emulator.set_version(image, 1, status="SOMETHING_NEW")
+    assert status_of(client, 1) == "SOMETHING_NEW"
+    moment = START + timedelta(milliseconds=123)
+    emulator.set_version(image, 1, creation_time=START, last_modified_time=moment)
+    (listed,) = client.list_image_versions(ImageName=image)["ImageVersions"]
+    assert (listed["CreationTime"], listed["LastModifiedTime"]) == (START, moment)
+
+
+def test_seeded_versions_stay_in_their_status_and_numbers_go_on(emulator, client):
+    emulator.creation_seconds = 0
+    assert emulator.create_versions("churn", 2, status="CREATING") == [1, 2]
+    assert emulator.create_versions("churn", 2) == [3, 4]
+    assert [status_of(client, number) for number in (1, 2, 3, 4)] == ["CREATING"] * 2 + ["CREATED"] * 2
+
+
+def test_setting_a_version_that_is_not_there_is_an_error(emulator):
+    with pytest.raises(ValueError, match="No Image with the name churn found"):
+        emulator.set_version("churn", 1, status="CREATED")
+
+
+def test_calls_are_logged_as_received(emulator, client, five):
+    client.list_image_versions(ImageName=five, MaxResults=7)
+    error_of(client.describe_image, ImageName="other")
+    (call,) = emulator.calls("ListImageVersions")
+    assert call["parameters"] == {"ImageName": "churn", "MaxResults": 7}
+    assert (call["region"], call["access_key_id"], call["status"]) == ("us-east-1", "testing", 200)
+    assert "Boto3" in call["user_agent"]
+    assert abs(call["time"] - time.time()) < 5
+    assert [call["status"] for call in emulator.calls(image_name="other")] == [400]
+    assert [call["operation"] for call in emulator.calls()] == ["ListImageVersions", "DescribeImage"]
+
+
+@pytest.mark.usefixtures("five")
+def test_reset_forgets_everything(emulator, client):
+    emulator.creation_seconds = 77
+    emulator.add_fault("throttling", operation="ListImages", times=None)
+    error_of(client.list_images)
+    emulator.reset()
+    assert client.list_images()["Images"] == []
+    assert len(emulator.calls()) == 1
+    assert emulator.creation_seconds == 2.0
+
+
+def test_connect_gives_the_same_interface(emulator, client):
+    remote = Emulator.connect(emulator.endpoint_url + "/")
+    remote.create_versions("churn", 3)
+    assert numbers(client, ImageName="churn") == [3, 2, 1]
+    assert remote.client("sagemaker").list_images()["Images"]
+    assert [call["operation"] for call in remote.calls()] == ["ListImageVersions", "ListImages"]
+    assert remote.airflow_connection() == emulator.airflow_connection()
+
+
+def test_the_airflow_connection_points_here(emulator):
+    assert json.loads(emulator.airflow_connection("eu-west-1")) == {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": "testing",
+        "extra": {"endpoint_url": emulator.endpoint_url, "region_name": "eu-west-1"},
+    }
+
+
+def test_motos_other_services_are_there(emulator):
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket="emulator")
+    s3.put_object(Bucket="emulator", Key="health", Body=b"x" * 300_000)
+    assert s3.get_object(Bucket="emulator", Key="health")["Body"].read() == b"x" * 300_000
+    assert s3.head_object(Bucket="emulator", Key="health")["ContentLength"] == 300_000
+    assert emulator.client("sts").get_caller_identity()["Account"] == "123456789012"
+    assert emulator.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+
+
+def test_an_operation_that_moto_lacks_is_an_internal_failure(client):
+    with pytest.raises(ClientError) as caught:
+        client.list_apps()
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert "list_apps" in caught.value.response["Error"]["Message"]
+
+
+def test_health_answers_a_plain_get(emulator):
+    with urllib.request.urlopen(emulator.endpoint_url + "/emulator/health") as answer:  # noqa: S310 - ours
+        assert json.load(answer) == {"status": "ok"}
+
+
+def test_connections_are_kept_open(emulator):
+    connection = http.client.HTTPConnection(urlsplit(emulator.endpoint_url).netloc, timeout=5)
+    sockets = set()
+    for path in ("/emulator/health", "/moto-api/data.json", "/emulator/health"):
+        connection.request("GET", path)
+        connection.getresponse().read()
+        sockets.add(connection.sock)
+    assert len(sockets) == 1
+    assert None not in sockets
+    connection.close()
+
+
+def test_transitions_can_be_set_through_motos_own_route(emulator, client, image):
+    transition = {"progression": "manual", "times": 1}
+    body = json.dumps({"model_name": VERSION_MODEL, "transition": transition}).encode()
+    url = emulator.endpoint_url + "/moto-api/state-manager/set-transition"
+    urllib.request.urlopen(url, body).close()  # noqa: S310 - the emulator's http URL
+    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
+    assert [status_of(client, 1) for _ in range(2)] == ["CREATED", "CREATED"]
+
+
+def test_a_stopped_emulator_answers_nobody():
+    other = Emulator()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = other.endpoint_url
+    other.start()
+    client = other.client("sagemaker", config=ONCE)
+    client.list_images()
+    other.stop()
+    with pytest.raises(Exception, match=r"Could not connect|Connection was closed|Connection reset"):
+        client.list_images()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.org"])  # noqa: S104 - to be refused
+def test_an_address_that_others_reach_is_refused(host):
+    with pytest.raises(ValueError, match="loopback"):
+        Emulator(host=host)
+
+
+def test_listing_ten_thousand_versions_takes_little_time(emulator, client):
+    emulator.create_versions("churn", 10_000)
+    begin = time.perf_counter()
+    assert len(numbers(client, ImageName="churn", MaxResults=100)) == 10_000
+    # About 1 s, nearly all of it in botocore; a scan or sort of all versions per page would show.
+    assert time.perf_counter() - begin < 5
+
+
+# In-process
+
+
+def test_without_moto_the_import_names_the_extra():
+    code = "import sys; sys.modules['moto'] = None; import airflow_provider_imageversions.emulator"
+    result = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "pip install 'airflow-provider-imageversions[emulator]'" in result.stderr.splitlines()[-1]
+
+
+def test_mock_aws_has_the_image_operations_after_install(emulator):
+    emulator.reset()
+    state_manager.unset_transition(VERSION_MODEL)
+    install()
+    install()
+    with mock_aws():
+        client = boto3.client("sagemaker", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        client.create_image(ImageName="churn", RoleArn=ROLE)
+        client.create_image_version(ImageName="churn", BaseImage=BASE)
+        assert status_of(client, 1) == "CREATED"
+        state_manager.set_transition(VERSION_MODEL, {"progression": "manual", "times": 2})
+        client.create_image_version(ImageName="churn", BaseImage=BASE)
+        assert [status_of(client, 2) for _ in range(3)] == ["CREATING", "CREATED", "CREATED"]
+        state_manager.unset_transition(VERSION_MODEL)
+    with mock_aws():
+        client = boto3.client("sagemaker", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        assert client.list_images()["Images"] == []
+
+
+# The command
+
+
+def _command(*arguments):
+    return [sys.executable, "-m", "airflow_provider_imageversions.emulator", *arguments]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(number):
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        _command("--port", "0", "--creation-seconds", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - as pytest's pythonpath has it
+    )
+    try:
+        assert select.select([process.stdout], [], [], 20)[0]
+        line = process.stdout.readline()
+        found = re.fullmatch(r"SageMaker image emulator on (http://127\.0\.0\.1:\d+)\n", line)
+        remote = Emulator.connect(found[1])
+        remote.create_versions("churn", 1)
+        assert remote.client("sagemaker").describe_image_version(ImageName="churn")["Version"] == 1
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+        assert f"AWS_ENDPOINT_URL={found[1]}" in process.stdout.read()
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_refuses_an_address_that_others_reach():
+    result = subprocess.run(  # noqa: S603 - our own command
+        _command("--host", "0.0.0.0"),  # noqa: S104 - to be refused
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - as pytest's pythonpath has it
+    )
+    assert result.returncode == 2
+    assert "loopback" in result.stderr

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import time
+import tracemalloc
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+
+import botocore.exceptions
+import pytest
+
+from airflow_provider_imageversions import hooks
+from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook, judge
+
+IMAGE = "my-image"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def hook(connection):
+    return SageMakerImageVersionsHook()
+
+
+def numbers(records):
+    return [record["Version"] for record in records]
+
+
+def listing_calls(emulator):
+    return [call["parameters"] for call in emulator.calls("ListImageVersions")]
+
+
+def test_a_record_has_the_service_s_fields_as_json(hook, emulator):
+    emulator.create_versions(IMAGE, 1, start_time=START)
+    assert hook.list_image_versions(IMAGE) == [
+        {
+            "Version": 1,
+            "ImageVersionStatus": "CREATED",
+            "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
+            "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/1",
+            "CreationTime": "2026-01-01T00:00:00+00:00",
+            "LastModifiedTime": "2026-01-01T00:00:00+00:00",
+        }
+    ]
+
+
+def test_every_parameter_reaches_the_wire(hook, emulator):
+    emulator.create_versions(IMAGE, 9, start_time=START, spacing_seconds=86400)
+    client = emulator.client("sagemaker")
+    token = client.list_image_versions(
+        ImageName=IMAGE,
+        MaxResults=2,
+        SortBy="VERSION",
+        SortOrder="ASCENDING",
+        CreationTimeAfter=START,
+        CreationTimeBefore=START + timedelta(days=7),
+        LastModifiedTimeAfter=START + timedelta(days=1),
+        LastModifiedTimeBefore=START + timedelta(days=8),
+    )["NextToken"]
+    records = hook.list_image_versions(
+        IMAGE,
+        creation_time_after=START,
+        creation_time_before=(START + timedelta(days=7)).isoformat(),
+        last_modified_time_after=START + timedelta(days=1),
+        last_modified_time_before=START + timedelta(days=8),
+        sort_by="VERSION",
+        sort_order="ASCENDING",
+        page_size=2,
+        starting_token=token,
+        statuses=["CREATED"],
+        limit=3,
+    )
+    assert numbers(records) == [4, 5, 6]
+    first = listing_calls(emulator)[1]
+    assert first == {
+        "ImageName": IMAGE,
+        "CreationTimeAfter": START.timestamp(),
+        "CreationTimeBefore": (START + timedelta(days=7)).timestamp(),
+        "LastModifiedTimeAfter": (START + timedelta(days=1)).timestamp(),
+        "LastModifiedTimeBefore": (START + timedelta(days=8)).timestamp(),
+        "SortBy": "VERSION",
+        "SortOrder": "ASCENDING",
+        "MaxResults": 2,
+        "NextToken": token,
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, [5, 4, 3, 2, 1]),
+        ({"sort_order": "ASCENDING"}, [1, 2, 3, 4, 5]),
+        ({"sort_by": "VERSION"}, [5, 4, 3, 2, 1]),
+        ({"sort_by": "LAST_MODIFIED_TIME"}, [2, 5, 4, 3, 1]),
+        ({"creation_time_after": START + timedelta(days=2)}, [5, 4, 3]),
+        ({"creation_time_before": START + timedelta(days=2)}, [3, 2, 1]),
+        ({"last_modified_time_after": START + timedelta(days=4)}, [5, 2]),
+        ({"last_modified_time_before": START + timedelta(days=2)}, [3, 1]),
+        ({"statuses": ["CREATE_FAILED", "CREATING"]}, [4, 2]),
+        ({"statuses": "CREATED", "limit": 2}, [5, 3]),
+        ({"limit": 0}, []),
+        ({"limit": "1", "page_size": "1"}, [5]),
+    ],
+)
+def test_filters_and_orders_select(hook, emulator, parameters, expected):
+    emulator.create_versions(IMAGE, 5, start_time=START, spacing_seconds=86400)
+    emulator.set_version(IMAGE, 2, status="CREATE_FAILED", last_modified_time=START + timedelta(days=9))
+    emulator.set_version(IMAGE, 4, status="CREATING", last_modified_time=START + timedelta(days=3))
+    assert numbers(hook.list_image_versions(IMAGE, **parameters)) == expected
+
+
+def test_listing_ten_thousand_versions_takes_a_hundred_calls(hook, emulator):
+    emulator.create_versions(IMAGE, 10_000)
+    assert numbers(hook.iter_image_versions(IMAGE, sort_by="VERSION")) == list(range(10_000, 0, -1))
+    assert len(listing_calls(emulator)) == 100
+
+
+def test_the_newest_created_version_takes_one_call(hook, emulator):
+    emulator.create_versions(IMAGE, 10_000)
+    assert numbers(hook.list_image_versions(IMAGE, statuses=["CREATED"], limit=1)) == [10_000]
+    assert len(listing_calls(emulator)) == 1
+
+
+def test_a_page_is_fetched_when_its_first_record_is_needed(hook, emulator):
+    emulator.create_versions(IMAGE, 250)
+    records = hook.iter_image_versions(IMAGE)
+    assert len(listing_calls(emulator)) == 0
+    list(islice(records, 100))
+    assert len(listing_calls(emulator)) == 1
+    next(records)
+    assert len(listing_calls(emulator)) == 2
+
+
+def test_a_limit_on_the_edge_of_a_page_does_not_fetch_the_next(hook, emulator):
+    emulator.create_versions(IMAGE, 250)
+    assert len(hook.list_image_versions(IMAGE, limit=200)) == 200
+    assert len(listing_calls(emulator)) == 2
+
+
+def test_the_memory_of_the_iterator_does_not_grow_with_the_number_of_versions(distant_emulator, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", distant_emulator.airflow_connection())
+    hook = SageMakerImageVersionsHook()
+
+    def peak(count):
+        # A first page, for what is made once.
+        next(hook.iter_image_versions(IMAGE))
+        tracemalloc.start()
+        assert sum(1 for _ in hook.iter_image_versions(IMAGE)) == count
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    distant_emulator.create_versions(IMAGE, 1_000)
+    small = peak(1_000)
+    distant_emulator.create_versions(IMAGE, 9_000)
+    # A list of ten times as many would take ten times as much; garbage that is not collected yet varies.
+    assert peak(10_000) < small * 2
+
+
+def test_records_that_come_again_because_versions_were_added_between_two_pages_are_given_once(hook, emulator):
+    emulator.create_versions(IMAGE, 25)
+    emulator.add_fault("repeating_token")
+    assert numbers(hook.list_image_versions(IMAGE, page_size=10)) == list(range(25, 0, -1))
+    assert len(listing_calls(emulator)) == 4
+
+
+def test_a_version_added_between_two_pages_does_not_disturb_the_list(hook, emulator):
+    emulator.create_versions(IMAGE, 25)
+    records = hook.iter_image_versions(IMAGE, page_size=10)
+    listed = [next(records)["Version"] for _ in range(10)]
+    emulator.create_versions(IMAGE, 3)
+    assert listed + numbers(records) == list(range(25, 0, -1))
+
+
+def test_a_version_deleted_between_two_pages_does_not_end_the_list(hook, emulator):
+    emulator.create_versions(IMAGE, 25)
+    records = hook.iter_image_versions(IMAGE, page_size=10)
+    listed = [next(records)["Version"] for _ in range(10)]
+    client = emulator.client("sagemaker")
+    for number in (16, 15):
+        client.delete_image_version(ImageName=IMAGE, Version=number)
+    time.sleep(2.2)
+    assert listed + numbers(records) == [*range(25, 15, -1), *range(14, 0, -1)]
+
+
+def test_an_empty_page_in_between_is_followed(hook, emulator):
+    emulator.create_versions(IMAGE, 25)
+    emulator.add_fault("empty_page", after=1)
+    assert len(hook.list_image_versions(IMAGE, page_size=10)) == 25
+
+
+@pytest.mark.parametrize("kind", ["repeating_token", "cyclic_token"])
+def test_tokens_that_go_round_in_circles_end_in_an_error_that_may_pass(hook, emulator, kind):
+    emulator.create_versions(IMAGE, 250)
+    emulator.add_fault(kind, times=None)
+    with pytest.raises(botocore.exceptions.PaginationError) as caught:
+        hook.list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.TRANSIENT
+    assert len(listing_calls(emulator)) < 12
+
+
+def test_an_invalid_starting_token_is_the_service_s_error(hook, emulator):
+    emulator.create_versions(IMAGE, 25)
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        hook.list_image_versions(IMAGE, starting_token="bm90IG91cnM=")
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
+    assert judge(caught.value) is Fault.PERMANENT
+
+
+def test_a_missing_image_is_botocore_s_typed_error_that_says_where_it_was_looked_for(hook, emulator):
+    with pytest.raises(hook.conn.exceptions.ResourceNotFound) as caught:
+        hook.list_image_versions("other-image")
+    message = str(caught.value)
+    assert "'other-image'" in message
+    assert "us-east-1" in message
+    assert "'aws_default'" in message
+    assert caught.value.response["Error"]["Code"] == "ResourceNotFound"
+    assert judge(caught.value) is Fault.MISSING
+
+
+@pytest.mark.parametrize(
+    ("which", "named"),
+    [({"version": 9}, "version 9 of image 'my-image'"), ({"alias": "prod"}, "alias 'prod' of image")],
+)
+def test_a_missing_version_or_alias_is_named(hook, emulator, which, named):
+    emulator.create_versions(IMAGE, 1)
+    with pytest.raises(hook.conn.exceptions.ResourceNotFound, match=named):
+        hook.describe_image_version(IMAGE, **which)
+
+
+def test_a_version_is_described_by_number_or_alias_with_its_details(hook, emulator):
+    emulator.create_versions(IMAGE, 2)
+    base = "123456789012.dkr.ecr.us-east-1.amazonaws.com/repository:tag"
+    emulator.client("sagemaker").create_image_version(
+        ImageName=IMAGE,
+        BaseImage=base,
+        ClientToken="token",
+        Aliases=["prod", "blue"],
+        MLFramework="PyTorch 2.4",
+        Horovod=True,
+    )
+    emulator.set_version(IMAGE, 3, status="CREATED")
+    described = hook.describe_image_version(IMAGE, version=3)
+    assert described == hook.describe_image_version(IMAGE, alias="prod")
+    assert described["BaseImage"] == base
+    assert described["ContainerImage"].startswith("123456789012.dkr.ecr.us-east-1.amazonaws.com/")
+    assert described["MLFramework"] == "PyTorch 2.4"
+    assert described["Horovod"] is True
+    assert isinstance(described["CreationTime"], str)
+    assert "ResponseMetadata" not in described
+    detailed = hook.add_details(IMAGE, hook.list_image_versions(IMAGE, limit=1)[0])
+    assert detailed == {**described, "Aliases": ["blue", "prod"]}
+
+
+def test_all_pages_of_aliases_are_read(hook, emulator):
+    emulator.create_versions(IMAGE, 2)
+    client = emulator.client("sagemaker")
+    aliases = [f"alias-{number:03}" for number in range(120)]
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=aliases)
+    client.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
+    assert sorted(hook.list_aliases(IMAGE, version=1)) == aliases
+    assert sorted(hook.list_aliases(IMAGE)) == [*aliases, "prod"]
+    assert len(emulator.calls("ListAliases")) == 4
+
+
+def test_version_and_alias_exclude_each_other(hook):
+    with pytest.raises(ValueError, match="exclude each other"):
+        hook.describe_image_version(IMAGE, version=1, alias="prod")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"page_size": 0}, {"limit": -1}, {"statuses": ["READY"]}, {"sort_by": "NAME"}, {"creation_time_after": "today"}],
+)
+def test_bad_input_is_refused_before_any_call(hook, emulator, parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        hook.iter_image_versions(IMAGE, **parameters)
+    assert emulator.calls() == []
+
+
+def test_a_connection_that_does_not_exist_is_an_error_and_never_ambient_credentials(emulator, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ambient")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ambient")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
+    hook = SageMakerImageVersionsHook("no_such_connection", region_name="us-east-1")
+    with pytest.raises(MissingConnectionError, match=r"'no_such_connection'.*Create it.*aws_conn_id=None") as caught:
+        hook.list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.PERMANENT
+    assert emulator.calls() == []
+
+
+@pytest.mark.parametrize("aws_conn_id", [None, ""])
+def test_no_connection_means_boto3_s_default_chain(emulator, monkeypatch, aws_conn_id):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ambient")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ambient")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
+    emulator.create_versions(IMAGE, 1)
+    hook = SageMakerImageVersionsHook(aws_conn_id, region_name="us-east-1")
+    assert len(hook.list_image_versions(IMAGE)) == 1
+    assert emulator.calls("ListImageVersions")[0]["access_key_id"] == "ambient"
+
+
+def test_retries_and_timeouts_are_pinned(connection):
+    config = SageMakerImageVersionsHook().conn.meta.config
+    assert config.retries == {"mode": "standard", "total_max_attempts": 3}
+    assert (config.connect_timeout, config.read_timeout) == (5, 15)
+
+
+@pytest.mark.parametrize(
+    ("given", "retries", "read_timeout"),
+    [
+        ({"retries": {"max_attempts": 7}}, {"mode": "standard", "total_max_attempts": 8}, 15),
+        ({"retries": {"total_max_attempts": 7}}, {"mode": "standard", "total_max_attempts": 7}, 15),
+        ({"retries": {"mode": "adaptive"}}, {"mode": "adaptive", "total_max_attempts": 3}, 15),
+        ({"read_timeout": 33}, {"mode": "standard", "total_max_attempts": 3}, 33),
+    ],
+)
+def test_the_connection_or_the_caller_may_set_retries_and_timeouts(connection, given, retries, read_timeout):
+    by_caller = SageMakerImageVersionsHook(config=given).conn.meta.config
+    connection(config_kwargs=given)
+    by_connection = SageMakerImageVersionsHook().conn.meta.config
+    for config in (by_caller, by_connection):
+        assert config.retries == retries
+        assert config.read_timeout == read_timeout
+
+
+def test_region_and_tls_verification_reach_the_client(connection):
+    hook = SageMakerImageVersionsHook(region_name="eu-west-1", verify=False)
+    assert hook.conn.meta.region_name == "eu-west-1"
+    assert hook.verify is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "calls"),
+    [
+        ("throttling", Fault.THROTTLED, 3),
+        ("server_error", Fault.TRANSIENT, 3),
+        ("unavailable", Fault.TRANSIENT, 3),
+        ("reset", Fault.TRANSIENT, 3),
+        ("truncated", Fault.TRANSIENT, 1),
+        ("broken_json", Fault.TRANSIENT, 1),
+        ("expired_token", Fault.CREDENTIALS, 1),
+        ("invalid_token", Fault.CREDENTIALS, 1),
+        ("access_denied", Fault.PERMANENT, 1),
+    ],
+)
+def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fault, calls):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault(kind, times=None)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # each kind has its own type
+        hook.list_image_versions(IMAGE)
+    assert judge(caught.value) is fault
+    assert len(listing_calls(emulator)) == calls
+
+
+@pytest.mark.parametrize("kind", ["throttling", "server_error", "unavailable", "reset"])
+def test_a_fault_that_passes_is_not_noticed(hook, emulator, kind):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault(kind, times=2)
+    assert len(hook.list_image_versions(IMAGE)) == 1
+
+
+def test_a_slow_answer_ends_in_a_timeout_that_may_pass(connection, emulator):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("slow", times=None, seconds=2)
+    hook = SageMakerImageVersionsHook(config={"read_timeout": 0.3, "retries": {"total_max_attempts": 1}})
+    with pytest.raises(botocore.exceptions.ReadTimeoutError) as caught:
+        hook.list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.TRANSIENT
+
+
+def test_a_host_without_an_address_is_a_fault_that_may_pass(connection):
+    connection(endpoint_url="http://no-such-host.invalid:1", config_kwargs={"retries": {"total_max_attempts": 1}})
+    with pytest.raises(botocore.exceptions.EndpointConnectionError) as caught:
+        SageMakerImageVersionsHook().list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.TRANSIENT
+
+
+def test_missing_credentials_are_judged_as_such(emulator):
+    hook = SageMakerImageVersionsHook(None, region_name="us-east-1")
+    with pytest.raises(botocore.exceptions.NoCredentialsError) as caught:
+        hook.list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.CREDENTIALS
+
+
+def test_a_missing_region_is_a_misconfiguration(connection):
+    with pytest.raises(botocore.exceptions.NoRegionError) as caught:
+        SageMakerImageVersionsHook(None).list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.PERMANENT
+
+
+def test_an_error_that_no_call_should_raise_is_not_judged():
+    assert judge(KeyError("bug")) is None
+
+
+def test_timestamps_of_either_form_are_parsed():
+    assert hooks._parse_timestamp(1767225600.123) == START + timedelta(milliseconds=123)
+    assert hooks._parse_timestamp("2026-01-01T00:00:00Z") == START
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["us-east-1", {"no_such_option": 1}, {"connect_timeout": object()}, {"proxies": {"https": "http://me:pw@proxy:1"}}],
+)
+def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(value):
+    with pytest.raises(ValueError, match="botocore_config") as caught:
+        hooks.check_botocore_config(value)
+    assert "pw" not in str(caught.value)

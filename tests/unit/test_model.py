@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_imageversions import model
+from airflow_provider_imageversions.model import ListImageVersionsRequest, Target, VersionSet, clean_text, to_record
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def operation():
+    session = botocore.session.Session()
+    return session.get_service_model("sagemaker").operation_model("ListImageVersions")
+
+
+def test_a_request_has_every_member_of_the_service_model(operation):
+    request = ListImageVersionsRequest(
+        image_name="a",
+        creation_time_after=NOON,
+        creation_time_before=NOON,
+        last_modified_time_after=NOON,
+        last_modified_time_before=NOON,
+        sort_by="VERSION",
+        sort_order="ASCENDING",
+        max_results=7,
+        next_token="t",
+    )
+    members = request.to_boto()
+    assert set(members) == set(operation.input_shape.members)
+    assert not ParamValidator().validate(members, operation.input_shape).has_errors()
+    assert members == {
+        "ImageName": "a",
+        "CreationTimeAfter": NOON,
+        "CreationTimeBefore": NOON,
+        "LastModifiedTimeAfter": NOON,
+        "LastModifiedTimeBefore": NOON,
+        "SortBy": "VERSION",
+        "SortOrder": "ASCENDING",
+        "MaxResults": 7,
+        "NextToken": "t",
+    }
+
+
+def test_the_limits_are_those_of_the_service_model(operation):
+    members = operation.input_shape.members
+    assert members["ImageName"].metadata["max"] == model._IMAGE_NAME_MAX
+    assert members["ImageName"].metadata["pattern"] == model._IMAGE_NAME.pattern
+    assert (members["MaxResults"].metadata["min"], members["MaxResults"].metadata["max"]) == (1, model.PAGE_SIZE_MAX)
+    assert members["NextToken"].metadata["max"] == model._NEXT_TOKEN_MAX
+    assert tuple(members["SortBy"].enum) == model.SORT_BY
+    assert tuple(members["SortOrder"].enum) == model.SORT_ORDER
+    listed = operation.output_shape.members["ImageVersions"].member
+    assert set(listed.members) == set(model.LISTED_FIELDS)
+    assert listed.members["ImageVersionStatus"].enum == [status.value for status in model.ImageVersionStatus]
+
+
+def test_the_details_are_all_that_the_service_describes():
+    session = botocore.session.Session()
+    described = session.get_service_model("sagemaker").operation_model("DescribeImageVersion").output_shape.members
+    assert {*model.LISTED_FIELDS, *model.DETAIL_FIELDS} == {*described, "Aliases"}
+
+
+def test_a_request_asks_for_pages_of_100_newest_first_by_default():
+    assert ListImageVersionsRequest("a").to_boto() == {
+        "ImageName": "a",
+        "SortBy": "CREATION_TIME",
+        "SortOrder": "DESCENDING",
+        "MaxResults": 100,
+    }
+
+
+@pytest.mark.parametrize("name", ["a", "A1", "a-b.c", "x" * 63, "sagemaker-distribution-cpu"])
+def test_a_valid_image_name_is_taken(name):
+    assert ListImageVersionsRequest(name).image_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-a", "a-", "a--b", "a.-b", "a_b", "a b", "ä", "a\n", "x" * 64, "x" * 10**6, None, 3, b"a", ["a"]],
+)
+def test_an_invalid_image_name_is_refused_by_name_and_value(name):
+    with pytest.raises(ValueError, match=r"^image_name=.*1 to 63 letters, digits") as caught:
+        ListImageVersionsRequest(name)
+    assert repr(name)[:100] in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_an_arn_in_place_of_a_name_is_answered_with_advice():
+    with pytest.raises(ValueError, match="not its ARN"):
+        ListImageVersionsRequest("arn:aws:sagemaker:us-east-1:123456789012:image/a")
+
+
+TIMES = ["creation_time_after", "creation_time_before", "last_modified_time_after", "last_modified_time_before"]
+
+
+@pytest.mark.parametrize("field", TIMES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        NOON,
+        NOON.astimezone(timezone(timedelta(hours=5, minutes=30))),
+        "2026-01-31T12:00:00Z",
+        "2026-01-31T12:00:00+00:00",
+        "2026-01-31 12:00:00+00:00",
+        "2026-01-31T13:00:00.000+01:00",
+        "20260131T120000Z",
+        " 2026-01-31T12:00:00Z ",
+    ],
+)
+def test_an_aware_time_is_taken_in_every_usual_form(field, value):
+    assert getattr(ListImageVersionsRequest("a", **{field: value}), field) == NOON
+
+
+@pytest.mark.parametrize("field", TIMES)
+@pytest.mark.parametrize("value", [datetime(2026, 1, 31), "2026-01-31T12:00:00", "2026-01-31"])  # noqa: DTZ001 # naive
+def test_a_naive_time_is_refused_with_the_way_to_make_it_aware(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}=.*no time zone.*append \+00:00.*tzinfo=timezone\.utc"):
+        ListImageVersionsRequest("a", **{field: value})
+
+
+@pytest.mark.parametrize("field", TIMES)
+@pytest.mark.parametrize("value", ["yesterday", "2026-13-01T00:00:00Z", 1769860800, NOON.date(), object(), "{{ ds }}"])
+def test_what_is_no_time_is_refused(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}=.*ISO-8601"):
+        ListImageVersionsRequest("a", **{field: value})
+
+
+def test_a_time_that_leaves_the_calendar_is_refused():
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        ListImageVersionsRequest("a", creation_time_after="0001-01-01T00:00:00+10:00")
+
+
+@pytest.mark.parametrize("kind", ["creation_time", "last_modified_time"])
+def test_an_empty_range_of_times_is_refused(kind):
+    with pytest.raises(ValueError, match=rf"^{kind}_after=.*later than {kind}_before"):
+        ListImageVersionsRequest("a", **{f"{kind}_after": NOON, f"{kind}_before": NOON - timedelta(seconds=1)})
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, 1), (100, 100), ("50", 50), (" 7 ", 7), (None, 100), ("", 100)])
+def test_a_page_size_may_be_a_rendered_template(value, expected):
+    assert ListImageVersionsRequest("a", max_results=value).max_results == expected
+
+
+@pytest.mark.parametrize("value", [0, 101, -1, "0", "101", 5.0, "5.0", "ten", True, [], "9" * 5000])
+def test_a_page_size_outside_the_limits_is_refused(value):
+    with pytest.raises(ValueError, match=r"^page_size \(MaxResults\)="):
+        ListImageVersionsRequest("a", max_results=value)
+
+
+@pytest.mark.parametrize(("field", "allowed"), [("sort_by", model.SORT_BY), ("sort_order", model.SORT_ORDER)])
+def test_an_order_is_one_of_the_service_s(field, allowed):
+    for value in allowed:
+        assert getattr(ListImageVersionsRequest("a", **{field: value.lower()}), field) == value
+    for value in ["NAME", 1, ["VERSION"]]:
+        with pytest.raises(ValueError, match=rf"^{field}=.*{allowed[0]}"):
+            ListImageVersionsRequest("a", **{field: value})
+
+
+@pytest.mark.parametrize("value", [5, b"x", "x" * 8193])
+def test_an_impossible_token_is_refused(value):
+    with pytest.raises(ValueError, match=r"^starting_token \(NextToken\)="):
+        ListImageVersionsRequest("a", next_token=value)
+
+
+@pytest.mark.parametrize("absent", [None, "", "None", " "])
+def test_an_optional_value_that_renders_to_nothing_counts_as_not_given(absent):
+    request = ListImageVersionsRequest("a", **dict.fromkeys(["sort_by", "next_token", *TIMES], absent))
+    assert request == ListImageVersionsRequest("a")
+
+
+@given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.binary(), st.lists(st.text()), st.none()))
+def test_any_value_is_parsed_to_what_the_service_takes_or_refused_with_a_value_error(value):
+    for name, parse in ListImageVersionsRequest.PARSERS.items():
+        try:
+            parse(name, value)
+        except ValueError as error:
+            assert str(error).startswith(f"{name}=")  # noqa: PT017 # both ends are right
+
+
+def test_at_parse_time_what_is_known_is_checked_and_templates_are_left_alone():
+    ListImageVersionsRequest.check_settled(
+        image_name="{{ params.image }}", sort_by="VERSION", creation_time_after=object()
+    )
+    with pytest.raises(ValueError, match="sort_by"):
+        ListImageVersionsRequest.check_settled(image_name="{{ params.image }}", sort_by="NAME")
+    with pytest.raises(ValueError, match="later than"):
+        ListImageVersionsRequest.check_settled(
+            image_name="a", creation_time_after=NOON, creation_time_before=NOON - timedelta(days=1)
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({}, "the latest version"),
+        ({"version": 3}, "version 3"),
+        ({"version": "3"}, "version 3"),
+        ({"alias": "prod"}, "the version with the alias 'prod'"),
+        ({"alias": "prod", "after_version": 2}, "the version with the alias 'prod' after version 2"),
+        ({"after_version": "0"}, "a version after version 0"),
+        (
+            {"after_version": 2, "created_after": NOON},
+            "a version after version 2 and created at or after 2026-01-31T12:00:00+00:00",
+        ),
+    ],
+)
+def test_a_target_says_what_it_is(arguments, text):
+    assert str(Target(**arguments)) == text
+
+
+@pytest.mark.parametrize("other", [{"alias": "prod"}, {"after_version": 1}, {"created_after": NOON}])
+def test_a_version_excludes_the_other_targets(other):
+    with pytest.raises(ValueError, match=f"version=3.*{next(iter(other))}.*leave out"):
+        Target(version=3, **other)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"version": -1}, {"version": "one"}, {"version": True}, {"after_version": 1.5}, {"alias": "-x"}, {"alias": "a b"}],
+)
+def test_an_invalid_target_is_refused_by_name(arguments):
+    with pytest.raises(ValueError, match=f"^{next(iter(arguments))}="):
+        Target(**arguments)
+
+
+@pytest.mark.parametrize(
+    "value", ["CREATED,CREATE_FAILED", '["CREATED", "CREATE_FAILED"]', ("CREATED", "CREATE_FAILED")]
+)
+def test_statuses_may_be_a_list_or_what_a_template_makes_of_one(value):
+    assert model.parse_statuses("statuses", value) == ("CREATED", "CREATE_FAILED")
+
+
+@pytest.mark.parametrize("value", ["READY", ["CREATED", 3], [], '["CREATED"', 5, {"CREATED": 1}])
+def test_an_unknown_status_is_refused(value):
+    with pytest.raises(ValueError, match="^statuses="):
+        model.parse_statuses("statuses", value)
+
+
+def test_a_record_is_plain_json_in_utc_without_the_response_s_metadata():
+    item = {
+        "Version": 3,
+        "ImageVersionStatus": "CREATE_FAILED",
+        "CreationTime": NOON.astimezone(timezone(timedelta(hours=2))),
+        "LastModifiedTime": NOON + timedelta(milliseconds=5),
+        "FailureReason": "no\x00 base\x1b[31m image\ud800\n\tz\u0085\N{SNOWMAN}",
+        "Horovod": False,
+        "ResponseMetadata": {"RequestId": "x"},
+    }
+    record = to_record(item)
+    assert (
+        json.loads(json.dumps(record))
+        == record
+        == {
+            "Version": 3,
+            "ImageVersionStatus": "CREATE_FAILED",
+            "CreationTime": "2026-01-31T12:00:00+00:00",
+            "LastModifiedTime": "2026-01-31T12:00:00.005000+00:00",
+            "FailureReason": "no\ufffd base\ufffd[31m image\ufffd\n\tz\ufffd\N{SNOWMAN}",
+            "Horovod": False,
+        }
+    )
+
+
+@given(st.text(st.characters()))
+def test_cleaned_text_fits_every_database_and_terminal(text):
+    cleaned = clean_text(text)
+    assert len(cleaned) == len(text)
+    cleaned.encode()
+    assert not any(ord(character) < 0x20 and character not in "\t\n" for character in cleaned)
+
+
+@given(st.lists(st.integers(0, 60)))
+def test_a_version_set_behaves_as_a_set_and_keeps_the_fewest_runs(numbers):
+    versions, reference = VersionSet(), set()
+    for number in numbers:
+        assert versions.add(number) == (number not in reference)
+        reference.add(number)
+    assert {number for number in range(70) if number in versions} == reference
+    starts = [number for number in reference if number - 1 not in reference]
+    assert [first for first, _ in versions.runs] == sorted(starts)
+    again = VersionSet(json.loads(json.dumps(versions.runs)))
+    assert again.runs == versions.runs
