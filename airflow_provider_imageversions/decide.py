@@ -23,7 +23,7 @@ CREATED = ImageVersionStatus.CREATED.value
 _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
 _KNOWN = {status.value for status in ImageVersionStatus}
 # A higher number is a later creation, but for calls that the service handled at the same time.
-_DISORDER = timedelta(hours=1)
+_DISORDER = timedelta(minutes=1)
 _REASONS_SHOWN = 3
 
 

@@ -181,10 +181,12 @@ class SageMakerListImageVersionsOperator(BaseOperator):
     def _refuse_too_much(self, result: list[dict[str, Any]]) -> None:
         size = len(json.dumps(result))
         if size > XCOM_LIMIT and keeps_xcom_in_database():
+            # Records differ in length, so a little less than their average would allow.
+            advice = max(1, len(result) * XCOM_LIMIT * 9 // (size * 10))
             raise ValueError(
                 f"The list of {len(result)} versions of SageMaker image {self.image_name!r} has {size:,} bytes as "
                 f"JSON; above {XCOM_LIMIT:,} it does not go to XCom, which is in Airflow's metadata database. Pass "
-                f"limit={max(1, len(result) * XCOM_LIMIT // size)} or less, or fields=['Version', "
+                f"limit={advice} or less, or fields=['Version', "
                 "'ImageVersionStatus'], or narrow the filters; or configure an object-storage XCom backend "
                 "([core] xcom_backend)."
             )

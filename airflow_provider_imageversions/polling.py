@@ -256,6 +256,7 @@ class _Poll:
         self._snapshot: Snapshot | None = None
         self._serial = 0
         self._began = 0.0
+        self._interval = 0.0
         self._failing_since: float | None = None
         self._failures = 0
         self._wanted_now = False
@@ -268,6 +269,8 @@ class _Poll:
         if self._task is None:
             self._task = _spawn(self._run())
             self._task.add_done_callback(self._ended)
+        if subscription.interval < self._interval:
+            self._woken.set()
         snapshot = self._snapshot
         if snapshot is None or snapshot.fault is not None:
             return self._serial
@@ -356,8 +359,8 @@ class _Poll:
         while snapshot is not None:
             if self._wanted_now or not all(snapshot.covers(other.target) for other in self._subscriptions):
                 return
-            interval = min((other.interval for other in self._subscriptions), default=BACKOFF_CAP)
-            due = self._began + self._gap(snapshot, interval, luck)
+            self._interval = min((other.interval for other in self._subscriptions), default=BACKOFF_CAP)
+            due = self._began + self._gap(snapshot, self._interval, luck)
             self._woken.clear()
             try:
                 await asyncio.wait_for(self._woken.wait(), due - asyncio.get_running_loop().time())

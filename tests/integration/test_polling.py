@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import warnings
+
+import pytest
+
+from airflow_provider_imageversions import polling
+from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from tests.conftest import first_event
+
+IMAGE = "my-image"
+
+
+def trigger(**arguments):
+    return SageMakerImageVersionTrigger(**{"image_name": IMAGE, "poll_interval": 60.0, **arguments})
+
+
+def subscribe(target=None, interval=60.0, image_name=IMAGE, **parameters):
+    return polling.subscribe(trigger(**parameters), image_name, target or Target(), interval)
+
+
+def polls(emulator):
+    return len(emulator.calls("ListImageVersions"))
+
+
+async def eventually(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        yield
+        assert not polling._registries
+        gc.collect()
+
+
+async def test_a_thousand_waits_for_one_image_share_one_call(emulator, connection):
+    emulator.create_versions(IMAGE, 3)
+    waits = [asyncio.create_task(first_event(trigger(version=4, poll_interval=2.0))) for _ in range(1000)]
+    await asyncio.sleep(0.8)
+    assert polls(emulator) == 1
+    emulator.create_versions(IMAGE, 1)
+    events = await asyncio.gather(*waits)
+    assert {event.payload["version"]["Version"] for event in events} == {4}
+    assert polls(emulator) == 2
+
+
+async def test_waits_for_different_versions_share_the_calls_that_the_lowest_needs(emulator, connection):
+    emulator.create_versions(IMAGE, 5)
+    waits = [first_event(trigger(**target)) for target in ({"version": 2}, {"version": 5}, {}, {"after_version": 1})]
+    events = await asyncio.gather(*waits)
+    assert [event.payload["version"]["Version"] for event in events] == [2, 5, 5, 5]
+    assert polls(emulator) <= 2
+
+
+async def test_details_are_looked_up_once_for_all_who_ask(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    events = await asyncio.gather(*(first_event(trigger(include_details=True)) for _ in range(50)))
+    assert all("ContainerImage" in event.payload["version"] for event in events)
+    assert len(emulator.calls("DescribeImageVersion")) == len(emulator.calls("ListAliases")) == 1
+
+
+async def test_different_connections_regions_or_settings_do_not_share(emulator, connection):
+    connection("other", login="other")
+    emulator.create_versions(IMAGE, 1)
+    emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
+    different = [{}, {"aws_conn_id": "other"}, {"region_name": "eu-west-1"}, {"botocore_config": {"read_timeout": 9}}]
+    await asyncio.gather(*(first_event(trigger(**parameters)) for parameters in different))
+    calls = emulator.calls("ListImageVersions")
+    assert sorted((call["region"], call["access_key_id"]) for call in calls) == [
+        ("eu-west-1", "testing"),
+        ("us-east-1", "other"),
+        ("us-east-1", "testing"),
+        ("us-east-1", "testing"),
+    ]
+
+
+async def test_images_of_one_connection_share_one_client(emulator, connection, monkeypatch):
+    made = []
+    original = SageMakerImageVersionsHook.from_parameters
+
+    def from_parameters(**parameters):
+        made.append(parameters)
+        return original(**parameters)
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "from_parameters", from_parameters)
+    images = [f"image-{number}" for number in range(5)]
+    for image in images:
+        emulator.create_versions(image, 1)
+    await asyncio.gather(*(first_event(trigger(image_name=image)) for image in images))
+    assert len(made) == 1
+    assert polls(emulator) == 5
+
+
+async def test_the_shortest_interval_counts(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    with subscribe(interval=60.0) as slow:
+        await slow.next()
+        with subscribe(interval=0.2) as fast:
+            await fast.next()
+            await fast.next()
+            before = polls(emulator)
+            await slow.next()
+        assert polls(emulator) <= before + 1
+        await asyncio.sleep(0.6)
+        assert polls(emulator) <= before + 2
+
+
+async def test_a_late_joiner_is_served_at_once(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    with subscribe() as early:
+        await early.next()
+        await asyncio.sleep(polling.FRESH + 0.1)
+        began = time.monotonic()
+        with subscribe() as late:
+            await late.next()
+        assert time.monotonic() - began < 1
+        assert polls(emulator) == 2
+        with subscribe() as later:
+            # The last snapshot is a moment old.
+            await later.next()
+        assert polls(emulator) == 2
+
+
+async def test_a_slow_poll_is_not_overtaken(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    emulator.add_fault("slow", times=2, seconds=0.7)
+    with subscribe(interval=0.1) as subscription:
+        await asyncio.sleep(0.6)
+        assert polls(emulator) <= 1
+        await subscription.next()
+
+
+async def test_cancelling_one_leaves_the_others_alone(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    one, other = (asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(2))
+    await eventually(lambda: polls(emulator) > 0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    assert (await other).payload["status"] == "ready"
+
+
+async def test_the_poll_and_the_client_go_with_the_last_one(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.1))) for _ in range(3)]
+    await eventually(lambda: polls(emulator) > 1)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    before = polls(emulator)
+    await asyncio.sleep(0.5)
+    assert polls(emulator) <= before + 1
+    assert not polling._registries
+
+
+async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection, monkeypatch):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+
+    def broken(*_):
+        raise KeyError("bug")
+
+    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(3)]
+    await eventually(lambda: polls(emulator) > 0)
+    monkeypatch.setattr(polling, "_read", broken)
+    results = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 5)
+    assert all(isinstance(result, polling.PollCrashedError) and "bug" in str(result) for result in results)
+    monkeypatch.undo()
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    connection()
+    assert (await first_event(trigger())).payload["status"] == "ready"
+
+
+def test_two_event_loops_of_one_process_do_not_meet(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    for _ in range(2):
+        assert asyncio.run(first_event(trigger())).payload["status"] == "ready"
+
+    async def nested():
+        with subscribe() as subscription:
+            await subscription.next()
+            other = await asyncio.to_thread(asyncio.run, first_event(trigger()))
+            return other.payload["status"]
+
+    assert asyncio.run(nested()) == "ready"
+
+
+async def test_an_abandoned_trigger_lets_go_when_its_generator_is_closed(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    run = trigger().run()
+    await anext(run)
+    assert not polling._registries
+    await run.aclose()
+
+
+async def test_the_event_loop_is_not_held_up(emulator, connection):
+    emulator.create_versions(IMAGE, 1000, status="CREATING")
+    emulator.add_fault("slow", times=1, seconds=1)
+    longest = 0.0
+
+    async def watch():
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - began - 0.005)
+
+    watcher = asyncio.create_task(watch())
+    with subscribe(Target(after_version=0)) as subscription:
+        snapshot = await subscription.next()
+    watcher.cancel()
+    assert len(snapshot.versions) == 1000
+    # The slow answer alone takes a second; threads that share the interpreter take some milliseconds.
+    assert longest < 0.5
+
+
+async def test_an_edited_connection_is_picked_up_when_the_client_is_old(emulator, connection, monkeypatch):
+    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.3, 0.3))
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    with subscribe(interval=0.1) as subscription:
+        await subscription.next()
+        connection(login="edited")
+        await eventually(lambda: "edited" in {call["access_key_id"] for call in emulator.calls("ListImageVersions")})
+
+
+async def test_throttling_halves_the_rate_and_success_restores_it(emulator, connection):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    emulator.add_fault("throttling", times=2)
+    with subscribe(interval=0.02) as subscription:
+        limiter = subscription._poll.client.limiter
+        full = limiter._rate
+        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert limiter._rate == full / 2
+        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert limiter._rate == full / 4
+        for _ in range(50):
+            await subscription.next()
+        assert limiter._rate == full
+
+
+async def test_calls_beyond_the_burst_keep_to_the_rate(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
+    limiter = polling._Limiter()
+    began = time.monotonic()
+    for _ in range(polling.BURST):
+        await limiter.take()
+    assert time.monotonic() - began < 0.1
+    await asyncio.gather(*(limiter.take() for _ in range(10)))
+    assert 0.45 < time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    ("fault", "failures", "lasting", "low", "high"),
+    [
+        (None, 0, 0, 60, 60),
+        (Fault.MISSING, 0, 0, 60, 60),
+        (Fault.TRANSIENT, 1, 0, 1, 60),
+        (Fault.TRANSIENT, 3, 0, 1, 240),
+        (Fault.THROTTLED, 99, 0, 1, 300),
+        (Fault.PERMANENT, 1, 0, 5, 5),
+        (Fault.PERMANENT, 9, 10, 60, 60),
+        (Fault.CREDENTIALS, 1, 0, 5, 5),
+    ],
+)
+async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, failures, lasting, low, high):
+    poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
+    poll._failures, poll._serial = failures, 2
+    snapshot = polling.Snapshot(targets=frozenset(), fault=fault, lasting=lasting)
+    assert poll._gap(snapshot, 60.0, 0.0) == low
+    assert poll._gap(snapshot, 60.0, 1.0) == high
+    polling._registries.clear()
+
+
+async def test_polls_that_began_together_spread_over_the_interval():
+    poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
+    poll._serial = 1
+    snapshot = polling.Snapshot(targets=frozenset())
+    assert poll._gap(snapshot, 60.0, 0.0) == 30
+    assert poll._gap(snapshot, 60.0, 1.0) == 60
+    polling._registries.clear()

@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from datetime import datetime, timedelta, timezone
+
+import botocore.exceptions
+import pytest
+
+from airflow_provider_imageversions import compat, polling
+from airflow_provider_imageversions.decide import Failed, Ready
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, MissingConnectionError
+from airflow_provider_imageversions.sensors import (
+    ImageVersionFailedError,
+    SageMakerImageVersionPollingError,
+    SageMakerImageVersionSensor,
+)
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from tests.decision_table import START, TABLE
+
+IMAGE = "my-image"
+
+
+def sensor(**arguments):
+    defaults = {"task_id": "wait", "image_name": IMAGE, "poke_interval": 0.2, "timeout": 30}
+    return SageMakerImageVersionSensor(**{**defaults, **arguments})
+
+
+def seed(emulator, listed, alias=None):
+    """Bring the emulator's image into a state such as '4:CREATING 3:CREATED'."""
+    statuses = {int(number): status for number, _, status in (item.partition(":") for item in listed.split())}
+    client = emulator.client("sagemaker")
+    if not statuses:
+        client.create_image(ImageName=IMAGE, RoleArn="arn:aws:iam::123456789012:role/role")
+        return
+    emulator.creation_seconds = 0
+    emulator.create_versions(
+        IMAGE, max(statuses), start_time=START + timedelta(days=1), spacing_seconds=timedelta(days=1).total_seconds()
+    )
+    for number in range(1, max(statuses) + 1):
+        if number not in statuses:
+            client.delete_image_version(ImageName=IMAGE, Version=number)
+            continue
+        if alias is not None:
+            client.update_image_version(ImageName=IMAGE, Version=number, AliasesToAdd=[alias])
+        reason = "no base\n image" if statuses[number] == "CREATE_FAILED" else None
+        emulator.set_version(IMAGE, number, status=statuses[number], failure_reason=reason)
+
+
+def raised_by(task, context):
+    try:
+        task.execute(context)
+    except BaseException as raised:  # noqa: BLE001 # Airflow's ways to suspend a task are no Exceptions
+        return raised
+    raise AssertionError
+
+
+def polls(emulator):
+    return len(emulator.calls("ListImageVersions"))
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch):
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.5))
+    monkeypatch.setattr(polling, "GRACE_PACE", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("target", "listed", "kind", "expected"), [row for row in TABLE if "0:CREATED" not in row[1].split()]
+)
+def test_a_sensor_follows_the_decision_table_in_every_mode(
+    emulator, connection, run, mode, target, listed, kind, expected
+):
+    seed(emulator, listed, alias=target.get("alias"))
+    task = sensor(**target, **mode, timeout=30 if kind in {Ready, Failed} else 0.3)
+    if kind is Ready:
+        record = run(task)
+        assert record["Version"] == expected
+        assert record["ImageVersionStatus"] == "CREATED"
+    elif kind is Failed:
+        with pytest.raises(ImageVersionFailedError) as caught:
+            run(task)
+        assert expected in str(caught.value)
+        assert str(caught.value).startswith("SageMaker image 'my-image': ")
+    else:
+        with pytest.raises(compat.AirflowSensorTimeout):
+            run(task)
+
+
+def test_a_sensor_waits_until_the_version_is_created(emulator, connection, run, mode):
+    emulator.creation_seconds = 1
+    emulator.create_versions(IMAGE, 3)
+    client = emulator.client("sagemaker")
+    client.create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token", Aliases=["blue"])
+    record = run(sensor(version="4", include_details="True", **mode))
+    assert record["Version"] == 4
+    assert record["ImageVersionStatus"] == "CREATED"
+    assert record["Aliases"] == ["blue"]
+    assert "@sha256:" in record["ContainerImage"]
+    assert isinstance(record["CreationTime"], str)
+    assert polls(emulator) > 2
+
+
+def test_a_sensor_fails_with_the_service_s_reason(emulator, connection, run, mode):
+    emulator.creation_seconds = 0.5
+    client = emulator.client("sagemaker")
+    emulator.create_versions(IMAGE, 1)
+    client.create_image_version(ImageName=IMAGE, BaseImage="repository:does-not-exist", ClientToken="token")
+    with pytest.raises(ImageVersionFailedError, match=r"version 2 is CREATE_FAILED: .*does-not-exist"):
+        run(sensor(**mode))
+
+
+def test_a_long_reason_with_control_characters_arrives_on_one_clean_line(emulator, connection, run, mode):
+    emulator.create_versions(IMAGE, 1)
+    reason = ("\x1b[31mno\x00 base\nimage \N{SNOWMAN} \x85" + "x" * 1024)[:1024]
+    emulator.set_version(IMAGE, 1, status="CREATE_FAILED", failure_reason=reason)
+    with pytest.raises(ImageVersionFailedError) as caught:
+        run(sensor(**mode))
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "no\ufffd base image \N{SNOWMAN}" in message
+    assert message.endswith("x" * 900)
+
+
+def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection, run, mode):
+    emulator.create_versions(IMAGE, 10_000)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    for target in ({}, {"version": 10_001}, {"after_version": 10_000}, {"created_after": datetime.now(timezone.utc)}):
+        before = polls(emulator)
+        with pytest.raises(compat.AirflowSensorTimeout):
+            run(sensor(**target, **mode, timeout=0, poke_interval=60))
+        # A deferral with no time at all may or may not get to its first poll.
+        assert polls(emulator) - before <= 1 + mode.get("deferrable", False)
+    assert {call["parameters"]["MaxResults"] for call in emulator.calls("ListImageVersions")} == {100}
+    assert not emulator.calls("DescribeImageVersion")
+
+
+def test_an_old_version_far_down_the_list_takes_one_call_more(emulator, connection, run, mode):
+    emulator.create_versions(IMAGE, 10_000)
+    assert run(sensor(version=7, **mode))["Version"] == 7
+    assert [call["operation"] for call in emulator.calls() if call["operation"] != "CreateImage"] == [
+        "ListImageVersions",
+        "DescribeImageVersion",
+    ]
+
+
+def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulator, connection, run, mode, capsys):
+    with pytest.raises(compat.AirflowSensorTimeout):
+        run(sensor(**mode, timeout=0.5))
+    assert polls(emulator) > 1
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
+    # In reschedule mode each look is a process of its own in Airflow, but not here.
+    assert len(warnings) == 1
+    assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
+    emulator.create_versions(IMAGE, 1)
+    assert run(sensor(**mode))["Version"] == 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["throttling", "server_error", "unavailable", "reset", "broken_json", "truncated", "cyclic_token"]
+)
+def test_what_passes_by_itself_is_waited_out_in_every_mode(emulator, connection, run, mode, kind):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    seed(emulator, "2:DELETING 1:CREATED")
+    emulator.add_fault(kind, times=3)
+    assert run(sensor(**mode))["Version"] == 1
+    assert polls(emulator) >= (1 if kind == "cyclic_token" else 4)
+
+
+def test_slow_answers_are_waited_out_in_every_mode(emulator, connection, run, mode):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}, "read_timeout": 0.3})
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("slow", times=2, seconds=1)
+    assert run(sensor(**mode))["Version"] == 1
+
+
+def test_an_outage_ends_a_wait_by_its_timeout_only(emulator, connection, run, mode):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.add_fault("unavailable", times=None)
+    began = time.monotonic()
+    with pytest.raises(compat.AirflowSensorTimeout):
+        run(sensor(**mode, timeout=1.5))
+    assert time.monotonic() - began >= 1.5
+
+
+def test_an_unknown_status_is_waited_on_and_never_taken_for_success(emulator, connection, run, mode):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("unknown_status", times=3, status="ARCHIVED")
+    assert run(sensor(**mode))["Version"] == 1
+    assert polls(emulator) == 4
+
+
+@pytest.mark.parametrize("kind", ["expired_token", "invalid_token"])
+def test_new_credentials_in_the_connection_are_picked_up(emulator, connection, run, mode, kind, monkeypatch):
+    seed(emulator, "1:CREATING")
+    connection(login="stale")
+    emulator.add_fault(kind, times=None, access_key_id="stale")
+    task = sensor(**mode)
+    original = polling.take
+
+    def take_and_rotate(hook, *arguments):
+        snapshot = original(hook, *arguments)
+        connection(login="fresh")
+        emulator.set_version(IMAGE, 1, status="CREATED")
+        return snapshot
+
+    monkeypatch.setattr(polling, "take", take_and_rotate)
+    assert run(task)["Version"] == 1
+    assert {call["access_key_id"] for call in emulator.calls("ListImageVersions")} == {"stale", "fresh"}
+
+
+def error_of(mode, in_poke):
+    return SageMakerImageVersionPollingError if mode.get("deferrable") else in_poke
+
+
+@pytest.mark.parametrize("kind", ["access_denied", "expired_token"])
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_access_denied_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, connection, run, mode, kind, soft_fail):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault(kind, times=None)
+    with pytest.raises(error_of(mode, botocore.exceptions.ClientError), match="not authorized|expired"):
+        run(sensor(**mode, soft_fail=soft_fail))
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_a_missing_connection_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, connection, run, mode, soft_fail):
+    with pytest.raises(MissingConnectionError, match="'nope'"):
+        run(sensor(**mode, soft_fail=soft_fail, aws_conn_id="nope"))
+
+
+def test_never_fail_skips_whatever_happens(emulator, connection, run, mode):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", times=None)
+    with pytest.raises(compat.AirflowSkipException):
+        run(sensor(**mode, never_fail=True))
+
+
+def test_silent_fail_logs_access_denied_and_goes_on(emulator, connection, run, mode):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", times=5)
+    assert run(sensor(**mode, silent_fail=True))["Version"] == 1
+    assert polls(emulator) == 6
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("listed", ["1:CREATE_FAILED", "1:CREATING"], ids=["failed", "timeout"])
+def test_a_failed_version_and_a_timeout_are_skipped_with_soft_fail(emulator, connection, run, mode, flag, listed):
+    seed(emulator, listed)
+    skipped = pytest.raises(compat.AirflowSkipException)
+    if (flag, listed) == ("never_fail", "1:CREATING") and "deferrable" not in mode:
+        # Airflow's own BaseSensorOperator does not skip a timeout with never_fail while it pokes.
+        skipped = pytest.raises(compat.AirflowSensorTimeout)
+    with skipped:
+        run(sensor(**mode, **{flag: True}, timeout=0.5))
+
+
+def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, run, mode):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("throttling", operation="DescribeImageVersion", times=2)
+    emulator.add_fault("server_error", operation="ListAliases", times=1)
+    assert "ContainerImage" in run(sensor(**mode, include_details=True))
+
+
+def test_details_that_may_not_be_read_end_the_wait(emulator, connection, run, mode):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
+    with pytest.raises(Exception, match="not authorized to perform: sagemaker:DescribeImageVersion"):
+        run(sensor(**mode, include_details=True))
+
+
+def test_a_deferral_gets_the_sensor_s_timeout_and_looks_once_more_when_it_is_over(
+    emulator, connection, run, monkeypatch
+):
+    seed(emulator, "1:CREATED")
+
+    async def never(_self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(SageMakerImageVersionTrigger, "_wait", never)
+    assert run(sensor(deferrable=True, timeout=0.3))["Version"] == 1
+    assert run.timeout == 0.3
+
+
+def test_reschedule_mode_asks_for_the_poke_interval(emulator, connection, context):
+    seed(emulator, "1:CREATING")
+    rescheduled = raised_by(sensor(mode="reschedule", poke_interval=40), context)
+    assert 38 < (rescheduled.reschedule_date - datetime.now(timezone.utc)).total_seconds() <= 40
+
+
+# --- The deferral carries everything ---------------------------------------------------------------------
+
+GIVEN = {
+    "image_name": IMAGE,
+    "version": None,
+    "alias": "prod",
+    "after_version": 3,
+    "created_after": "2026-01-01T00:00:00+00:00",
+    "include_details": True,
+    "poll_interval": 7.5,
+    "exponential_backoff": True,
+    "max_wait": 120.0,
+    "silent_fail": True,
+    "aws_conn_id": "other",
+    "region_name": "eu-west-1",
+    "verify": "/etc/ssl/own.pem",
+    "botocore_config": {"read_timeout": 9},
+}
+
+
+def test_every_parameter_survives_the_deferral(emulator, connection, context):
+    connection("other")
+    arguments = {("poke_interval" if name == "poll_interval" else name): value for name, value in GIVEN.items()}
+    trigger = raised_by(sensor(**arguments, deferrable=True), context).trigger
+    assert trigger.serialize() == ("airflow_provider_imageversions.triggers.SageMakerImageVersionTrigger", GIVEN)
+    again = SageMakerImageVersionTrigger(**GIVEN)
+    assert again.serialize() == trigger.serialize()
+
+
+def test_sensor_and_trigger_take_the_same_parameters():
+    def own(cls, base):
+        return set(inspect.signature(cls.__init__).parameters) - set(inspect.signature(base.__init__).parameters)
+
+    of_sensor = own(SageMakerImageVersionSensor, compat.BaseSensorOperator) - {"deferrable", "kwargs"}
+    of_trigger = set(inspect.signature(SageMakerImageVersionTrigger.__init__).parameters) - {"self", "_later"}
+    of_base = {"exponential_backoff", "max_wait", "silent_fail", "poll_interval"}
+    assert of_trigger - of_base == of_sensor
+    assert set(SageMakerImageVersionSensor.template_fields) == of_sensor
+    assert set(SageMakerImageVersionTrigger(image_name=IMAGE).serialize()[1]) == of_trigger
+
+
+def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, connection, run, monkeypatch):
+    connection("other", region_name="us-west-2")
+    emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
+    seen = []
+    original = polling.take
+
+    def take(hook, *arguments):
+        seen.append(hook)
+        return original(hook, *arguments)
+
+    monkeypatch.setattr(polling, "take", take)
+    given = {name: GIVEN[name] for name in AWS_PARAMETERS} | {"verify": False}
+    for mode in ({"deferrable": True}, {"mode": "poke"}):
+        run(sensor(**given, **mode))
+    for hook in seen:
+        assert hook.aws_conn_id == "other"
+        assert hook.conn.meta.region_name == "eu-west-1"
+        assert hook.verify is False
+        assert hook.conn.meta.config.read_timeout == 9
+    assert len(seen) == 2
+
+
+def test_a_trigger_takes_arguments_of_another_version_of_this_package():
+    trigger = SageMakerImageVersionTrigger(image_name="bad name!", version="x", added_later=1)
+    assert "added_later" not in trigger.serialize()[1]
+
+
+@pytest.mark.parametrize("arguments", [{"image_name": "bad name!"}, {"version": "x"}, {"created_after": "today"}])
+async def test_a_trigger_tells_what_is_wrong_with_its_arguments_by_an_event(arguments):
+    trigger = SageMakerImageVersionTrigger(**{"image_name": IMAGE, **arguments})
+    event = await anext(trigger.run())
+    assert event.payload["status"] == "error"
+    assert next(iter(arguments)) in event.payload["error"]
+
+
+def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, run):
+    seed(emulator, "1:CREATING")
+    with pytest.raises(compat.AirflowSensorTimeout):
+        run(sensor(deferrable=True, poke_interval=0.1, exponential_backoff=True, max_wait=0.8, timeout=3))
+    times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
+    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)][:-1]
+    assert max(gaps) < 1.2
+    assert gaps[-1] > 0.6
+
+
+# --- What a DAG author sees ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_name": "bad name!"},
+        {"version": "one"},
+        {"version": -1},
+        {"after_version": 1.5},
+        {"alias": "-x"},
+        {"created_after": "2026-01-01"},
+        {"include_details": "maybe"},
+        {"botocore_config": {"no_such_option": 1}},
+        {"version": 1, "alias": "prod"},
+    ],
+)
+def test_bad_input_is_refused_when_the_dag_is_parsed(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        sensor(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"version": "{{ params.v }}"}, {"image_name": "{{ params.image }}"}])
+def test_a_template_is_checked_when_it_is_rendered(emulator, connection, run, mode, arguments):
+    task = sensor(**arguments, **mode)
+    name = next(iter(arguments))
+    setattr(task, name, "not valid!")
+    with pytest.raises(ValueError, match=f"^{name}='not valid!'"):
+        run(task)
+
+
+def test_deferrable_follows_airflow_s_default(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert sensor().deferrable
+    assert not sensor(deferrable=False).deferrable
+
+
+@pytest.mark.parametrize("mode", [{"mode": "poke"}, {"deferrable": True}])
+def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(emulator, connection, run, mode, capsys):
+    emulator.creation_seconds = 1
+    emulator.create_versions(IMAGE, 1)
+    emulator.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token")
+    run(sensor(version=2, **mode, poke_interval=0.1))
+    text = capsys.readouterr().out
+    assert polls(emulator) > 5
+    assert text.count("version 2 is CREATING") == 1
+    assert text.count("version 2 is CREATED, after 1 seconds of waiting") == 1
+
+
+def test_the_button_leads_to_the_image_in_the_console(emulator, connection, run, mode, context):
+    connection(region_name="us-gov-west-1")
+    emulator.create_versions(IMAGE, 1, region_name="us-gov-west-1")
+    run(sensor(**mode))
+    assert context["ti"].xcoms["sagemaker_image"] == {
+        "region_name": "us-gov-west-1",
+        "aws_domain": "amazonaws-us-gov.com",
+        "image_name": IMAGE,
+    }
