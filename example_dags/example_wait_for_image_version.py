@@ -1,0 +1,88 @@
+"""
+Register a version of a SageMaker image, wait until it is CREATED, and train with its container image.
+
+Against AWS, run it with the name of your image, an ECR image to make the version of, a SageMaker execution role and
+a bucket. The defaults are what the emulator takes.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+try:
+    from airflow.sdk import DAG, Param, task
+except ImportError:  # Airflow 2
+    from airflow import DAG
+    from airflow.decorators import task
+    from airflow.models.param import Param
+
+from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator
+
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+
+with DAG(
+    dag_id="example_wait_for_image_version",
+    description="Registers a version of a SageMaker image, waits for it and trains with it.",
+    doc_md=__doc__,
+    schedule=None,
+    catchup=False,
+    params={
+        "image_name": Param("demo-image", type="string", description="Name of the SageMaker image; made if missing"),
+        "base_image": Param(
+            "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:latest",
+            type="string",
+            description="ECR image to make the version of",
+        ),
+        "role_arn": Param(
+            "arn:aws:iam::123456789012:role/sagemaker", type="string", description="SageMaker execution role"
+        ),
+        "output_path": Param("s3://demo-bucket/models", type="string", description="Where the model goes"),
+    },
+    tags=["example", "sagemaker"],
+) as dag:
+
+    @task
+    def create_version(image_name: str, base_image: str, role_arn: str) -> int:
+        """Register a version and give its number, which is the last part of its ARN."""
+        client = SageMakerImageVersionsHook().conn
+        try:
+            client.describe_image(ImageName=image_name)
+        except client.exceptions.ResourceNotFound:
+            client.create_image(ImageName=image_name, RoleArn=role_arn)
+        answer = client.create_image_version(ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid4()))
+        return int(answer["ImageVersionArn"].rpartition("/")[2])
+
+    created = create_version("{{ params.image_name }}", "{{ params.base_image }}", "{{ params.role_arn }}")
+
+    # [START howto_sensor_wait]
+    wait = SageMakerImageVersionSensor(
+        task_id="wait",
+        image_name="{{ params.image_name }}",
+        version=created,
+        include_details=True,
+        poke_interval=5,
+        timeout=30 * 60,
+        deferrable=True,
+    )
+    # [END howto_sensor_wait]
+
+    # [START howto_sensor_chain]
+    train = SageMakerTrainingOperator(
+        task_id="train",
+        config={
+            "TrainingJobName": "{{ params.image_name }}-{{ ti.xcom_pull('wait')['Version'] }}",
+            "AlgorithmSpecification": {
+                "TrainingImage": "{{ ti.xcom_pull('wait')['ContainerImage'] }}",
+                "TrainingInputMode": "File",
+            },
+            "RoleArn": "{{ params.role_arn }}",
+            "OutputDataConfig": {"S3OutputPath": "{{ params.output_path }}"},
+            "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 10},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        },
+        print_log=False,
+        check_interval=5,
+    )
+    wait >> train
+    # [END howto_sensor_chain]

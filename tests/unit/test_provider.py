@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+
+import airflow_provider_imageversions
+from airflow_provider_imageversions import get_provider_info
+from airflow_provider_imageversions.compat import AirflowFailException
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import ImageVersionStatus
+from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
+
+DISTRIBUTION = "airflow-provider-imageversions"
+
+
+def test_the_provider_info_is_valid_by_airflow_s_own_schema():
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_the_provider_info_names_this_distribution_and_version():
+    info = get_provider_info()
+    metadata = importlib.metadata.metadata(DISTRIBUTION)
+    assert info["package-name"] == metadata["Name"] == DISTRIBUTION
+    assert info["versions"] == [metadata["Version"]] == [airflow_provider_imageversions.__version__]
+
+
+def test_airflow_finds_the_provider_by_its_entry_point():
+    (entry_point,) = [
+        entry_point
+        for entry_point in importlib.metadata.entry_points(group="apache_airflow_provider")
+        if entry_point.dist.name == DISTRIBUTION
+    ]
+    assert entry_point.load()() == get_provider_info()
+
+
+@pytest.mark.parametrize("kind", ["hooks", "operators", "sensors", "triggers"])
+def test_every_module_of_the_provider_info_exists(kind):
+    info = get_provider_info()
+    integrations = {integration["integration-name"] for integration in info["integrations"]}
+    for entry in info[kind]:
+        assert entry["integration-name"] in integrations
+        for module in entry["python-modules"]:
+            importlib.import_module(module)
+
+
+def test_every_extra_link_of_an_operator_is_in_the_provider_info():
+    links = {
+        f"{type(link).__module__}.{type(link).__qualname__}"
+        for operator in (SageMakerListImageVersionsOperator, SageMakerImageVersionSensor)
+        for link in operator.operator_extra_links
+    }
+    assert links == set(get_provider_info()["extra-links"])
+
+
+def test_the_package_itself_imports_neither_airflow_nor_boto():
+    program = (
+        "import sys, airflow_provider_imageversions as package; package.get_provider_info();"
+        "print([name for name in ('airflow', 'boto3', 'botocore') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["model", "decide"])
+def test_the_pure_modules_import_neither_airflow_nor_boto(module):
+    program = (
+        f"import sys, airflow_provider_imageversions.{module};"
+        "print([name for name in ('airflow', 'boto3', 'botocore', 'logging', 'time') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() in {"[]", "['time']"}
+
+
+def test_only_the_decisions_compare_a_status():
+    statuses = {status.value for status in ImageVersionStatus}
+    for module in Path(airflow_provider_imageversions.__file__).parent.glob("*.py"):
+        compared = [
+            ast.unparse(comparison)
+            for comparison in ast.walk(ast.parse(module.read_text()))
+            if isinstance(comparison, ast.Compare)
+            for part in ast.walk(comparison)
+            if isinstance(part, ast.Constant) and part.value in {"ImageVersionStatus", *statuses}
+        ]
+        assert bool(compared) == (module.name == "decide.py"), (module.name, compared)
+
+
+# The names, parameters and defaults that users and stored DAGs rely on; changing one is a breaking change.
+API = {
+    "hooks.SageMakerImageVersionsHook": "aws_conn_id='aws_default', region_name=None, verify=None, config=None, **kwargs",
+    "hooks.SageMakerImageVersionsHook.iter_image_versions": (
+        "image_name, *, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
+        "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
+        "starting_token=None, statuses=None, limit=None"
+    ),
+    "hooks.SageMakerImageVersionsHook.describe_image_version": "image_name, version=None, alias=None",
+    "hooks.SageMakerImageVersionsHook.list_aliases": "image_name, version=None",
+    "operators.SageMakerListImageVersionsOperator": (
+        "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
+        "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
+        "starting_token=None, statuses=None, limit=None, fields=None, include_details=False, "
+        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, **kwargs"
+    ),
+    "sensors.SageMakerImageVersionSensor": (
+        "*, image_name, version=None, alias=None, after_version=None, created_after=None, include_details=False, "
+        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, deferrable=None, **kwargs"
+    ),
+}
+
+
+def thing(path):
+    """The class or method, and its parameters."""
+    module, _, name = path.partition(".")
+    subject = importlib.import_module(f"airflow_provider_imageversions.{module}")
+    for part in name.split("."):
+        subject = getattr(subject, part)
+    parameters = inspect.signature(subject.__init__ if inspect.isclass(subject) else subject).parameters
+    return subject, {name: value for name, value in parameters.items() if name != "self"}
+
+
+@pytest.mark.parametrize("path", API)
+def test_the_public_api_is_what_it_was(path):
+    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in thing(path)[1].values()]
+    assert str(inspect.Signature(parameters)) == f"({API[path]})"
+
+
+@pytest.mark.parametrize("path", API)
+def test_every_parameter_of_the_public_api_is_documented(path):
+    subject, parameters = thing(path)
+    assert [name for name in parameters if name != "kwargs" and f":param {name}:" not in subject.__doc__] == []
+
+
+def test_a_failed_version_is_an_error_that_airflow_does_not_retry():
+    assert issubclass(ImageVersionFailedError, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    ("domain", "region"),
+    [("aws.amazon.com", "us-east-1"), ("amazonaws.cn", "cn-north-1"), ("amazonaws-us-gov.com", "us-gov-west-1")],
+)
+def test_the_console_link_is_right_for_the_partition(domain, region):
+    link = SageMakerImageLink().format_link(aws_domain=domain, region_name=region, image_name="my-image")
+    assert link == f"https://console.{domain}/sagemaker/home?region={region}#/images/my-image"
