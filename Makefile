@@ -1,0 +1,70 @@
+# Needs Python 3.10 or newer and GNU make. `make help` lists the commands.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# What is in the caller's environment must not reach Airflow or AWS by accident. Compiled modules halve the
+# time that each of Airflow's processes takes to start.
+unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% AWS_%,$(.VARIABLES)))
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
+export AWS_EC2_METADATA_DISABLED := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types unit e2e venv constraints clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
+
+demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its web page up until Ctrl-C
+	@$(BIN)/python -m dev.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+test: lint types unit e2e ## run everything: lint, types, all tests
+
+lint: $(INSTALLED) ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## format the code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(INSTALLED) ## check types
+	$(BIN)/mypy
+
+unit: $(INSTALLED) ## run the unit and integration tests
+	$(BIN)/python -m pytest tests/unit tests/integration
+
+e2e: $(INSTALLED) ## run the tests that start a real Airflow
+	$(BIN)/python -m pytest tests/e2e
+
+venv: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "Python 3.10 or newer is needed and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): about a minute, and the time to download 300 MB at the first time"
+	@test -e $@ || rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@# By PIP_CONSTRAINT, unlike by -c, the build backend is pinned too. Silent where nobody watches.
+	@test -t 1 || quiet=--quiet; \
+	    PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check $$quiet -e '.[dev]'
+	@touch $@
+
+constraints: ## find the newest versions that fit together and write constraints.txt
+	rm -rf build/uv
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	grep '^#' constraints.txt > build/uv/new.txt
+	printf '%s\n' 'hatchling>=1.26' editables | build/uv/bin/uv pip compile --quiet --no-config \
+	    --universal --python-version 3.10 --extra dev --no-emit-package airflow-provider-imageversions \
+	    --no-annotate --no-header pyproject.toml - >> build/uv/new.txt
+	mv build/uv/new.txt constraints.txt
+	rm -rf build/uv
+
+clean: ## remove what the commands above made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,294 @@
+"""
+The package's main job in a real Airflow, with a live timeline: ``make demo``, ``make demo KEEP=1``.
+
+Everything runs on this machine: SageMaker is the package's own emulator, Airflow is a private one
+(:mod:`dev.local_airflow`), the DAGs are those of ``example_dags``. Exit status 0: every run succeeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from botocore.config import Config
+
+from airflow_provider_imageversions.emulator import Emulator
+from dev.local_airflow import ApiError, LocalAirflow, LocalAirflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXAMPLE_DAGS = Path(__file__).resolve().parent.parent / "example_dags"
+IMAGE_NAME = "demo-image"
+ROLE_ARN = "arn:aws:iam::123456789012:role/demo"
+CREATION_SECONDS = 8
+RUN_TIMEOUT = 150
+QUIET_SECONDS = 5
+"""After so long without news a line says what is being waited for."""
+VALUE_WIDTH = 150
+LOG_TAIL = 40
+WATCHER = "demo-watcher"
+COLOURS = {"demo": "1", "airflow": "36", "task": "34", "version": "35", "xcom": "32", "failed": "31"}
+UNDER_WAY = frozenset({"scheduled", "queued", "running", "deferred", "up_for_reschedule", "up_for_retry"})
+
+
+class Demo(NamedTuple):
+    """A DAG to show."""
+
+    dag_id: str
+    what: str
+
+
+DEMOS = (
+    Demo("example_list_image_versions", "list the versions of an image"),
+    Demo("example_wait_for_image_version", "register a version, wait until it is CREATED, train with it"),
+)
+# Base images of the versions that exist before the first DAG runs. The emulator cannot find the second
+# one, so that version ends in CREATE_FAILED.
+SEEDS = ("team/model:2026-01", "team/model:does-not-exist", "team/model:2026-03")
+
+
+class Timeline:
+    """Lines of text, each with the seconds since the start; in colour on a terminal."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.monotonic()
+        self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+    def add(self, kind: str, text: str) -> None:
+        """Print one line."""
+        self.last = time.monotonic()
+        label = f"{kind:<8}"
+        if self.colour:
+            label = f"\x1b[{COLOURS[kind]}m{label}\x1b[0m"
+        print(f"{self.last - self.started:6.1f} s  {label} {text}", flush=True)
+
+    def is_quiet(self) -> bool:
+        """Tell whether there was no line for a while."""
+        return time.monotonic() - self.last >= QUIET_SECONDS
+
+
+class Versions:
+    """The image versions as the emulator's API shows them, and what Airflow calls."""
+
+    def __init__(self, emulator: Emulator, timeline: Timeline) -> None:
+        self._emulator = emulator
+        # Marked, so that what the demo itself calls is not counted as Airflow's.
+        self._client = emulator.client("sagemaker", config=Config(user_agent_extra=WATCHER))
+        self._timeline = timeline
+        self._known: dict[tuple[str, int], str] = {}
+
+    def seed(self) -> None:
+        """Create the image with some versions."""
+        self._client.create_image(ImageName=IMAGE_NAME, RoleArn=ROLE_ARN)
+        for base_image in SEEDS:
+            self._client.create_image_version(ImageName=IMAGE_NAME, BaseImage=base_image)
+
+    def look(self) -> None:
+        """Report each version whose status changed since the last look."""
+        for image in self._client.list_images(MaxResults=100)["Images"]:
+            name = image["ImageName"]
+            found = self._client.list_image_versions(ImageName=name, SortBy="VERSION", SortOrder="ASCENDING")
+            for version in found["ImageVersions"]:
+                key = (name, version["Version"])
+                before, now = self._known.get(key), version["ImageVersionStatus"]
+                if before != now:
+                    self._known[key] = now
+                    change = f"{before} -> {now}" if before else f"is {now}"
+                    reason = f": {version['FailureReason']}" if "FailureReason" in version else ""
+                    self._timeline.add("version", f"{name} version {key[1]} {change}{reason}")
+
+    def airflow_calls(self) -> Counter[str]:
+        """Count the calls of SageMaker's API by operation, without those made here."""
+        calls = self._emulator.calls()
+        return Counter(call["operation"] for call in calls if WATCHER not in call["user_agent"])
+
+
+class Run:
+    """One run of a DAG, followed until it ends."""
+
+    def __init__(self, demo: Demo, airflow: LocalAirflow, versions: Versions, timeline: Timeline) -> None:
+        self.demo = demo
+        self.state = "not started"
+        self.facts: list[str] = []
+        self._airflow = airflow
+        self._versions = versions
+        self._timeline = timeline
+        self._run_id = ""
+        self._tasks: dict[str, str] = {}
+
+    def follow(self) -> bool:
+        """Trigger the DAG, report what happens until the run ends, and say whether it succeeded."""
+        timeline, dag_id = self._timeline, self.demo.dag_id
+        timeline.add("demo", f"{dag_id}: {self.demo.what}")
+        self._airflow.wait_for_dag(dag_id)
+        self._run_id = self._airflow.trigger(dag_id)
+        self.state = self._airflow.wait_for_run(
+            dag_id, self._run_id, RUN_TIMEOUT, on_change=self._task_changed, on_poll=self._polled
+        )
+        timeline.add("demo" if self.state == "success" else "failed", f"{dag_id}: {self.state}")
+        if self.state != "success":
+            self._explain()
+        return self.state == "success"
+
+    def _task_changed(self, task: str, before: str | None, now: str) -> None:
+        self._tasks[task] = now
+        if before is not None or now != "none":
+            self._timeline.add("failed" if now == "failed" else "task", f"{task}: {before or 'none'} -> {now}")
+        if now == "success":
+            task_id, map_index = _split(task)
+            try:
+                value = self._airflow.xcom(self.demo.dag_id, self._run_id, task_id, map_index=map_index)
+            except ApiError:  # not every task returns something
+                return
+            self._timeline.add("xcom", f"{task}: {_shorten(value)}")
+            self.facts += _facts(task, value, self._duration(task_id, map_index))
+
+    def _polled(self) -> None:
+        self._versions.look()
+        if self._timeline.is_quiet():
+            waiting = [f"{task} is {state}" for task, state in self._tasks.items() if state in UNDER_WAY]
+            calls = self._versions.airflow_calls().total()
+            self._timeline.add(
+                "demo",
+                f"... {', '.join(waiting) or 'waiting for the scheduler'}; {calls} SageMaker calls so far",
+            )
+
+    def _duration(self, task_id: str, map_index: int) -> float:
+        for task in self._airflow.task_instances(self.demo.dag_id, self._run_id):
+            if (task["task_id"], task["map_index"]) == (task_id, map_index) and task["end_date"]:
+                return (_time(task["end_date"]) - _time(task["start_date"])).total_seconds()
+        return 0.0
+
+    def _explain(self) -> None:
+        for task, state in self._tasks.items():
+            if state == "failed":
+                task_id, map_index = _split(task)
+                log = self._airflow.task_log(self.demo.dag_id, self._run_id, task_id, map_index=map_index)
+                tail = "\n".join(log.splitlines()[-LOG_TAIL:])
+                print(f"\nThe end of the log of {self.demo.dag_id}.{task}:\n{tail}\n", flush=True)
+
+
+def _split(task: str) -> tuple[str, int]:
+    name, _, index = task.rstrip("]").partition("[")
+    return name, int(index or -1)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _shorten(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= VALUE_WIDTH else f"{text[:VALUE_WIDTH]}... ({len(text)} characters)"
+
+
+def _facts(task: str, value: Any, seconds: float) -> Iterator[str]:
+    """Say in words what an XCom shows, by its shape: versions, one version, a training job, a text."""
+    if isinstance(value, list) and value and all(isinstance(v, dict) and "Version" in v for v in value):
+        listed = ", ".join(f"version {v['Version']} {v.get('ImageVersionStatus', '')}".strip() for v in value)
+        yield f"{task}: listed {listed}"
+    elif isinstance(value, str):
+        yield f"{task}: {_shorten(value)}"
+    elif isinstance(value, dict) and "ImageVersionStatus" in value:
+        yield f"{task}: version {value['Version']} is {value['ImageVersionStatus']}, after {seconds:.1f} s"
+    elif isinstance(value, dict) and "Training" in value:
+        job = value["Training"]
+        yield f"{task}: {job['TrainingJobStatus']} with {job['AlgorithmSpecification'].get('TrainingImage')}"
+
+
+def _summarise(runs: list[Run], versions: Versions, timeline: Timeline) -> None:
+    print("\nSummary")
+    for run in runs:
+        print(f"  {run.demo.dag_id}: {run.state}")
+        for fact in run.facts:
+            print(f"    {fact}")
+    calls = versions.airflow_calls()
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(calls.items()))
+    print(f"  SageMaker API calls by Airflow: {calls.total()} ({listed})")
+    print(f"  {time.monotonic() - timeline.started:.0f} s in all", flush=True)
+
+
+def _show(timeline: Timeline, *, keep: bool) -> bool:
+    with Emulator(port=0, creation_seconds=CREATION_SECONDS) as emulator:
+        timeline.add("demo", f"SageMaker emulator at {emulator.endpoint_url}")
+        versions = Versions(emulator, timeline)
+        versions.seed()
+        versions.look()
+
+        def progress(text: str) -> None:
+            timeline.add("airflow", text)
+            versions.look()
+
+        with LocalAirflow(
+            EXAMPLE_DAGS,
+            env={"AIRFLOW_CONN_AWS_DEFAULT": emulator.airflow_connection()},
+            progress=progress,
+        ) as airflow:
+            timeline.add("airflow", f"ready at {airflow.url}")
+            runs = [Run(demo, airflow, versions, timeline) for demo in DEMOS]
+            outcomes = [run.follow() for run in runs]  # the next one after a failure too
+            _summarise(runs, versions, timeline)
+            if keep:
+                print(f"\nAirflow's web page: {airflow.url} ({airflow.login_hint})")
+                print("It stays up until Ctrl-C.", flush=True)
+                with contextlib.suppress(KeyboardInterrupt):
+                    while not _output_is_gone():
+                        airflow.raise_if_dead()
+                        time.sleep(0.5)
+            timeline.add("demo", "stopping")
+    return all(outcomes)
+
+
+def _output_is_gone() -> bool:
+    """
+    Tell whether the terminal was closed, or what reads the output.
+
+    SIGHUP says it only where a shell passes it on: the kernel sends it to the session's first process, and if
+    that is make, it waits for its children without telling them.
+    """
+    poller = select.poll()
+    poller.register(sys.stdout, 0)  # errors and hang-ups are always reported
+    return bool(poller.poll(0))
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    # Unwinds the stack, so that everything is stopped on the way.
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Run the demo and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave Airflow's web page up until Ctrl-C")
+    keep = parser.parse_args().keep
+
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)  # the terminal was closed
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
+
+    timeline = Timeline()
+    succeeded = False
+    try:
+        succeeded = _show(timeline, keep=keep)
+    except LocalAirflowError as error:
+        timeline.add("failed", str(error))
+    except KeyboardInterrupt:
+        timeline.add("demo", "interrupted; everything is stopped")
+        return 128 + signal.SIGINT
+    timeline.add("demo", "done, nothing is left running" if succeeded else "FAILED, see above")
+    return 0 if succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
