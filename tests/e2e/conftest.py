@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_imageversions.emulator import Emulator
+from dev.local_airflow import LocalAirflow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def service():
+    """The emulator that Airflow talks to; tests keep apart by the names of their images."""
+    with Emulator(creation_seconds=4.0) as emulator:
+        emulator.client("s3").create_bucket(Bucket="demo-bucket")
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def airflow(service, tmp_path_factory):
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
+        shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    connection = service.airflow_connection()
+    denied = json.dumps({**json.loads(connection), "login": "denied"})
+    environment = {"AIRFLOW_CONN_AWS_DEFAULT": connection, "AIRFLOW_CONN_DENIED": denied}
+    with LocalAirflow(dags, env=environment, progress=print) as local:
+        yield local
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def image(service):
+    name = f"image-{next(_numbers)}"
+    service.create_versions(name, 2)
+    return name
+
+
+@pytest.fixture
+def execute(airflow):
+    """Run a DAG to its end; gives its run id, its state and the states of its tasks."""
+
+    def execute_dag(dag_id, timeout=150, **conf):
+        airflow.wait_for_dag(dag_id)
+        run_id = airflow.trigger(dag_id, conf=conf)
+        state = airflow.wait_for_run(dag_id, run_id, timeout)
+        return run_id, state, airflow.task_states(dag_id, run_id)
+
+    return execute_dag

@@ -1,0 +1,78 @@
+"""Waits of every kind, for the end-to-end tests; what a run waits for comes from its conf."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+
+IMAGE = "{{ dag_run.conf['image_name'] }}"
+VERSION = "{{ dag_run.conf.get('version') }}"
+MODES = {
+    "poke": {"mode": "poke", "poke_interval": 1},
+    # At shorter intervals the executor reports the end of one look after the next is queued, and the scheduler takes
+    # the task for killed.
+    "reschedule": {"mode": "reschedule", "poke_interval": 4},
+    "deferrable": {"deferrable": True, "poke_interval": 1},
+}
+
+with DAG("waits_in_every_mode", schedule=None):
+    for name, mode in MODES.items():
+        SageMakerImageVersionSensor(
+            task_id=name,
+            image_name=IMAGE,
+            version=VERSION,
+            include_details=True,
+            timeout=120,
+            retries=2,
+            retry_delay=1,
+            **mode,
+        )
+
+with DAG("skips_in_every_mode", schedule=None):
+    for name, mode in MODES.items():
+        SageMakerImageVersionSensor(
+            task_id=name, image_name=IMAGE, version=VERSION, soft_fail=True, timeout=3, **mode
+        )
+
+with DAG("times_out_in_every_mode", schedule=None):
+    for name, mode in MODES.items():
+        SageMakerImageVersionSensor(
+            task_id=name,
+            image_name=IMAGE,
+            version=VERSION,
+            timeout=3,
+            retries=3,
+            retry_delay=1,
+            **mode,
+        )
+
+with DAG("retries_in_every_mode", schedule=None):
+    for name, mode in MODES.items():
+        SageMakerImageVersionSensor(
+            task_id=name, image_name=IMAGE, aws_conn_id="denied", soft_fail=True, retries=1,
+            retry_delay=1, **mode,
+        )  # fmt: skip
+
+with DAG("lists_and_waits_for_many", schedule=None):
+    listed = SageMakerListImageVersionsOperator(
+        task_id="listed", image_name=IMAGE, sort_by="VERSION", sort_order="ASCENDING", fields=["Version"]
+    )
+
+    @task
+    def numbers(records: list[dict]) -> list[int]:
+        """Make targets of a list of versions."""
+        return [record["Version"] for record in records]
+
+    waits = SageMakerImageVersionSensor.partial(
+        task_id="waits", image_name=IMAGE, poke_interval=1, timeout=120, deferrable=True
+    ).expand(version=numbers(listed.output))
+
+    @task
+    def ready(records: list[dict]) -> list[int]:
+        """Show that the records arrive in the next task."""
+        return sorted(record["Version"] for record in records)
+
+    ready(waits.output)
+    lists = SageMakerListImageVersionsOperator.partial(task_id="lists", limit=1).expand(image_name=[IMAGE, IMAGE])
