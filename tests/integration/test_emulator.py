@@ -37,7 +37,7 @@ def shared_client(emulator_server):
 
 
 @pytest.fixture
-def client(emulator, shared_client):  # noqa: ARG001 - asked for its reset
+def client(emulator, shared_client):
     return shared_client
 
 
@@ -668,9 +668,7 @@ def test_listing_ten_thousand_versions_takes_little_time(emulator, client):
 
 def test_without_moto_the_import_names_the_extra():
     code = "import sys; sys.modules['moto'] = None; import airflow_provider_imageversions.emulator"
-    result = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'airflow-provider-imageversions[emulator]'" in result.stderr.splitlines()[-1]
 
 
@@ -702,7 +700,7 @@ def _command(*arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_told_to_stop(number):
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         _command("--port", "0", "--creation-seconds", "0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -726,7 +724,7 @@ def test_the_command_serves_until_it_is_told_to_stop(number):
 
 
 def test_the_command_refuses_an_address_that_others_reach():
-    result = subprocess.run(  # noqa: S603 - our own command
+    result = subprocess.run(
         _command("--host", "0.0.0.0"),  # noqa: S104 - to be refused
         capture_output=True,
         text=True,

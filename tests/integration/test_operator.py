@@ -121,7 +121,9 @@ def test_a_large_result_is_fine_where_it_does_not_go_to_the_database(emulator, c
 
 
 def test_a_missing_image_fails_the_task_with_the_service_s_error(emulator, connection, context):
-    with pytest.raises(botocore.exceptions.ClientError, match="ResourceNotFound.*'my-image'.*us-east-1.*'aws_default'"):
+    with pytest.raises(
+        botocore.exceptions.ClientError, match=r"ResourceNotFound.*'my-image'.*us-east-1.*'aws_default'"
+    ):
         operator().execute(context)
 
 
@@ -158,7 +160,7 @@ def test_bad_input_from_a_template_is_refused_before_any_call(emulator, connecti
 
 
 def test_a_field_that_needs_details_is_refused_with_the_way_to_get_them():
-    with pytest.raises(ValueError, match="With include_details=True also .*ContainerImage"):
+    with pytest.raises(ValueError, match=r"With include_details=True also .*ContainerImage"):
         operator(fields=["ContainerImage"])
 
 

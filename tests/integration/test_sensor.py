@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 
 import botocore.exceptions
 import pytest
@@ -219,7 +220,7 @@ def error_of(mode, in_poke):
 def test_access_denied_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, connection, run, mode, kind, soft_fail):
     seed(emulator, "1:CREATED")
     emulator.add_fault(kind, times=None)
-    with pytest.raises(error_of(mode, botocore.exceptions.ClientError), match="not authorized|expired"):
+    with pytest.raises(error_of(mode, botocore.exceptions.ClientError), match=r"not authorized|expired"):
         run(sensor(**mode, soft_fail=soft_fail))
 
 
@@ -370,7 +371,7 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
     with pytest.raises(compat.AirflowSensorTimeout):
         run(sensor(deferrable=True, poke_interval=0.1, exponential_backoff=True, max_wait=0.8, timeout=3))
     times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)][:-1]
+    gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
     assert max(gaps) < 1.2
     assert gaps[-1] > 0.6
 

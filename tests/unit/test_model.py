@@ -240,7 +240,7 @@ def test_statuses_may_be_a_list_or_what_a_template_makes_of_one(value):
 
 @pytest.mark.parametrize("value", ["READY", ["CREATED", 3], [], '["CREATED"', 5, {"CREATED": 1}])
 def test_an_unknown_status_is_refused(value):
-    with pytest.raises(ValueError, match="^statuses="):
+    with pytest.raises(ValueError, match=r"^statuses="):
         model.parse_statuses("statuses", value)
 
 

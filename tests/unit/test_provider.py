@@ -98,7 +98,9 @@ def test_only_the_decisions_compare_a_status():
 
 # The names, parameters and defaults that users and stored DAGs rely on; changing one is a breaking change.
 API = {
-    "hooks.SageMakerImageVersionsHook": "aws_conn_id='aws_default', region_name=None, verify=None, config=None, **kwargs",
+    "hooks.SageMakerImageVersionsHook": (
+        "aws_conn_id='aws_default', region_name=None, verify=None, config=None, **kwargs"
+    ),
     "hooks.SageMakerImageVersionsHook.iter_image_versions": (
         "image_name, *, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
         "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "

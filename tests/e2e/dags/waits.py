@@ -32,9 +32,7 @@ with DAG("waits_in_every_mode", schedule=None):
 
 with DAG("skips_in_every_mode", schedule=None):
     for name, mode in MODES.items():
-        SageMakerImageVersionSensor(
-            task_id=name, image_name=IMAGE, version=VERSION, soft_fail=True, timeout=3, **mode
-        )
+        SageMakerImageVersionSensor(task_id=name, image_name=IMAGE, version=VERSION, soft_fail=True, timeout=3, **mode)
 
 with DAG("times_out_in_every_mode", schedule=None):
     for name, mode in MODES.items():
