@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
 try:
@@ -41,6 +42,11 @@ except ImportError:  # before Airflow 3.2
     from airflow.configuration import conf
 
 try:
+    from airflow.sdk.execution_time.xcom import XCom
+except ImportError:  # Airflow 2
+    from airflow.models.xcom import XCom
+
+try:
     from airflow.providers.common.compat.connection import get_async_connection
 except ImportError:  # common-compat before 1.9
 
@@ -49,11 +55,19 @@ except ImportError:  # common-compat before 1.9
         return await sync_to_async(hook.get_connection)(conn_id)
 
 
+STARTS_FROM_TRIGGER = hasattr(BaseTrigger, "render_template_fields")
+"""Whether Airflow can send a task from the scheduler to the triggerer, templates and all: from 3.3."""
+
+ENDS_FROM_TRIGGER = hasattr(XCom, "aset")
+"""Whether a trigger can write an XCom, and so end its task with the right one: from 3.3."""
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 __all__ = [
+    "ENDS_FROM_TRIGGER",
+    "STARTS_FROM_TRIGGER",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
@@ -67,6 +81,7 @@ __all__ = [
     "get_async_connection",
     "is_trigger_timeout",
     "keeps_xcom_in_database",
+    "push_xcom",
     "waits_since",
 ]
 
@@ -74,6 +89,24 @@ __all__ = [
 def keeps_xcom_in_database() -> bool:
     """Whether XComs go to the metadata database, as they do without a custom XCom backend."""
     return bool(conf.get("core", "xcom_backend", fallback="BaseXCom").rpartition(".")[2] == "BaseXCom")
+
+
+async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
+    """
+    Write an XCom from a trigger. The way that Airflow offers with a task's last event encodes it twice.
+
+    :param task_instance: The trigger's task instance.
+    :param key: The XCom's key.
+    :param value: The XCom's value.
+    """
+    await XCom.aset(
+        key=key,
+        value=value,
+        dag_id=task_instance.dag_id,
+        task_id=task_instance.task_id,
+        run_id=task_instance.run_id,
+        map_index=task_instance.map_index,
+    )
 
 
 def waits_since(context: Mapping[str, Any]) -> datetime | None:

@@ -21,6 +21,18 @@ class SageMakerImageLink(BaseAwsLink):
     format_str = BASE_AWS_CONSOLE_LINK + "/sagemaker/home?region={region_name}#/images/{image_name}"
 
     @classmethod
+    def url_of(cls, image_name: str, image_version_arn: str) -> str:
+        """
+        Give the link for an image, in the region and partition that an ARN names.
+
+        :param image_name: Name of the image; an ARN has it in lower case only.
+        :param image_version_arn: ARN of one of its versions.
+        """
+        _, partition, _, region, *_ = f"{image_version_arn}::::".split(":")
+        domain = cls.get_aws_domain(partition)
+        return cls().format_link(aws_domain=domain, region_name=region, image_name=image_name) if domain else ""
+
+    @classmethod
     def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, image_name: str) -> None:
         """
         Store what the link is made of, without opening a client: a sensor that defers needs none.

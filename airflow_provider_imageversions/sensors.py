@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow.triggers.base import StartTriggerArgs
+
 from airflow_provider_imageversions import decide, polling
 from airflow_provider_imageversions.compat import (
+    ENDS_FROM_TRIGGER,
+    STARTS_FROM_TRIGGER,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -14,6 +19,7 @@ from airflow_provider_imageversions.compat import (
     PokeReturnValue,
     conf,
     is_trigger_timeout,
+    keeps_xcom_in_database,
     waits_since,
 )
 from airflow_provider_imageversions.hooks import (
@@ -73,7 +79,14 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
     :param deferrable: Wait in the triggerer, without a worker, where all who wait for the same image share one API
-        call an interval. Default: ``[operators] default_deferrable``.
+        call an interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
+    :param start_from_trigger: Go from the scheduler straight to the triggerer: no worker starts before the version
+        is ready. From Airflow 3.3, and not for mapped tasks, XComArgs, pools and some templates; elsewhere the task
+        is deferred by a worker, with a warning that says why. Default: no.
+    :param end_from_trigger: End the task in the triggerer too when the version is CREATED, so that a wait costs no
+        worker at all. A failure and a timeout still go through a worker. Refused for tasks with outlets, success,
+        skip or execute callbacks, ``pre_execute``, ``post_execute`` or ``multiple_outputs``, as Airflow would pass
+        them over; listeners are passed over too. From Airflow 3.3, and with XComs in the database. Default: no.
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can't become CREATED for another reason. Not
         retried; skipped with ``soft_fail`` or ``never_fail``.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
@@ -105,6 +118,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
         deferrable: bool | None = None,
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -118,7 +133,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
-        if deferrable is None:
+        if deferrable is False and (start_from_trigger or end_from_trigger):
+            raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
+        if start_from_trigger or end_from_trigger:
+            deferrable = True
+        elif deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self._watch: polling.Watch | None = None
@@ -130,6 +149,64 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
             parse_boolean("include_details", include_details)
         Target.check_settled(version=version, alias=alias, after_version=after_version, created_after=created_after)
         check_botocore_config(botocore_config)
+        self.end_from_trigger = end_from_trigger and self._may_end_from_trigger()
+        if start_from_trigger and self._may_start_from_trigger():
+            # On the instance alone: on the class it would be taken for mapped tasks too, with the class's arguments.
+            self.start_from_trigger = True
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
+                next_method="execute_complete",
+                trigger_kwargs=self._trigger_arguments(),
+                timeout=timedelta(seconds=self.timeout),
+            )
+
+    def _may_start_from_trigger(self) -> bool:
+        templates = [value for name in self.template_fields if isinstance(value := getattr(self, name), str)]
+        dag = self.get_dag()
+        reasons = {
+            "this Airflow, older than 3.3, cannot start a task from the triggerer": not STARTS_FROM_TRIGGER,
+            "an XComArg is not resolved there": any(
+                not isinstance(value, str) and not is_settled(value)
+                for value in (getattr(self, name) for name in self.template_fields)
+            ),
+            "an xcom_pull without map_indexes hangs there": any(
+                "xcom_pull" in value and "map_indexes" not in value for value in templates
+            ),
+            "the DAG's own macros and filters are not known there": dag is not None
+            and bool(dag.user_defined_macros or dag.user_defined_filters)
+            and not all(map(is_settled, templates)),
+            f"slots of the pool {self.pool!r} are not counted there": self.pool != "default_pool",
+        }
+        return self._may("start_from_trigger", "the task is deferred by a worker instead", reasons)
+
+    def _may_end_from_trigger(self) -> bool:
+        passed_over = (
+            "outlets",
+            "on_execute_callback",
+            "on_success_callback",
+            "on_skipped_callback",
+            "_pre_execute_hook",
+            "_post_execute_hook",
+            "multiple_outputs",
+        )
+        given = [name for name in passed_over if getattr(self, name, None)]
+        if given:
+            raise ValueError(
+                f"end_from_trigger=True can't be combined with {', '.join(given)}: Airflow passes them over when a "
+                "task ends in the triggerer. Leave out one or the other; start_from_trigger=True alone keeps them."
+            )
+        reasons = {
+            "this Airflow, older than 3.3, cannot write an XCom from there": not ENDS_FROM_TRIGGER,
+            "a custom XCom backend would hold up the triggerer": not keeps_xcom_in_database(),
+            "do_xcom_push=False makes nothing to push": not self.do_xcom_push,
+        }
+        return self._may("end_from_trigger", "the task is ended by a worker instead", reasons)
+
+    def _may(self, name: str, instead: str, reasons: dict[str, bool]) -> bool:
+        found = [reason for reason, applies in reasons.items() if applies]
+        if found:
+            warnings.warn(f"{name}=True of task {self.task_id!r}: {instead}, as {'; '.join(found)}.", stacklevel=5)
+        return not found
 
     def execute(self, context: Any) -> Any:
         """Wait for the version."""
@@ -191,7 +268,10 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         :param event: The trigger's payload.
         :param began: When the wait began, ISO-8601.
         """
-        del context
+        if began is None:
+            # No worker has run yet.
+            began = start.isoformat() if (start := getattr(context["ti"], "start_date", None)) else None
+            SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         payload = event or {"status": "error", "error": "the trigger ended without an event"}
         if payload["status"] == "failed":
             self._fail(payload["reason"])
@@ -233,6 +313,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
 
     def _target(self) -> Target:
         parse_image_name("image_name", self.image_name)
+        parse_boolean("include_details", self.include_details)
         return Target(**{name: getattr(self, name) for name in self._TARGET})
 
     def _hook(self, *, renew: bool = False) -> SageMakerImageVersionsHook:
@@ -241,18 +322,19 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         return self._current_hook
 
     def _trigger_arguments(self) -> dict[str, Any]:
-        created_after = self._target().created_after
+        created_after = self.created_after
         return {
             "image_name": self.image_name,
             "version": self.version,
             "alias": self.alias,
             "after_version": self.after_version,
-            "created_after": created_after.isoformat() if isinstance(created_after, datetime) else None,
-            "include_details": parse_boolean("include_details", self.include_details),
+            "created_after": created_after.isoformat() if isinstance(created_after, datetime) else created_after,
+            "include_details": self.include_details,
             "poll_interval": self.poke_interval,
             "exponential_backoff": self.exponential_backoff,
             "max_wait": self.max_wait.total_seconds() if isinstance(self.max_wait, timedelta) else self.max_wait,
             "silent_fail": self.silent_fail,
+            "end_from_trigger": self.end_from_trigger,
             **aws_parameters(self),
         }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions.compat import push_xcom
 from airflow_provider_imageversions.hooks import aws_parameters
-from airflow_provider_imageversions.model import Target, parse_image_name
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import Target, parse_boolean, parse_image_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,6 +41,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     :param exponential_backoff: Double the interval after each poll, up to ``max_wait``.
     :param max_wait: Seconds that the interval may grow to; ``None``: no bound.
     :param silent_fail: Log access denied and the like, and go on, instead of ending with it.
+    :param end_from_trigger: When the version is CREATED, push its record to XCom and end the task here.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -53,11 +56,12 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         alias: str | None = None,
         after_version: int | str | None = None,
         created_after: str | None = None,
-        include_details: bool = False,
+        include_details: bool | str = False,
         poll_interval: float = 60.0,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         silent_fail: bool = False,
+        end_from_trigger: bool = False,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -77,6 +81,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.silent_fail = silent_fail
+        self.end_from_trigger = end_from_trigger
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify
@@ -95,6 +100,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             "exponential_backoff",
             "max_wait",
             "silent_fail",
+            "end_from_trigger",
         )
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -103,7 +109,22 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire once."""
-        yield TriggerEvent(await self._wait())
+        payload = await self._wait()
+        if self.end_from_trigger and payload["status"] == "ready" and await self._push(payload["version"]):
+            yield TaskSuccessEvent()
+        else:
+            yield TriggerEvent(payload)
+
+    async def _push(self, version: ImageVersion) -> bool:
+        link = SageMakerImageLink()
+        try:
+            await push_xcom(self.task_instance, "return_value", version)
+            await push_xcom(self.task_instance, link.xcom_key, link.url_of(self.image_name, version["ImageVersionArn"]))
+        except Exception as error:  # noqa: BLE001  # a worker has another way to the database
+            self.log.warning("The task can't be ended here, a worker will: %s", polling.describe_error(error))
+            return False
+        self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
+        return True
 
     async def _wait(self) -> dict[str, Any]:
         try:
@@ -114,6 +135,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 after_version=self.after_version,  # type: ignore[arg-type]  # likewise
                 created_after=self.created_after,
             )
+            # A string where the task came here without a worker: only its template was rendered.
+            self.include_details = parse_boolean("include_details", self.include_details)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
         watch = polling.Watch(self.log, image_name, target)

@@ -17,10 +17,10 @@ def register(service, image, tag="latest", **parameters):
     return int(answer["ImageVersionArn"].rpartition("/")[2])
 
 
-def tries(airflow, dag_id, run_id):
+def tries(airflow, dag_id, run_id, tasks=MODES):
     """How often each task was tried; try_number says more when the scheduler counts a reschedule as a try."""
     path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances"
-    return {task: airflow.api("GET", f"{path}/{task}/tries")["total_entries"] for task in MODES}
+    return {task: airflow.api("GET", f"{path}/{task}/tries")["total_entries"] for task in tasks}
 
 
 def wait_for_state(airflow, dag_id, run_id, task_id, state, timeout=60):
@@ -109,6 +109,41 @@ def test_access_denied_is_retried_and_not_hidden_by_soft_fail_in_every_mode(airf
     for task in MODES:
         log = airflow.task_log("retries_in_every_mode", run_id, task, try_number=1)
         assert "is not authorized to perform: sagemaker:ListImageVersions" in log
+
+
+WITHOUT_A_WORKER = ("start", "end", "both")
+
+
+def runs_on_a_worker(airflow, run_id, task):
+    return airflow.task_log("waits_without_a_worker", run_id, task).count("DAG bundles loaded")
+
+
+def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, service, execute, image):
+    version = register(service, image, Aliases=["blue"])
+    run_id, state, states = execute("waits_without_a_worker", image_name=image, version=version, include_details=True)
+    assert (state, states) == ("success", dict.fromkeys(WITHOUT_A_WORKER, "success"))
+    records = [airflow.xcom("waits_without_a_worker", run_id, task) for task in WITHOUT_A_WORKER]
+    assert records[0] == records[1] == records[2]
+    assert records[0]["Version"] == version
+    assert records[0]["Aliases"] == ["blue"]
+    assert [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER] == [1, 1, 0]
+    for task in WITHOUT_A_WORKER:
+        path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
+        link = f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{image}"
+        assert airflow.api("GET", path)["extra_links"] == {"Amazon SageMaker Image": link}
+
+
+def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, service, execute, image):
+    version = register(service, image, tag="does-not-exist")
+    for conf in ({"version": version}, {"after_version": version}):
+        run_id, _, states = execute("waits_without_a_worker", image_name=image, **conf)
+        assert states == {"start": "failed", "end": "skipped", "both": "failed"}
+        assert set(tries(airflow, "waits_without_a_worker", run_id, WITHOUT_A_WORKER).values()) == {1}
+        log = airflow.task_log("waits_without_a_worker", run_id, "both")
+        if "version" in conf:
+            assert f"ImageVersionFailedError: SageMaker image '{image}': version {version} is CREATE_FAILED" in log
+        else:
+            assert "AirflowSensorTimeout" in log
 
 
 def test_mapped_sensors_wait_for_what_a_task_lists_and_share_their_calls(airflow, service, execute, image):

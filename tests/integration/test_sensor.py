@@ -18,6 +18,7 @@ from airflow_provider_imageversions.sensors import (
     SageMakerImageVersionSensor,
 )
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from tests.conftest import first_event
 from tests.decision_table import START, TABLE
 
 IMAGE = "my-image"
@@ -151,8 +152,8 @@ def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulato
         run(sensor(**mode, timeout=0.5))
     assert polls(emulator) > 1
     warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
-    # In reschedule mode each look is a process of its own in Airflow, but not here.
-    assert len(warnings) == 1
+    # In reschedule mode each look is a process of its own in Airflow, but not here. A deferral's last look is.
+    assert len(warnings) == 1 + mode.get("deferrable", False)
     assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
     emulator.create_versions(IMAGE, 1)
     assert run(sensor(**mode))["Version"] == 1
@@ -303,6 +304,7 @@ GIVEN = {
     "exponential_backoff": True,
     "max_wait": 120.0,
     "silent_fail": True,
+    "end_from_trigger": False,
     "aws_conn_id": "other",
     "region_name": "eu-west-1",
     "verify": "/etc/ssl/own.pem",
@@ -323,9 +325,14 @@ def test_sensor_and_trigger_take_the_same_parameters():
     def own(cls, base):
         return set(inspect.signature(cls.__init__).parameters) - set(inspect.signature(base.__init__).parameters)
 
-    of_sensor = own(SageMakerImageVersionSensor, compat.BaseSensorOperator) - {"deferrable", "kwargs"}
+    of_sensor = own(SageMakerImageVersionSensor, compat.BaseSensorOperator) - {
+        "deferrable",
+        "start_from_trigger",
+        "end_from_trigger",
+        "kwargs",
+    }
     of_trigger = set(inspect.signature(SageMakerImageVersionTrigger.__init__).parameters) - {"self", "_later"}
-    of_base = {"exponential_backoff", "max_wait", "silent_fail", "poll_interval"}
+    of_base = {"end_from_trigger", "exponential_backoff", "max_wait", "silent_fail", "poll_interval"}
     assert of_trigger - of_base == of_sensor
     assert set(SageMakerImageVersionSensor.template_fields) == of_sensor
     assert set(SageMakerImageVersionTrigger(image_name=IMAGE).serialize()[1]) == of_trigger
@@ -374,6 +381,123 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
     gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
     assert max(gaps) < 1.2
     assert gaps[-1] > 0.6
+
+
+# --- Without a worker -------------------------------------------------------------------------------------
+
+
+def test_a_task_that_starts_from_the_trigger_gives_airflow_what_a_worker_would_defer_with():
+    task = sensor(version="{{ params.version }}", start_from_trigger=True, timeout=77, region_name="eu-west-1")
+    arguments = task.start_trigger_args
+    assert task.start_from_trigger
+    assert task.deferrable
+    assert arguments.trigger_cls == "airflow_provider_imageversions.triggers.SageMakerImageVersionTrigger"
+    assert arguments.next_method == "execute_complete"
+    assert arguments.timeout == timedelta(seconds=77)
+    trigger = SageMakerImageVersionTrigger(**arguments.trigger_kwargs)
+    assert trigger.serialize()[1] == arguments.trigger_kwargs
+    assert trigger.version == "{{ params.version }}"
+    assert trigger.region_name == "eu-west-1"
+
+
+async def test_a_trigger_takes_what_templates_render_to(emulator, connection):
+    emulator.create_versions(IMAGE, 2)
+    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version="2", include_details="True", alias="None")
+    payload = (await first_event(trigger)).payload
+    assert payload["version"]["Version"] == 2
+    assert "ContainerImage" in payload["version"]
+
+
+def upstream():
+    return SageMakerImageVersionSensor(task_id="upstream", image_name=IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (lambda: {"after_version": upstream().output["Version"]}, "XComArg"),
+        (lambda: {"version": "{{ ti.xcom_pull('a') }}"}, "xcom_pull without map_indexes"),
+        (lambda: {"pool": "small"}, "pool 'small'"),
+    ],
+)
+def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
+    from airflow.sdk import DAG
+
+    warning = pytest.warns(UserWarning, match=f"start_from_trigger=True of task 'wait'.*{reason}")
+    with DAG("ordinary_way", schedule=None), warning:
+        task = sensor(start_from_trigger=True, **arguments())
+    assert not task.start_from_trigger
+    assert task.start_trigger_args is None
+    assert task.deferrable
+
+
+def test_an_xcom_pull_with_map_indexes_may_start_from_the_trigger():
+    assert sensor(version="{{ ti.xcom_pull('a', map_indexes=-1) }}", start_from_trigger=True).start_from_trigger
+
+
+def test_a_dag_s_own_macros_keep_a_task_from_starting_in_the_trigger():
+    from airflow.sdk import DAG
+
+    with DAG("macros", schedule=None, user_defined_macros={"newest": 3}):
+        assert sensor(version=3, start_from_trigger=True, task_id="known").start_from_trigger
+        with pytest.warns(UserWarning, match="macros"):
+            task = sensor(version="{{ newest }}", start_from_trigger=True)
+    assert not task.start_from_trigger
+
+
+def test_a_mapped_task_goes_through_a_worker():
+    assert SageMakerImageVersionSensor.start_trigger_args is None
+    mapped = SageMakerImageVersionSensor.partial(task_id="a", image_name=IMAGE, start_from_trigger=True).expand(
+        version=[1, 2]
+    )
+    assert mapped.start_trigger_args is None
+
+
+def test_a_task_may_end_in_the_trigger_as_well():
+    task = sensor(start_from_trigger=True, end_from_trigger=True)
+    assert task.start_trigger_args.trigger_kwargs["end_from_trigger"]
+    assert sensor(end_from_trigger=True).deferrable
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"on_success_callback": print},
+        {"on_skipped_callback": [print]},
+        {"on_execute_callback": print},
+        {"pre_execute": print},
+        {"post_execute": print},
+    ],
+)
+def test_ending_in_the_trigger_is_refused_where_airflow_would_pass_something_over(arguments):
+    with pytest.raises(ValueError, match=f"end_from_trigger=True can't be combined with _?{next(iter(arguments))}"):
+        sensor(end_from_trigger=True, **arguments)
+
+
+def test_ending_in_the_trigger_is_refused_with_outlets():
+    from airflow.sdk import Asset
+
+    with pytest.raises(ValueError, match=r"end_from_trigger=True can't be combined with outlets.*start_from_trigger"):
+        sensor(end_from_trigger=True, outlets=[Asset("a")])
+
+
+def test_with_a_custom_xcom_backend_a_worker_ends_the_task(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "some.other.Backend")
+    with pytest.warns(UserWarning, match="custom XCom backend"):
+        assert not sensor(end_from_trigger=True).end_from_trigger
+
+
+@pytest.mark.parametrize("option", ["start_from_trigger", "end_from_trigger"])
+def test_they_need_a_deferrable_task(option):
+    with pytest.raises(ValueError, match="deferrable=True"):
+        sensor(deferrable=False, **{option: True})
+
+
+async def test_when_the_xcom_can_t_be_pushed_a_worker_ends_the_task(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    # Outside a triggerer there is nobody to push to.
+    event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, end_from_trigger=True))
+    assert event.payload["status"] == "ready"
 
 
 # --- What a DAG author sees ------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ API = {
     ),
     "sensors.SageMakerImageVersionSensor": (
         "*, image_name, version=None, alias=None, after_version=None, created_after=None, include_details=False, "
-        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, deferrable=None, **kwargs"
+        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, deferrable=None, "
+        "start_from_trigger=False, end_from_trigger=False, **kwargs"
     ),
 }
 

@@ -53,6 +53,27 @@ with DAG("retries_in_every_mode", schedule=None):
             retry_delay=1, **mode,
         )  # fmt: skip
 
+CONFIGURED = {name: f"{{{{ dag_run.conf.get('{name}') }}}}" for name in ("version", "after_version", "alias")}
+
+with DAG("waits_without_a_worker", schedule=None):
+    for name, options in {
+        "start": {"start_from_trigger": True},
+        "end": {"end_from_trigger": True},
+        "both": {"start_from_trigger": True, "end_from_trigger": True},
+    }.items():
+        SageMakerImageVersionSensor(
+            task_id=name,
+            image_name=IMAGE,
+            include_details="{{ dag_run.conf.get('include_details', False) }}",
+            soft_fail=name == "end",
+            poke_interval=1,
+            timeout=15,
+            retries=2,
+            retry_delay=1,
+            **CONFIGURED,
+            **options,
+        )
+
 with DAG("lists_and_waits_for_many", schedule=None):
     listed = SageMakerListImageVersionsOperator(
         task_id="listed", image_name=IMAGE, sort_by="VERSION", sort_order="ASCENDING", fields=["Version"]
