@@ -42,6 +42,11 @@ except ImportError:  # before Airflow 3.2
     from airflow.configuration import conf
 
 try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2 has no asset watchers
+    BaseEventTrigger = BaseTrigger  # type: ignore[assignment]
+
+try:
     from airflow.sdk.execution_time.xcom import XCom
 except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
@@ -73,22 +78,72 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
     "conf",
     "get_async_connection",
+    "has_asset_state",
     "is_trigger_timeout",
     "keeps_xcom_in_database",
     "push_xcom",
+    "read_asset_state",
     "waits_since",
+    "write_asset_state",
 ]
 
 
 def keeps_xcom_in_database() -> bool:
     """Whether XComs go to the metadata database, as they do without a custom XCom backend."""
     return bool(conf.get("core", "xcom_backend", fallback="BaseXCom").rpartition(".")[2] == "BaseXCom")
+
+
+def _state_stores(trigger: BaseTrigger) -> list[Any]:
+    """Give the state store of each asset that the trigger watches for; none before Airflow 3.3."""
+    store = getattr(trigger, "asset_state_store", None)
+    if store is None:
+        return []
+    # Assets with equal triggers share one; the store itself then refuses to say which asset it is asked about.
+    by_asset = [*getattr(store, "_by_name", {}).values(), *getattr(store, "_by_uri", {}).values()]
+    return by_asset or [store]
+
+
+def has_asset_state(trigger: BaseTrigger) -> bool:
+    """
+    Whether what a trigger stores outlives it.
+
+    :param trigger: An asset watcher's trigger.
+    """
+    return bool(_state_stores(trigger))
+
+
+async def read_asset_state(trigger: BaseTrigger, key: str) -> list[Any]:
+    """
+    Read what is stored, for each asset that shares the trigger and has it.
+
+    :param trigger: An asset watcher's trigger.
+    :param key: The key.
+    """
+    # Airflow 3.3.0 and 3.3.1 have the blocking accessors only.
+    values = [
+        await (store.aget(key) if hasattr(store, "aget") else sync_to_async(store.get)(key))
+        for store in _state_stores(trigger)
+    ]
+    return [value for value in values if value is not None]
+
+
+async def write_asset_state(trigger: BaseTrigger, key: str, value: Any) -> None:
+    """
+    Store a value for each asset that shares the trigger.
+
+    :param trigger: An asset watcher's trigger.
+    :param key: The key.
+    :param value: JSON.
+    """
+    for store in _state_stores(trigger):
+        await (store.aset(key, value) if hasattr(store, "aset") else sync_to_async(store.set)(key, value))
 
 
 async def push_xcom(task_instance: Any, key: str, value: Any) -> None:

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from airflow_provider_imageversions.model import ImageVersionStatus, parse_time
+from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_imageversions.model import ImageVersion, Target
 
@@ -25,6 +25,10 @@ _KNOWN = {status.value for status in ImageVersionStatus}
 # A higher number is a later creation, but for calls that the service handled at the same time.
 _DISORDER = timedelta(minutes=1)
 _REASONS_SHOWN = 3
+# A version might be listed a little after one with a higher number.
+_LATE = 20
+_LATE_LISTING = timedelta(hours=1)
+_NEVER = "9999"
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,10 @@ def _created(version: ImageVersion) -> datetime:
     return parse_time("CreationTime", version["CreationTime"])
 
 
-def suffices(version: ImageVersion, target: Target) -> bool:
+def suffices(version: ImageVersion, target: Target | Above) -> bool:
     """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
+    if isinstance(target, Above):
+        return version["Version"] <= target.number
     if target.version is not None:
         return version["Version"] <= target.version
     if target.after_version is None and target.created_after is None:
@@ -131,6 +137,108 @@ def suffices(version: ImageVersion, target: Target) -> bool:
     if isinstance(target.created_after, datetime) and _created(version) < target.created_after - _DISORDER:
         return True
     return version["ImageVersionStatus"] == CREATED and _matches(version, target)
+
+
+def unseen(
+    versions: Iterable[ImageVersion],
+    cursor: Cursor,
+    *,
+    statuses: tuple[str, ...] = (CREATED,),
+    since: datetime | None = None,
+) -> tuple[list[ImageVersion], Cursor]:
+    """
+    Find the versions that newly reached a status, and move the cursor past them.
+
+    :param versions: Every version above :func:`depth`, in any order; more do no harm.
+    :param cursor: What was settled before.
+    :param statuses: What to tell of: CREATED, CREATE_FAILED or both, which are final, so a version is told of once.
+    :param since: Tell of no version that was created before this moment.
+    :return: The versions to tell of, ascending by number, and the cursor after them.
+    """
+    listed = {version["Version"]: version for version in versions}
+    kept = tuple(run for run in cursor.runs if run not in _extinct(listed, cursor))
+    before = Cursor(kept)
+    settled = [version for number, version in sorted(listed.items()) if _is_settled(version, before)]
+    fresh = [
+        version
+        for version in settled
+        if version["ImageVersionStatus"] in statuses and (since is None or _created(version) >= since)
+    ]
+    newest = max((_created(version) for version in listed.values()), default=None)
+    runs: list[SettledRun] = []
+    for run in sorted([*kept, *(_run(version) for version in settled)]):
+        if runs and newest is not None and _are_one(runs[-1], run, listed, newest):
+            runs[-1] = SettledRun(runs[-1].first, run.last, max(runs[-1].latest, run.latest))
+        else:
+            runs.append(run)
+    return fresh, Cursor(tuple(runs))
+
+
+def baseline(versions: Iterable[ImageVersion], start_from: str | int | datetime) -> Cursor:
+    """
+    Give the cursor of a watcher that starts for the first time.
+
+    :param versions: All versions of the image.
+    :param start_from: ``"latest"``: what is final now is not told of, and what is CREATING now will be. A number: it
+        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to :func:`unseen` each time.
+    """
+    everything = list(versions)
+    if start_from == "latest":
+        return unseen(everything, Cursor())[1]
+    if not isinstance(start_from, int):
+        return Cursor()
+    passed = [_run(version) for version in everything if version["Version"] < start_from]
+    ahead = max((run.last for run in passed), default=-1) + 1
+    if ahead < start_from:
+        passed.append(SettledRun(ahead, start_from - 1, _NEVER))
+    return Cursor(tuple(sorted(passed)))
+
+
+def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
+    """
+    Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
+
+    :param versions: What the last poll read; nothing at a start.
+    :param cursor: The cursor after it.
+    """
+    listed = {version["Version"]: version for version in versions}
+    if not listed and cursor.runs and cursor.runs[0].first <= 1:
+        # At a start, all that is known is what is settled.
+        return Above(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
+    if not listed or _extinct(listed, cursor):
+        return Above()
+    open_ones = [number for number in listed if cursor.run_of(number) is None]
+    return Above(min([*open_ones, max(listed) - _LATE]) - 1)
+
+
+def _extinct(listed: Mapping[int, ImageVersion], cursor: Cursor) -> set[SettledRun]:
+    """Give the runs of an earlier life of the image: one of their numbers is a version that was created later."""
+    runs = {number: cursor.run_of(number) for number in listed}
+    return {run for number, run in runs.items() if run is not None and listed[number]["CreationTime"] > run.latest}
+
+
+def _is_settled(version: ImageVersion, before: Cursor) -> bool:
+    status = version["ImageVersionStatus"]
+    return before.run_of(version["Version"]) is None and status in _KNOWN and status != ImageVersionStatus.CREATING
+
+
+def _run(version: ImageVersion) -> SettledRun:
+    return SettledRun(version["Version"], version["Version"], version["CreationTime"])
+
+
+def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVersion], newest: datetime) -> bool:
+    """
+    Whether two runs are known to be of the same life of the image, with nothing to come between them.
+
+    Their inner ends are both listed, so both belong to the image's present life. Numbers between them that are not
+    listed are deleted ones, once the service had the time to list a version that was made a moment earlier.
+    """
+    if left.last not in listed or right.first not in listed:
+        return False
+    if left.last + 1 == right.first:
+        return True
+    between = any(left.last < number < right.first for number in listed)
+    return not between and newest - _created(listed[right.first]) > _LATE_LISTING
 
 
 def failure_reason(version: ImageVersion) -> str:

@@ -7,13 +7,14 @@ them with botocore's copy of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 
 from dateutil.parser import isoparse
 
@@ -143,6 +144,73 @@ class VersionSet:
         return True
 
 
+def event_id(version: ImageVersion) -> str:
+    """
+    Identify that a version reached its status: equal however often and by whichever way it is told.
+
+    A digest of the version's ARN, its creation time to the millisecond and its status. The creation time tells a
+    version from one of the same number after its image was deleted and made anew.
+    """
+    created = parse_time("CreationTime", version["CreationTime"]).isoformat(timespec="milliseconds")
+    identity = [version["ImageVersionArn"], created, version["ImageVersionStatus"]]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+
+
+class SettledRun(NamedTuple):
+    """
+    Neighbouring version numbers of one life of an image, about which there is nothing to tell any more.
+
+    :param first: The lowest number.
+    :param last: The highest number.
+    :param latest: The latest creation time among them. A version with one of these numbers that was created later is
+        another: the image was deleted and made anew.
+    """
+
+    first: int
+    last: int
+    latest: str
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """
+    Which versions of an image a watcher is done with.
+
+    :param runs: Runs of settled versions, ascending.
+    """
+
+    runs: tuple[SettledRun, ...] = ()
+
+    def run_of(self, number: int) -> SettledRun | None:
+        """Give the run that holds a number."""
+        at = bisect_right(self.runs, (number, float("inf"))) - 1
+        return self.runs[at] if at >= 0 and number <= self.runs[at].last else None
+
+    def to_json(self) -> list[list[Any]]:
+        """Give the cursor as JSON."""
+        return [list(run) for run in self.runs]
+
+    @classmethod
+    def from_json(cls, runs: list[list[Any]]) -> Cursor:
+        """
+        Make the cursor of what :meth:`to_json` gave.
+
+        :param runs: That.
+        """
+        return cls(tuple(SettledRun(*run) for run in runs))
+
+
+@dataclass(frozen=True)
+class Above:
+    """
+    What a watcher needs of a poll: every version above a number.
+
+    :param number: The number; -1 for all versions.
+    """
+
+    number: int = -1
+
+
 # --- What a DAG author writes, checked -------------------------------------------------------------------
 
 _IMAGE_NAME = re.compile(r"[a-zA-Z0-9]([-.]?[a-zA-Z0-9]){0,62}")
@@ -268,6 +336,21 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
 def parse_statuses(name: str, value: object) -> tuple[str, ...]:
     """Make a tuple of statuses of an iterable, a JSON list or a comma-separated string."""
     return parse_names(name, value, choices=tuple(status.value for status in ImageVersionStatus))
+
+
+WATCHED_STATUSES = (ImageVersionStatus.CREATED.value, ImageVersionStatus.CREATE_FAILED.value)
+
+
+def parse_start_from(name: str, value: object) -> str | int | datetime:
+    """Check where a watcher starts: ``"latest"``, ``"earliest"``, a version number or an aware time."""
+    if value in ("latest", "earliest"):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal()):
+        return parse_integer(name, value, minimum=0)
+    try:
+        return parse_time(name, value)
+    except ValueError as error:
+        raise ValueError(f"{error} Or give 'latest', 'earliest' or a version number.") from error
 
 
 def parse_token(name: str, value: object) -> str:

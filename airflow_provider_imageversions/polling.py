@@ -21,7 +21,7 @@ from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
-from airflow_provider_imageversions.model import PAGE_SIZE_MAX
+from airflow_provider_imageversions.model import PAGE_SIZE_MAX, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from airflow_provider_imageversions.model import ImageVersion, Target
+    from airflow_provider_imageversions.model import Above, ImageVersion
 
 T = TypeVar("T")
 
@@ -63,14 +63,14 @@ class Snapshot:
     :param lasting: Seconds since the first poll that met this fault.
     """
 
-    targets: frozenset[Target]
+    targets: frozenset[Target | Above]
     versions: tuple[ImageVersion, ...] = ()
     aliases: Mapping[str, ImageVersion] = field(default_factory=dict)
     fault: Fault | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
-    def covers(self, target: Target) -> bool:
+    def covers(self, target: Target | Above) -> bool:
         """Whether the target can be judged by this snapshot."""
         return self.fault is not None or target in self.targets
 
@@ -80,7 +80,7 @@ class Snapshot:
         return self.fault in GRACE and self.lasting >= GRACE[self.fault]
 
 
-def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target]) -> Snapshot:
+def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]) -> Snapshot:
     """
     Read as much of an image's versions as the targets need. Blocks.
 
@@ -98,24 +98,27 @@ def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[
         return Snapshot(targets=frozenset(targets), fault=fault, error=error)
 
 
-def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target]) -> Snapshot:
+def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | Above]) -> Snapshot:
     versions: list[ImageVersion] = []
-    pending = {target for target in targets if target.alias is None}
+    waits = [target for target in targets if isinstance(target, Target)]
+    numbers: dict[Target | Above, int | None] = {target: target.version for target in waits}
+    named = {target: target.alias for target in waits if target.alias is not None}
+    pending = set(targets - named.keys())
     far_down: set[int] = set()
     if pending:
         for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
             versions.append(version)
             pending = {target for target in pending if not decide.suffices(version, target)}
             if len(versions) == PAGE_SIZE_MAX:
-                far_down = {target.version for target in pending if target.version is not None}
-                pending = {target for target in pending if target.version is None}
+                far_down = {number for target in pending if (number := numbers.get(target)) is not None}
+                pending = {target for target in pending if numbers.get(target) is None}
             if not pending:
                 break
     found = (_describe(hook, image_name, version=number) for number in sorted(far_down, reverse=True))
     versions += [version for version in found if version is not None]
     aliases = {
         alias: aliased
-        for alias in {target.alias for target in targets if target.alias is not None}
+        for alias in set(named.values())
         if (aliased := _describe(hook, image_name, alias=alias)) is not None
     }
     return Snapshot(targets=targets, versions=tuple(versions), aliases=aliases)
@@ -132,43 +135,48 @@ def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -
 
 class Watch:
     """
-    One wait: judges snapshots for a target, and logs when something changes rather than every poll.
+    What one who waits says: logs when something changes, rather than every poll.
 
     :param log: Where to, for one who reads the task's log.
     :param image_name: Name of the image.
-    :param target: What is waited for.
     """
 
-    def __init__(self, log: Any, image_name: str, target: Target) -> None:
+    def __init__(self, log: Any, image_name: str) -> None:
         self._log = log
-        self._target = target
         self._label = f"SageMaker image {image_name!r}"
         self._note: str | None = None
         self._fault: Fault | None = None
 
-    def judge(self, snapshot: Snapshot) -> decide.Outcome:
-        """Judge a snapshot. One with a fault only ever means to wait; whether for long is the caller's question."""
-        if snapshot.fault is not None and snapshot.fault is not Fault.MISSING:
-            if self._fault is None:
-                self._log.warning(
-                    "%s: can't be polled, will go on trying: %s", self._label, describe_error(snapshot.error)
-                )
-            self._fault = snapshot.fault
-            return decide.Waiting(f"can't be polled: {describe_error(snapshot.error)}")
-        if self._fault is not None:
-            self._log.info("%s: can be polled again", self._label)
+    def sees(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot shows the image's versions; what keeps it from that is reported."""
+        if snapshot.fault is None:
+            if self._fault is not None:
+                self._report("can be polled again", warn=False)
             self._fault = None
+            return True
         if snapshot.fault is Fault.MISSING:
-            result: decide.Outcome = decide.Waiting("does not exist yet")
             self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True)
-            return result
+        elif self._fault in {None, Fault.MISSING}:
+            self._report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
+        self._fault = snapshot.fault
+        return False
+
+    def judge(self, snapshot: Snapshot, target: Target) -> decide.Outcome:
+        """
+        Judge a snapshot.
+
+        :param snapshot: One with a fault only ever means to wait; whether for long is the caller's question.
+        :param target: What is waited for.
+        """
+        if not self.sees(snapshot):
+            return decide.Waiting(f"the versions can't be read: {describe_error(snapshot.error)}")
         versions = snapshot.versions
-        if self._target.alias is not None:
-            versions = tuple(v for alias, v in snapshot.aliases.items() if alias == self._target.alias)
-        result = decide.outcome(versions, self._target)
+        if target.alias is not None:
+            versions = tuple(v for alias, v in snapshot.aliases.items() if alias == target.alias)
+        result = decide.outcome(versions, target)
         if isinstance(result, decide.Waiting):
             note = f"{result.note}, which this package does not know" if result.unknown else result.note
-            self._report(f"waiting for {self._target}: {note}", warn=result.unknown)
+            self._report(f"waiting for {target}: {note}", warn=result.unknown)
         return result
 
     def report_details(self, error: Exception) -> None:
@@ -194,7 +202,7 @@ def describe_error(error: BaseException | None) -> str:
 # --- Sharing, inside a triggerer -------------------------------------------------------------------------
 
 
-def subscribe(source: object, image_name: str, target: Target, interval: float) -> Subscription:
+def subscribe(source: object, image_name: str, target: Target | Above, interval: float) -> Subscription:
     """
     Begin to wait; the running event loop's poll for this image and connection is joined, or begun.
 
@@ -209,7 +217,7 @@ def subscribe(source: object, image_name: str, target: Target, interval: float) 
 class Subscription:
     """One who waits. Use it as a context manager: the last one out ends the poll and closes the client."""
 
-    def __init__(self, poll: _Poll, target: Target, interval: float) -> None:
+    def __init__(self, poll: _Poll, target: Target | Above, interval: float) -> None:
         self._poll = poll
         self.target = target
         self.interval = interval
@@ -223,6 +231,16 @@ class Subscription:
         """
         snapshot, self._seen = await self._poll.snapshot_after(self._seen, self.target)
         return snapshot
+
+    def retarget(self, target: Target | Above) -> None:
+        """Ask for other versions from now on; what the last poll did not read is read at once."""
+        self.target = target
+        self._poll.wake()
+
+    @property
+    def region(self) -> str:
+        """The region that is polled; known after the first snapshot without a fault."""
+        return self._poll.client.region
 
     async def add_details(self, version: ImageVersion) -> ImageVersion:
         """Add details to a record, with one look-up for all who ask for the same version at the same time."""
@@ -288,7 +306,11 @@ class _Poll:
                 self._task.cancel()
             self._registry.forget(self)
 
-    async def snapshot_after(self, seen: int, target: Target) -> tuple[Snapshot, int]:
+    def wake(self) -> None:
+        """Look again at who needs what, and when."""
+        self._woken.set()
+
+    async def snapshot_after(self, seen: int, target: Target | Above) -> tuple[Snapshot, int]:
         """Wait for a snapshot that is newer than ``seen`` and covers the target."""
         while True:
             if self._snapshot is not None and self._serial > seen and self._snapshot.covers(target):
@@ -412,6 +434,11 @@ class _Client:
                 self._hook = hook
                 self._expires = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
             return self._hook
+
+    @property
+    def region(self) -> str:
+        """The region of the client, once there is one."""
+        return str(self._hook.conn_region_name) if self._hook is not None else ""
 
     def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
         """Have the client made anew, unless somebody else did so already."""

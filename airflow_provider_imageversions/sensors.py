@@ -232,7 +232,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         """
         target = self._target()
         if self._watch is None:
-            self._watch = polling.Watch(self.log, self.image_name, target)
+            self._watch = polling.Watch(self.log, self.image_name)
         hook = self._hook()
         snapshot = polling.take(hook, self.image_name, [target])
         if snapshot.fault is decide.Fault.CREDENTIALS:
@@ -241,7 +241,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
             snapshot = polling.take(hook, self.image_name, [target])
         if snapshot.fault in polling.GRACE and snapshot.error is not None:
             raise snapshot.error
-        outcome = self._watch.judge(snapshot)
+        outcome = self._watch.judge(snapshot, target)
         if isinstance(outcome, decide.Failed):
             self._fail(outcome.reason)
         if isinstance(outcome, decide.Waiting):

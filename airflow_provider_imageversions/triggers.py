@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import hashlib
+import json
+from contextlib import aclosing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_imageversions import decide, polling
-from airflow_provider_imageversions.compat import push_xcom
-from airflow_provider_imageversions.hooks import aws_parameters
+from airflow_provider_imageversions.compat import (
+    BaseEventTrigger,
+    has_asset_state,
+    push_xcom,
+    read_asset_state,
+    write_asset_state,
+)
+from airflow_provider_imageversions.hooks import aws_parameters, judge
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import Target, parse_boolean, parse_image_name
+from airflow_provider_imageversions.model import (
+    WATCHED_STATUSES,
+    Above,
+    Cursor,
+    Target,
+    event_id,
+    parse_boolean,
+    parse_image_name,
+    parse_names,
+    parse_start_from,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -139,13 +160,13 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             self.include_details = parse_boolean("include_details", self.include_details)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        watch = polling.Watch(self.log, image_name, target)
+        watch = polling.Watch(self.log, image_name)
         with polling.subscribe(self, image_name, target, self.poll_interval) as subscription:
             while True:
                 snapshot = await subscription.next()
                 if snapshot.is_hopeless and not self.silent_fail:
                     return {"status": "error", "error": polling.describe_error(snapshot.error)}
-                outcome = watch.judge(snapshot)
+                outcome = watch.judge(snapshot, target)
                 if isinstance(outcome, decide.Failed):
                     return {"status": "failed", "reason": outcome.reason}
                 if isinstance(outcome, decide.Ready):
@@ -167,3 +188,267 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 raise
             watch.report_details(error)
             return None
+
+
+class SageMakerImageVersionEventTrigger(BaseEventTrigger):
+    """
+    Watch an image, and fire once for each version that newly reaches a status. For an ``AssetWatcher``.
+
+    :func:`~airflow_provider_imageversions.assets.image_version_asset` makes the asset with its watcher. The payload is
+    the version's record (with its details if asked for) and
+
+    - ``image_name`` and ``region``;
+    - ``status``: the status that the version reached;
+    - ``event_id``: equal whenever the same version reaching the same status is told again;
+    - ``redelivered``: whether it was perhaps told before.
+
+    Each version is told of *at least once*, in ascending order of those that are ready at the same time. What was told
+    is kept in the asset's state store (from Airflow 3.3), but only some seconds later, when Airflow had the time to
+    store the event: after a crash in between it is told again, with the same ``event_id``. Before Airflow 3.3 it is
+    kept in memory, and a restart starts from ``start_from`` again.
+
+    Never ends and never raises for what AWS, the network or Airflow's database do: it waits and goes on. An image that
+    does not exist yet is waited for. All triggers of a triggerer that watch or wait for the same image through the
+    same connection share one poll.
+
+    :param image_name: Name of the image.
+    :param statuses: ``("CREATED",)`` (default), ``("CREATE_FAILED",)`` or both.
+    :param start_from: What to tell of at the very first start. ``"latest"`` (default): of what becomes final from now
+        on. ``"earliest"``: of every version there is. A version number: of it and what is above. An aware datetime or
+        an ISO-8601 string with an offset: of what was created at or after it.
+    :param poll_interval: Seconds between two polls at the most; default 60.
+    :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    PERSISTED_AFTER: ClassVar[float] = 10.0
+    """Seconds after which an event that was yielded is taken for stored; Airflow takes one or two."""
+    RETRY: ClassVar[float] = 30.0
+    """Seconds until Airflow's database is asked again."""
+    SLOW_PACE: ClassVar[float] = 300.0
+    """Seconds between two polls, or two errors in the log, while only a person can mend what is wrong."""
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        statuses: Iterable[str] | str = ("CREATED",),
+        start_from: str | int | datetime = "latest",
+        poll_interval: float = 60.0,
+        include_details: bool = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **_later: Any,
+    ) -> None:
+        # As above, refuses nothing; assets.image_version_asset() does when the DAG is parsed.
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        self.image_name = image_name
+        self.statuses = statuses if isinstance(statuses, str) else list(statuses)
+        self.start_from = start_from.isoformat() if isinstance(start_from, datetime) else start_from
+        self.poll_interval = poll_interval
+        self.include_details = include_details
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and arguments that Airflow stores."""
+        own = ("image_name", "statuses", "start_from", "poll_interval", "include_details")
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Where the cursor is kept: it goes with what is watched, and stays when only the pace or a detail changes."""
+        watched = [self.image_name, self.region_name, self.aws_conn_id, sorted(self.statuses)]
+        return f"sagemaker-image-versions-{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch, for ever."""
+        while True:
+            try:
+                async with aclosing(self._watch()) as events:
+                    async for event in events:
+                        yield event
+            except Exception:
+                # Airflow would start it again every two seconds.
+                self.log.exception(
+                    "The watcher of SageMaker image %r broke off; begins anew in %.0f seconds",
+                    self.image_name,
+                    self.SLOW_PACE,
+                )
+            await asyncio.sleep(self.SLOW_PACE)
+
+    async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
+        try:
+            image_name = parse_image_name("image_name", self.image_name)
+            statuses = parse_names("statuses", self.statuses, choices=WATCHED_STATUSES)
+            start_from = parse_start_from("start_from", self.start_from)
+        except ValueError as error:
+            self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
+            return
+        since = start_from if isinstance(start_from, datetime) else None
+        journal = _Journal(self)
+        cursor = await journal.open()
+        watch = polling.Watch(self.log, image_name)
+        above = Above() if cursor is None else decide.depth((), cursor)
+        with polling.subscribe(self, image_name, above, self.poll_interval) as subscription:
+            while True:
+                snapshot = await subscription.next()
+                if not watch.sees(snapshot):
+                    self._slow_down(snapshot, subscription)
+                    continue
+                subscription.interval = self.poll_interval
+                if cursor is None:
+                    cursor = decide.baseline(snapshot.versions, start_from)
+                    await journal.begin(cursor)
+                needed = decide.depth(snapshot.versions, cursor)
+                if needed.number < above.number:
+                    above = needed
+                    subscription.retarget(above)
+                    continue
+                fresh, after = decide.unseen(snapshot.versions, cursor, statuses=statuses, since=since)
+                payloads = await self._payloads(fresh, subscription, watch)
+                if payloads is None:
+                    continue
+                await journal.announce([payload["event_id"] for payload in payloads])
+                for payload in payloads:
+                    yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
+                cursor = after
+                await journal.advance(cursor, told=bool(payloads))
+                above = decide.depth(snapshot.versions, cursor)
+                subscription.retarget(above)
+
+    async def _payloads(
+        self, versions: list[ImageVersion], subscription: polling.Subscription, watch: polling.Watch
+    ) -> list[dict[str, Any]] | None:
+        """Make the payloads; ``None`` if the details can't be read just now."""
+        payloads: list[dict[str, Any]] = []
+        for version in versions:
+            record = version
+            if self.include_details:
+                try:
+                    record = await subscription.add_details(version)
+                except Exception as error:
+                    if judge(error) is None:
+                        raise
+                    watch.report_details(error)
+                    return None
+            identity = {
+                "image_name": self.image_name,
+                "region": subscription.region,
+                "status": version["ImageVersionStatus"],
+                "event_id": event_id(version),
+            }
+            payloads.append({**record, **identity})
+        return payloads
+
+    def _slow_down(self, snapshot: polling.Snapshot, subscription: polling.Subscription) -> None:
+        if snapshot.is_hopeless and subscription.interval < self.SLOW_PACE:
+            self.log.error(
+                "SageMaker image %r: nothing is told of until a person mends this; will look every %.0f seconds: %s",
+                self.image_name,
+                self.SLOW_PACE,
+                polling.describe_error(snapshot.error),
+            )
+            subscription.interval = max(self.poll_interval, self.SLOW_PACE)
+
+
+class _Journal:
+    """
+    Where a watcher keeps how far it came, so that it goes on there after a crash.
+
+    Two promises: what is told is noted before (``sent``), so that a repetition can be marked as one; and the cursor
+    moves past it only when Airflow had the time to store the event, so that a crash loses none.
+    """
+
+    def __init__(self, trigger: SageMakerImageVersionEventTrigger) -> None:
+        self._trigger = trigger
+        self._told_before: set[str] = set()
+        self._sent: list[str] = []
+        self._written: dict[str, Any] | None = None
+        self._committed = Cursor()
+        self._waiting: list[tuple[float, Cursor, list[str]]] = []
+
+    async def open(self) -> Cursor | None:
+        """Read the cursor; ``None`` at the very first start. Goes on until it can be read."""
+        if not has_asset_state(self._trigger):
+            self._trigger.log.warning(
+                "This Airflow has no state store for assets (3.3 has): what was told is kept in memory, and a restart "
+                "of the triggerer starts from %r again.",
+                self._trigger.start_from,
+            )
+            return None
+        while (states := await self._read()) is None:  # noqa: ASYNC110  # nobody says when the database is back
+            await asyncio.sleep(self._trigger.RETRY)
+        if not states:
+            return None
+        # Assets that share the trigger: the one that came least far, so that none misses a version.
+        state = min(states, key=lambda state: sum(last - first + 1 for first, last, _ in state["runs"]))
+        self._sent = list(dict.fromkeys(sent for state in states for sent in state["sent"]))
+        self._told_before = set(self._sent)
+        self._committed = Cursor.from_json(state["runs"])
+        return self._committed
+
+    async def begin(self, cursor: Cursor) -> None:
+        """Note where the very first start begins, before anything is told."""
+        self._committed = cursor
+        await self._write()
+
+    def may_have_told(self, identity: str) -> bool:
+        """Whether an event was perhaps told before the last start."""
+        return identity in self._told_before
+
+    async def announce(self, identities: list[str]) -> None:
+        """Note what is about to be told."""
+        self._sent += identities
+        if identities:
+            await self._write()
+
+    async def advance(self, cursor: Cursor, *, told: bool) -> None:
+        """Move on, at once as far as nothing was told, otherwise when Airflow had the time to store it."""
+        clock = asyncio.get_running_loop().time
+        if told or self._waiting:
+            self._waiting.append((clock(), cursor, list(self._sent)))
+        else:
+            self._committed = cursor
+        while self._waiting and clock() - self._waiting[0][0] >= self._trigger.PERSISTED_AFTER:
+            _, self._committed, stored = self._waiting.pop(0)
+            self._sent = [identity for identity in self._sent if identity not in stored]
+        await self._write()
+
+    async def _read(self) -> list[Any] | None:
+        try:
+            return await read_asset_state(self._trigger, self._trigger.state_key)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not pass for a first start
+            self._trigger.log.warning(
+                "The state of the asset can't be read, will try again in %.0f seconds: %s",
+                self._trigger.RETRY,
+                polling.describe_error(error),
+            )
+            return None
+
+    async def _write(self) -> None:
+        state = {"runs": self._committed.to_json(), "sent": self._sent[-1000:]}
+        if state == self._written:
+            return
+        try:
+            await write_asset_state(self._trigger, self._trigger.state_key, state)
+        except Exception as error:  # noqa: BLE001  # tried again at the next poll; until then an event may repeat
+            self._trigger.log.warning(
+                "The state of the asset can't be written, will try again at the next poll: %s",
+                polling.describe_error(error),
+            )
+        else:
+            self._written = state

@@ -1,0 +1,141 @@
+"""The asset that stands for an image, and what a DAG that is scheduled on it needs. For Airflow 3."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlencode, urlunsplit
+
+from airflow_provider_imageversions.hooks import check_botocore_config
+from airflow_provider_imageversions.model import (
+    WATCHED_STATUSES,
+    parse_image_name,
+    parse_integer,
+    parse_names,
+    parse_start_from,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow.sdk import Asset
+
+SCHEME = "sagemaker-image"
+DEFAULT_REGION = "default"
+"""Stands in a URI for the region of the connection."""
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+
+
+def image_version_asset(
+    image_name: str, *, name: str | None = None, uri: str | None = None, **trigger_kwargs: Any
+) -> Asset:
+    """
+    Make the asset for an image, with the watcher that fires for each of its versions.
+
+    A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param name: Name of the asset; default: its URI. Give one where connections to different accounts watch images
+        of the same name and region.
+    :param uri: URI of the asset; default: ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's
+        region, and ``?statuses=...`` where not only CREATED is watched.
+    :param trigger_kwargs: For
+        :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`: ``statuses``,
+        ``start_from``, ``poll_interval``, ``include_details``, ``aws_conn_id``, ``region_name``, ``verify``,
+        ``botocore_config``.
+    :raises ValueError: A parameter is outside its limits.
+    :raises ImportError: This is Airflow 2, which has no asset watchers.
+    """
+    # Here rather than above: Airflow imports this module for sanitize_uri() alone, early and everywhere.
+    from airflow.sdk import Asset, AssetWatcher  # noqa: PLC0415
+
+    from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415
+
+    parse_image_name("image_name", image_name)
+    statuses = parse_names("statuses", trigger_kwargs.get("statuses", ("CREATED",)), choices=WATCHED_STATUSES)
+    parse_start_from("start_from", trigger_kwargs.get("start_from", "latest"))
+    check_botocore_config(trigger_kwargs.get("botocore_config"))
+    interval = trigger_kwargs.get("poll_interval", 60.0)
+    if isinstance(interval, bool) or not isinstance(interval, (int, float)) or interval <= 0:
+        raise ValueError(f"poll_interval={interval!r} is not valid: it must be a number of seconds above 0.")
+    trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, "statuses": statuses})
+    uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), statuses)
+    return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
+
+
+def uri_of(image_name: str, region_name: str | None = None, statuses: Iterable[str] = ("CREATED",)) -> str:
+    """
+    Give the URI for an image.
+
+    :param image_name: Name of the image.
+    :param region_name: AWS region; ``None``: the connection's.
+    :param statuses: The statuses that are watched.
+    """
+    watched = sorted(statuses)
+    query = "" if watched == ["CREATED"] else urlencode({"statuses": ",".join(watched)}, safe=",")
+    return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", query, ""))
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """
+    Check the URI of an image's asset; Airflow calls this for every asset with the scheme.
+
+    :param uri: The URI.
+    :raises ValueError: It is none of ``sagemaker-image://REGION/IMAGE``.
+    """
+    form = f"the form is {SCHEME}://REGION/IMAGE, with {DEFAULT_REGION!r} for the connection's region"
+    if uri.netloc != DEFAULT_REGION and not _REGION.fullmatch(uri.netloc):
+        raise ValueError(f"URI {uri.geturl()!r}: {uri.netloc!r} is no AWS region; {form}.")
+    try:
+        parse_image_name("image_name", uri.path.removeprefix("/"))
+    except ValueError as error:
+        raise ValueError(f"URI {uri.geturl()!r}: {error} {form}.") from error
+    return uri
+
+
+def image_versions(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
+    """
+    Give what all events that led to a DAG run tell of, each ``event_id`` once, in the order of the versions.
+
+    Airflow may put several events into one run, and one event may come twice.
+
+    :param triggering_asset_events: The ``triggering_asset_events`` of the task's context.
+    :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for events in triggering_asset_events.values():
+        for event in events:
+            payload = (event.extra or {}).get("payload", event.extra)
+            if isinstance(payload, dict) and "event_id" in payload:
+                told.setdefault(payload["event_id"], payload)
+    return sorted(told.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))
+
+
+def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Read the EventBridge event *SageMaker Image Version State Change*.
+
+    It names the version by its ARN, gives the number as a float and the status in either case, and neither the
+    image's name nor the creation time nor the reason of a failure;
+    :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.describe_state_change` adds what lacks.
+
+    :param event: The event as EventBridge sends it.
+    :return: ``ImageArn``, ``ImageVersionArn``, ``Version``, ``ImageVersionStatus``.
+    :raises ValueError: It is another event.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+    """
+    detail = event.get("detail")
+    if event.get("detail-type") != "SageMaker Image Version State Change" or not hasattr(detail, "get"):
+        raise ValueError(f"This is no SageMaker Image Version State Change, but {event.get('detail-type')!r}.")
+    number, status, arn = (detail.get(key) for key in ("Version", "ImageVersionStatus", "ImageVersionArn"))  # type: ignore[union-attr]
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(status)).upper()
+    return {
+        "ImageArn": str(detail.get("ImageArn")),  # type: ignore[union-attr]
+        "ImageVersionArn": str(arn),
+        "Version": parse_integer("Version", number, minimum=0),
+        "ImageVersionStatus": words,
+    }
