@@ -33,6 +33,9 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": of_integration("sensors"),
         "triggers": of_integration("triggers"),
         "extra-links": ["airflow_provider_imageversions.links.SageMakerImageLink"],
+        "asset-uris": [
+            {"schemes": ["sagemaker-image"], "handler": "airflow_provider_imageversions.assets.sanitize_uri"}
+        ],
         "config": {
             "sagemaker_image_versions": {
                 "description": "How deferred sensors poll the SageMaker API.",

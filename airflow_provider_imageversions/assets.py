@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlencode, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 from airflow_provider_imageversions.hooks import check_botocore_config
 from airflow_provider_imageversions.model import (
     WATCHED_STATUSES,
     parse_image_name,
-    parse_integer,
     parse_names,
     parse_start_from,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from urllib.parse import SplitResult
 
     from airflow.sdk import Asset
 
@@ -109,33 +109,3 @@ def image_versions(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list
             if isinstance(payload, dict) and "event_id" in payload:
                 told.setdefault(payload["event_id"], payload)
     return sorted(told.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))
-
-
-def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Read the EventBridge event *SageMaker Image Version State Change*.
-
-    It names the version by its ARN, gives the number as a float and the status in either case, and neither the
-    image's name nor the creation time nor the reason of a failure;
-    :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.describe_state_change` adds what lacks.
-
-    :param event: The event as EventBridge sends it.
-    :return: ``ImageArn``, ``ImageVersionArn``, ``Version``, ``ImageVersionStatus``.
-    :raises ValueError: It is another event.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
-    """
-    detail = event.get("detail")
-    if event.get("detail-type") != "SageMaker Image Version State Change" or not hasattr(detail, "get"):
-        raise ValueError(f"This is no SageMaker Image Version State Change, but {event.get('detail-type')!r}.")
-    number, status, arn = (detail.get(key) for key in ("Version", "ImageVersionStatus", "ImageVersionArn"))  # type: ignore[union-attr]
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(status)).upper()
-    return {
-        "ImageArn": str(detail.get("ImageArn")),  # type: ignore[union-attr]
-        "ImageVersionArn": str(arn),
-        "Version": parse_integer("Version", number, minimum=0),
-        "ImageVersionStatus": words,
-    }

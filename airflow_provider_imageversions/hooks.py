@@ -22,11 +22,13 @@ from airflow_provider_imageversions.compat import AirflowNotFoundException, get_
 from airflow_provider_imageversions.model import (
     ListImageVersionsRequest,
     VersionSet,
+    event_payload,
     is_absent,
     is_settled,
     parse_alias,
     parse_image_name,
     parse_integer,
+    parse_state_change,
     parse_statuses,
     to_record,
 )
@@ -326,6 +328,22 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         described = self.describe_image_version(image_name, version=record["Version"])
         return {**described, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+
+    def describe_state_change(self, event: Mapping[str, Any], image_name: str) -> dict[str, Any]:
+        """
+        Make of an EventBridge event what the event trigger tells of the same version, to the same ``event_id``.
+
+        The version is described as it is now: SageMaker sends several events for each change, some of them late.
+
+        :param event: The *SageMaker Image Version State Change* as EventBridge sends it.
+        :param image_name: Name of the image, which the event does not have.
+        :raises ValueError: It is another event.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if the version is gone.
+        """
+        number = parse_state_change(event)["Version"]
+        version = self.describe_image_version(image_name, version=number)
+        version["Aliases"] = self.list_aliases(image_name, version=number)
+        return event_payload(version, image_name, str(self.conn_region_name))
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()

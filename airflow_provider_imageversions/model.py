@@ -156,6 +156,23 @@ def event_id(version: ImageVersion) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
+def event_payload(version: ImageVersion, image_name: str, region: str) -> dict[str, Any]:
+    """
+    Make what is told of a version that reached a status: its record, and what identifies it among other events.
+
+    :param version: The version's record, with details or without.
+    :param image_name: Name of the image; a record has it in lower case only.
+    :param region: AWS region.
+    """
+    return {
+        **version,
+        "image_name": image_name,
+        "region": region,
+        "status": version["ImageVersionStatus"],
+        "event_id": event_id(version),
+    }
+
+
 class SettledRun(NamedTuple):
     """
     Neighbouring version numbers of one life of an image, about which there is nothing to tell any more.
@@ -362,6 +379,35 @@ def parse_token(name: str, value: object) -> str:
             f"it must be a NextToken of an earlier answer, of {_NEXT_TOKEN_MAX} characters at most.",
         )
     return value
+
+
+def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Read the EventBridge event *SageMaker Image Version State Change*.
+
+    It names the version by its ARN, gives the number as a float and the status in either case, and neither the
+    image's name nor the creation time nor the reason of a failure; the hook's ``describe_state_change`` adds them.
+
+    :param event: The event as EventBridge sends it.
+    :return: ``ImageArn``, ``ImageVersionArn``, ``Version``, ``ImageVersionStatus``.
+    :raises ValueError: It is another event.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+    """
+    detail = event.get("detail")
+    if event.get("detail-type") != "SageMaker Image Version State Change" or not isinstance(detail, dict):
+        raise ValueError(f"This is no SageMaker Image Version State Change, but {event.get('detail-type')!r}.")
+    number = detail.get("Version")
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    status = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(detail.get("ImageVersionStatus")))
+    return {
+        "ImageArn": str(detail.get("ImageArn")),
+        "ImageVersionArn": str(detail.get("ImageVersionArn")),
+        "Version": parse_integer("Version", number, minimum=0),
+        "ImageVersionStatus": status.upper(),
+    }
 
 
 def is_absent(value: object) -> bool:

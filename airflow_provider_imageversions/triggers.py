@@ -26,7 +26,7 @@ from airflow_provider_imageversions.model import (
     Above,
     Cursor,
     Target,
-    event_id,
+    event_payload,
     parse_boolean,
     parse_image_name,
     parse_names,
@@ -345,13 +345,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                         raise
                     watch.report_details(error)
                     return None
-            identity = {
-                "image_name": self.image_name,
-                "region": subscription.region,
-                "status": version["ImageVersionStatus"],
-                "event_id": event_id(version),
-            }
-            payloads.append({**record, **identity})
+            payloads.append(event_payload(record, self.image_name, subscription.region))
         return payloads
 
     def _slow_down(self, snapshot: polling.Snapshot, subscription: polling.Subscription) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -34,7 +35,7 @@ class Watcher:
     """What the event trigger does with the algorithm, without the waiting."""
 
     cursor: Cursor | None = None
-    above: Above = Above()
+    above: Above = field(default_factory=Above)
 
     def poll(self, service, start_from="latest", since=None):
         while True:
@@ -180,7 +181,7 @@ class Watching(RuleBasedStateMachine):
         if hasattr(self, "watcher") and self.watcher.cursor:
             runs = self.watcher.cursor.runs
             assert all(run.first <= run.last for run in runs)
-            assert all(left.last < right.first for left, right in zip(runs, runs[1:], strict=False))
+            assert all(left.last < right.first for left, right in pairwise(runs))
 
 
 class WatchingSeldom(Watching):

@@ -1,0 +1,125 @@
+"""Runs sensors in a real Airflow on this machine, and measures what they take of the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import statistics
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+from benchmarks.measure import answer
+from benchmarks.server import admin
+from dev.local_airflow import LocalAirflow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HERE = Path(__file__).parent
+PATIENCE = 120.0
+_LOOK = 0.05
+
+
+def _supports(kind: str) -> bool:
+    return kind != "start_from_trigger" or kind in inspect.signature(SageMakerImageVersionSensor.__init__).parameters
+
+
+class _Workers:
+    """Watches the processes below the scheduler: the LocalExecutor's workers and the tasks that they run."""
+
+    def __init__(self, scheduler: int) -> None:
+        self._scheduler = psutil.Process(scheduler)
+        self._known = {process.pid for process in self._scheduler.children(recursive=True)}
+        self._over = threading.Event()
+        self.started: set[int] = set()
+
+    def cpu_seconds(self) -> float:
+        """Give what they have used, those that ended included."""
+        total = self._scheduler.cpu_times()
+        seconds = total.children_user + total.children_system
+        for process in self._scheduler.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:4])
+        return float(seconds)
+
+    def __enter__(self) -> Self:
+        self._before = self.cpu_seconds()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.used = self.cpu_seconds() - self._before
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK):
+            self.started |= {process.pid for process in self._scheduler.children(recursive=True)} - self._known
+
+
+def _run_to_success(airflow: LocalAirflow, dag_id: str, run_id: str) -> None:
+    if airflow.wait_for_run(dag_id, run_id, timeout=PATIENCE) != "success":
+        raise RuntimeError(airflow.diagnosis(dag_id, run_id))
+
+
+def _wait_until_deferred(airflow: LocalAirflow, dag_id: str, run_id: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while set(airflow.task_states(dag_id, run_id).values()) != {"deferred"}:
+        if time.monotonic() > deadline:
+            raise TimeoutError(airflow.diagnosis(dag_id, run_id))
+        time.sleep(0.5)
+
+
+def measure(*, endpoint: str, kind: str, waits: int, interval: float) -> dict[str, Any]:
+    """
+    Measure so many sensors that wait for the same version.
+
+    :param endpoint: The stand-in's address.
+    :param kind: One of those that the DAG file knows.
+    :param waits: How many sensors.
+    :param interval: Seconds between two polls.
+    """
+    if not _supports(kind):
+        return {"supported": False}
+    env = {
+        "AIRFLOW_CONN_AWS_DEFAULT": os.environ["AIRFLOW_CONN_AWS_DEFAULT"],
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])),
+        "BENCHMARK_KIND": kind,
+        "BENCHMARK_SENSORS": str(waits),
+        "BENCHMARK_INTERVAL": str(interval),
+    }
+    with LocalAirflow(dags_folder=HERE / "dags", env=env) as airflow:
+        airflow.wait_for_dag("measured", timeout=120)
+        # All of the executor's workers run by then, and the triggerer has asked for the connection.
+        admin(endpoint, "prepare", names=["created"], versions=1)
+        _run_to_success(airflow, "warm_up", airflow.trigger("warm_up"))
+        admin(endpoint, "prepare", names=["waited-for"], versions=1, status="CREATING")
+
+        with _Workers(airflow.pid("scheduler")) as workers:
+            run_id = airflow.trigger("measured")
+            _wait_until_deferred(airflow, "measured", run_id)
+            time.sleep(max(5, 2 * interval))
+            admin(endpoint, "switch", status="CREATED")
+            switched = time.time()
+            _run_to_success(airflow, "measured", run_id)
+        ended = [datetime.fromisoformat(task["end_date"]) for task in airflow.task_instances("measured", run_id)]
+    delays = [end.timestamp() - switched for end in ended]
+    return {
+        "supported": True,
+        "worker_cpu_seconds_per_wait": workers.used / waits,
+        "processes_per_wait": len(workers.started) / waits,
+        "created_to_success_median": statistics.median(delays),
+        "created_to_success_max": max(delays),
+    }
+
+
+if __name__ == "__main__":
+    answer(measure)

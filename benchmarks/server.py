@@ -1,0 +1,175 @@
+"""
+A fast stand-in for SageMaker, in a process of its own, so that what is measured is the client.
+
+It answers ListImageVersions, DescribeImageVersion and ListAliases from bytes made beforehand, and notes when it was
+called. Whoever measures talks to it with :func:`admin`, over the same port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_PAGE_SIZE = 10
+"""The service's own, when a request does not say MaxResults."""
+_PREFIX = "arn:aws:sagemaker:us-east-1:123456789012:"
+_EPOCH = 1400000000.123
+
+
+def creation_time(version: int) -> float:
+    """When a version was created: one an hour."""
+    return _EPOCH + version * 3600
+
+
+class Image:
+    """An image with versions 1 to ``versions``, all CREATED but for the newest."""
+
+    def __init__(self, name: str, versions: int, status: str) -> None:
+        self.name = name
+        self._records = [self._record(number, "CREATED") for number in range(versions, 0, -1)]
+        self.set_newest(status)
+
+    def _record(self, number: int, status: str) -> bytes:
+        record = {
+            "CreationTime": creation_time(number),
+            "ImageArn": f"{_PREFIX}image/{self.name}",
+            "ImageVersionArn": f"{_PREFIX}image-version/{self.name}/{number}",
+            "ImageVersionStatus": status,
+            "LastModifiedTime": creation_time(number) + 60,
+            "Version": number,
+        }
+        return json.dumps(record).encode()
+
+    def set_newest(self, status: str) -> None:
+        """Give the newest version another status."""
+        self._records[0] = self._record(len(self._records), status)
+        self._pages: dict[tuple[int, int], bytes] = {}
+
+    def page(self, size: int, start: int) -> bytes:
+        """Give the answer to ListImageVersions, newest first, whatever order was asked for."""
+        if (size, start) not in self._pages:
+            token = b', "NextToken": "%d"' % (start + size) if start + size < len(self._records) else b""
+            records = b", ".join(self._records[start : start + size])
+            self._pages[size, start] = b'{"ImageVersions": [%s]%s}' % (records, token)
+        return self._pages[size, start]
+
+    def version(self, number: int | None) -> bytes:
+        """Give the answer to DescribeImageVersion."""
+        return self._records[0 if number is None else len(self._records) - number]
+
+    def make_pages(self, sizes: list[int]) -> None:
+        """Make all pages now rather than when they are asked for."""
+        for size in sizes:
+            for start in range(0, len(self._records), size):
+                self.page(size, start)
+
+
+class Service:
+    """The state of the stand-in."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, Image] = {}
+        self.calls: list[float] = []
+
+    def answer(self, action: str, request: dict[str, Any]) -> bytes:
+        """Answer one request."""
+        operation = action.rpartition(".")[2]
+        if action.startswith("Admin."):
+            return json.dumps(getattr(self, f"admin_{operation}")(**request)).encode()
+        self.calls.append(time.monotonic())
+        if operation == "ListAliases":
+            return b'{"SageMakerImageVersionAliases": []}'
+        image = self.images[request["ImageName"]]
+        if operation == "DescribeImageVersion":
+            return image.version(request.get("Version"))
+        return image.page(request.get("MaxResults", DEFAULT_PAGE_SIZE), int(request.get("NextToken", 0)))
+
+    def admin_prepare(
+        self, names: list[str], versions: int, status: str = "CREATED", page_sizes: list[int] | None = None
+    ) -> None:
+        """Have these images and no others, and no calls yet."""
+        self.images = {name: Image(name, versions, status) for name in names}
+        for image in self.images.values():
+            image.make_pages(page_sizes or [])
+        self.calls = []
+
+    def admin_switch(self, status: str) -> float:
+        """Give every image's newest version another status; answers when (``time.monotonic()``)."""
+        for image in self.images.values():
+            image.set_newest(status)
+        return time.monotonic()
+
+    def admin_calls(self) -> list[float]:
+        """When the service was called (``time.monotonic()``, which all processes share)."""
+        return self.calls
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._received = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, rest = self._received.partition(b"\r\n\r\n")
+            lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
+            headers = {name.lower(): value.strip() for name, _, value in lines}
+            length = int(headers.get("content-length", 0))
+            if len(rest) < length:
+                return
+            self._received = rest[length:]
+            body = self._service.answer(headers["x-amz-target"], json.loads(rest[:length] or b"{}"))
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\nx-amzn-RequestId: 0\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+
+
+async def _serve() -> None:
+    service, loop = Service(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(service), LOOPBACK, 0)
+    print(f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}", flush=True)
+    # Ends with whoever started it, however that one ends: the pipe closes.
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+def admin(endpoint: str, action: str, **request: Any) -> Any:
+    """Call the ``admin_`` method ``action`` of the :class:`Service` at ``endpoint``."""
+    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
+    try:
+        connection.request("POST", "/", json.dumps(request), {"X-Amz-Target": f"Admin.{action}"})
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+class LocalServer:
+    """Runs the stand-in; use it as a context manager."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.endpoint = self._process.stdout.readline().strip() if self._process.stdout else ""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._process.communicate()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

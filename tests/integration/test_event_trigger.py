@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_imageversions import polling
+from airflow_provider_imageversions.model import event_id
+from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+IMAGE = "my-image"
+
+
+class Store:
+    """One asset's state store, as Airflow gives it to a trigger; outlives the triggers."""
+
+    def __init__(self):
+        self.values = {}
+        self.broken = False
+        self.writes = 0
+
+    async def aget(self, key):
+        if self.broken:
+            raise RuntimeError("the database is away")
+        return json.loads(json.dumps(self.values.get(key)))
+
+    async def aset(self, key, value):
+        if self.broken:
+            raise RuntimeError("the database is away")
+        self.writes += 1
+        self.values[key] = json.loads(json.dumps(value))
+
+
+class Accessors:
+    """Several assets that share a trigger: asked as one, Airflow's accessors raise."""
+
+    def __init__(self, *stores):
+        self._by_name = dict(enumerate(stores))
+
+    def aget(self, _key):
+        raise ValueError("which asset?")
+
+
+class BlockingStore:
+    """The accessors of Airflow 3.3.0 and 3.3.1."""
+
+    def __init__(self):
+        self.values = {}
+
+    def get(self, key):
+        return self.values.get(key)
+
+    def set(self, key, value):
+        self.values[key] = value
+
+
+class Watching:
+    """A trigger that runs as in a triggerer, until it is killed."""
+
+    def __init__(self, store, **arguments):
+        arguments = {"image_name": IMAGE, "poll_interval": 0.15, **arguments}
+        path, stored = SageMakerImageVersionEventTrigger(**arguments).serialize()
+        assert path == "airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger"
+        self.trigger = SageMakerImageVersionEventTrigger(**json.loads(json.dumps(stored)))
+        self.trigger.asset_state_store = store
+        self.told = []
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        events = self.trigger.run()
+        try:
+            async for event in events:
+                self.told.append(json.loads(json.dumps(event.payload)))
+        finally:
+            await events.aclose()
+
+    @property
+    def numbers(self):
+        return [payload["Version"] for payload in self.told]
+
+    async def until(self, condition, seconds=8.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.told
+            if self.task.done():
+                await self.task
+            await asyncio.sleep(0.03)
+
+    async def told_of(self, *numbers):
+        await self.until(lambda: len(self.told) >= len(numbers))
+        await asyncio.sleep(0.4)
+        assert self.numbers == list(numbers)
+
+    async def kill(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+async def watch(store, connection, monkeypatch):
+    """Start a watcher; what is still running at the end of the test is killed."""
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 0.3)
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "RETRY", 0.2)
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.5)
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.3))
+    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    running = []
+
+    def start(its_store=store, **arguments):
+        running.append(Watching(its_store, **arguments))
+        return running[-1]
+
+    yield start
+    for each in running:
+        await each.kill()
+    assert not polling._registries
+
+
+def polls(emulator):
+    return len(emulator.calls("ListImageVersions"))
+
+
+async def settled(watching, store, emulator):
+    """Wait until what was told is committed."""
+    await watching.until(lambda: store.values and not next(iter(store.values.values()))["sent"])
+    del emulator
+
+
+async def test_an_event_has_the_record_and_what_identifies_it(watch, emulator):
+    watching = watch(include_details=True)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    await watching.told_of(1)
+    (payload,) = watching.told
+    assert payload["image_name"] == IMAGE
+    assert payload["region"] == "us-east-1"
+    assert payload["status"] == payload["ImageVersionStatus"] == "CREATED"
+    assert "@sha256:" in payload["ContainerImage"]
+    assert payload["Aliases"] == []
+    assert payload["event_id"] == event_id(payload)
+    assert payload["redelivered"] is False
+
+
+async def test_by_default_it_tells_of_what_becomes_created_from_now_on(watch, emulator):
+    emulator.create_versions(IMAGE, 3)
+    emulator.set_version(IMAGE, 2, status="CREATING")
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    emulator.set_version(IMAGE, 4, status="CREATED")
+    await watching.told_of(4)
+    emulator.set_version(IMAGE, 2, status="CREATED")
+    await watching.told_of(4, 2)
+
+
+@pytest.mark.parametrize(("start_from", "expected"), [("earliest", [1, 2, 3]), (2, [2, 3]), ("time", [3])])
+async def test_it_starts_from_where_it_is_told(watch, emulator, start_from, expected):
+    start = datetime.now(timezone.utc) - timedelta(days=10)
+    emulator.create_versions(IMAGE, 3, start_time=start, spacing_seconds=86400)
+    watching = watch(start_from=start + timedelta(days=2) if start_from == "time" else start_from)
+    await watching.told_of(*expected)
+
+
+async def test_a_restart_with_nothing_new_tells_of_nothing(watch, emulator, store):
+    emulator.create_versions(IMAGE, 2)
+    watching = watch(start_from="earliest")
+    await watching.told_of(1, 2)
+    await settled(watching, store, emulator)
+    await watching.kill()
+    # Another pace or another detail is the same watch.
+    again = watch(start_from="earliest", poll_interval=0.1, include_details=True)
+    await again.until(lambda: polls(emulator) > 5)
+    assert again.told == []
+    emulator.create_versions(IMAGE, 1)
+    await again.told_of(3)
+
+
+async def test_what_was_told_just_before_a_crash_is_told_again_with_the_same_identity(watch, emulator, monkeypatch):
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.create_versions(IMAGE, 2)
+    await watching.told_of(2, 3)
+    await watching.kill()
+    emulator.create_versions(IMAGE, 1)
+    again = watch()
+    await again.told_of(2, 3, 4)
+    assert [payload["redelivered"] for payload in again.told] == [True, True, False]
+    assert [payload["event_id"] for payload in again.told[:2]] == [payload["event_id"] for payload in watching.told]
+
+
+async def test_versions_that_came_while_nothing_ran_are_told_of(watch, emulator, store):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: store.values)
+    await watching.kill()
+    emulator.create_versions(IMAGE, 150)
+    await watch().told_of(*range(2, 152))
+
+
+async def test_an_image_made_anew_is_told_of_from_its_first_version(watch, emulator, store):
+    emulator.create_versions(IMAGE, 3)
+    watching = watch()
+    await watching.until(lambda: store.values)
+    client = emulator.client("sagemaker")
+    emulator.creation_seconds = 0
+    client.delete_image(ImageName=IMAGE)
+    await watching.until(lambda: client.list_images()["Images"] == [])
+    await asyncio.sleep(0.5)
+    assert watching.told == []
+    emulator.create_versions(IMAGE, 2, start_time=datetime.now(timezone.utc), spacing_seconds=0.01)
+    await watching.told_of(1, 2)
+
+
+async def test_failures_can_be_watched_with_their_reason(watch, emulator):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(statuses=["CREATE_FAILED"])
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.create_versions(IMAGE, 2)
+    reason = "\x00\x1b" + "r" * 1022
+    emulator.set_version(IMAGE, 2, status="CREATE_FAILED", failure_reason=reason)
+    await watching.told_of(2)
+    assert watching.told[0]["status"] == "CREATE_FAILED"
+    assert watching.told[0]["FailureReason"] == "\ufffd\ufffd" + "r" * 1022
+
+
+async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 2)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    await watching.until(lambda: polls(emulator) > 5)
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    await watching.told_of(1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["throttling", "unavailable", "reset", "broken_json", "expired_token", "access_denied"]
+)
+async def test_nothing_that_the_service_does_ends_a_watch(watch, emulator, connection, kind):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.add_fault(kind, times=None)
+    before = polls(emulator)
+    await watching.until(lambda: polls(emulator) > before + 5)
+    emulator.create_versions(IMAGE, 1)
+    emulator.clear_faults()
+    await watching.told_of(2)
+
+
+async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
+    emulator.add_fault("access_denied", times=None)
+    watching = watch(poll_interval=0.05)
+    await asyncio.sleep(2.5)
+    assert not watching.task.done()
+    output = capsys.readouterr().out
+    assert output.count("until a person mends this") == 1
+    assert "not authorized" in output
+    assert polls(emulator) < 20
+
+
+@pytest.mark.parametrize("arguments", [{"image_name": "bad name!"}, {"statuses": ["DELETING"]}, {"start_from": "noon"}])
+async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watch, emulator, capsys, arguments):
+    watching = watch(**arguments)
+    await asyncio.sleep(1.2)
+    assert not watching.task.done()
+    output = capsys.readouterr().out
+    assert 2 <= output.count("until its arguments are mended") <= 4
+    assert next(iter(arguments)) in output
+
+
+async def test_a_missing_connection_is_waited_for(watch, emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(aws_conn_id="later", start_from="earliest")
+    await asyncio.sleep(1)
+    assert not watching.task.done()
+    connection("later")
+    await watching.told_of(1)
+
+
+async def test_a_state_that_can_t_be_read_is_never_taken_for_a_first_start(watch, emulator, store):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: store.values)
+    await watching.kill()
+    emulator.create_versions(IMAGE, 1)
+    store.broken = True
+    again = watch()
+    await asyncio.sleep(1)
+    assert again.told == []
+    store.broken = False
+    await again.told_of(2)
+
+
+async def test_a_state_that_can_t_be_written_is_written_later(watch, emulator, store):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: store.values)
+    store.broken = True
+    emulator.create_versions(IMAGE, 1)
+    await watching.told_of(2)
+    await asyncio.sleep(0.6)
+    store.broken = False
+    await watching.until(lambda: next(iter(store.values.values()))["runs"][0][1] == 2)
+    await watching.kill()
+    again = watch()
+    await asyncio.sleep(0.6)
+    assert again.told == []
+
+
+async def test_nothing_is_written_while_nothing_changes(watch, emulator, store):
+    emulator.create_versions(IMAGE, 5)
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 8)
+    assert store.writes == 1
+
+
+async def test_assets_that_share_a_trigger_share_its_events_and_each_keeps_the_state(watch, emulator):
+    one, other = Store(), Store()
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(Accessors(one, other))
+    await watching.until(lambda: one.values and other.values)
+    await watching.kill()
+    emulator.create_versions(IMAGE, 1)
+    # One of them came less far, as after a failed write.
+    other.values = {key: {"runs": [], "sent": []} for key in other.values}
+    await watch(Accessors(one, other)).told_of(1, 2)
+
+
+async def test_the_blocking_accessors_of_airflow_3_3_0_do(watch, emulator):
+    store = BlockingStore()
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(store, start_from="earliest")
+    await watching.told_of(1)
+    await watching.until(lambda: store.values and next(iter(store.values.values()))["runs"])
+    await watching.kill()
+    again = watch(store, start_from="earliest")
+    await asyncio.sleep(0.6)
+    assert again.told == []
+
+
+async def test_without_a_state_store_it_warns_once_and_keeps_what_was_told_in_memory(watch, emulator, capsys):
+    emulator.create_versions(IMAGE, 2)
+    watching = watch(None, start_from="earliest")
+    await watching.told_of(1, 2)
+    assert capsys.readouterr().out.count("no state store") == 1
+    await watching.kill()
+    await watch(None, start_from="earliest").told_of(1, 2)
+
+
+async def test_watchers_and_sensors_of_one_image_share_a_poll(watch, emulator):
+    emulator.create_versions(IMAGE, 1)
+    stores = [Store() for _ in range(5)]
+    watchers = [watch(each, poll_interval=30.0) for each in stores]
+    await watchers[-1].until(lambda: all(each.values for each in stores))
+    assert polls(emulator) <= 2
+
+
+async def test_a_poll_that_breaks_off_is_begun_anew(watch, emulator, monkeypatch):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 1)
+    original = polling._read
+
+    def broken(*_):
+        monkeypatch.setattr(polling, "_read", original)
+        raise KeyError("bug")
+
+    monkeypatch.setattr(polling, "_read", broken)
+    await watching.until(lambda: polling._read is original)
+    emulator.create_versions(IMAGE, 1)
+    await watching.told_of(2)
+
+
+def test_its_arguments_hold_no_secret_and_survive_another_version_of_this_package(connection):
+    trigger = SageMakerImageVersionEventTrigger(image_name=IMAGE, added_later=1, start_from=datetime.now(timezone.utc))
+    text = json.dumps(trigger.serialize())
+    assert "testing" not in text
+    assert "added_later" not in text
+
+
+def test_the_key_of_the_state_goes_with_what_is_watched():
+    def key(**arguments):
+        return SageMakerImageVersionEventTrigger(**{"image_name": IMAGE, **arguments}).state_key
+
+    same = [{}, {"poll_interval": 5}, {"start_from": 3}, {"include_details": True}, {"verify": False}]
+    assert len({key(**arguments) for arguments in same}) == 1
+    others = [{"image_name": "b"}, {"region_name": "eu-west-1"}, {"aws_conn_id": "b"}, {"statuses": ["CREATE_FAILED"]}]
+    assert len({key(**arguments) for arguments in [{}, *others]}) == 5
