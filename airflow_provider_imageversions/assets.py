@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlunsplit
 
@@ -15,7 +17,7 @@ from airflow_provider_imageversions.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from urllib.parse import SplitResult
 
     from airflow.sdk import Asset
@@ -93,18 +95,20 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     return uri
 
 
-def image_versions(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
+def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> list[dict[str, Any]]:
     """
-    Give what all events that led to a DAG run tell of, each ``event_id`` once, in the order of the versions.
+    Give what asset events tell of, each ``event_id`` once, in the order in which the versions were created.
 
-    Airflow may put several events into one run, and one event may come twice.
+    Give it both what the run was started for and the asset's latest events, from a task with the asset among its
+    ``inlets``: several versions may be in one run, one may come twice, and one that comes while a run is about to be
+    made, or held back by ``max_active_runs``, is in no run's triggering events before a further one comes.
 
-    :param triggering_asset_events: The ``triggering_asset_events`` of the task's context.
+    :param sources: ``triggering_asset_events`` and ``inlet_events[asset]`` of the task's context.
     :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
     """
     told: dict[str, dict[str, Any]] = {}
-    for events in triggering_asset_events.values():
-        for event in events:
+    for source in sources:
+        for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
             payload = (event.extra or {}).get("payload", event.extra)
             if isinstance(payload, dict) and "event_id" in payload:
                 told.setdefault(payload["event_id"], payload)

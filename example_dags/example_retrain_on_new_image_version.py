@@ -20,26 +20,29 @@ from airflow_provider_imageversions.assets import image_version_asset, image_ver
 IMAGE_NAME = "demo-image"
 ROLE_ARN = "arn:aws:iam::123456789012:role/sagemaker"
 OUTPUT_PATH = "s3://demo-bucket/models"
-REMEMBERED = 1000
+LATEST, REMEMBERED = 100, 1000
 
 log = logging.getLogger(__name__)
 
 # [START howto_asset_retrain]
+image = image_version_asset(IMAGE_NAME, include_details=True, poll_interval=10)
+
 with DAG(
     dag_id="example_retrain_on_new_image_version",
     description="Trains with each new version of a SageMaker image.",
     doc_md=__doc__,
-    schedule=[image_version_asset(IMAGE_NAME, include_details=True, poll_interval=10)],
+    schedule=[image],
     max_active_runs=1,  # so that two runs do not both find a version untrained
     catchup=False,
     tags=["example", "sagemaker"],
 ):
 
-    @task
-    def new_versions(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Give what this run was started for: several versions, if they came close together."""
+    @task(inlets=[image])
+    def new_versions(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
+        """Give what this run was started for, and what came since while no run could be started for it."""
         trained = Variable.get("trained_image_versions", default=[], deserialize_json=True)
-        return [version for version in image_versions(triggering_asset_events) if version["event_id"] not in trained]
+        told = image_versions(triggering_asset_events, list(inlet_events[image])[-LATEST:])
+        return [version for version in told if version["event_id"] not in trained]
 
     @task
     def training_config(version: dict[str, Any]) -> dict[str, Any]:
