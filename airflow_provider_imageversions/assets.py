@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlunsplit
+from urllib.parse import urlunsplit
 
 from airflow_provider_imageversions.hooks import check_botocore_config
 from airflow_provider_imageversions.model import (
+    WATCHED_BY_DEFAULT,
     WATCHED_STATUSES,
     parse_image_name,
     parse_names,
@@ -46,6 +47,7 @@ def image_version_asset(
         ``start_from``, ``poll_interval``, ``include_details``, ``aws_conn_id``, ``region_name``, ``verify``,
         ``botocore_config``.
     :raises ValueError: A parameter is outside its limits.
+    :raises TypeError: The trigger has no such parameter.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
     # Here rather than above: Airflow imports this module for sanitize_uri() alone, early and everywhere.
@@ -53,8 +55,14 @@ def image_version_asset(
 
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415
 
+    known = SageMakerImageVersionEventTrigger(image_name=image_name).serialize()[1].keys() - {"image_name"}
+    if unknown := trigger_kwargs.keys() - known:
+        # The trigger itself takes anything, for the sake of rows that another version of this package stored.
+        raise TypeError(
+            f"{', '.join(sorted(unknown))}: there is no such parameter; there are {', '.join(sorted(known))}."
+        )
     parse_image_name("image_name", image_name)
-    statuses = parse_names("statuses", trigger_kwargs.get("statuses", ("CREATED",)), choices=WATCHED_STATUSES)
+    statuses = parse_names("statuses", trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT), choices=WATCHED_STATUSES)
     parse_start_from("start_from", trigger_kwargs.get("start_from", "latest"))
     check_botocore_config(trigger_kwargs.get("botocore_config"))
     interval = trigger_kwargs.get("poll_interval", 60.0)
@@ -65,7 +73,7 @@ def image_version_asset(
     return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
 
 
-def uri_of(image_name: str, region_name: str | None = None, statuses: Iterable[str] = ("CREATED",)) -> str:
+def uri_of(image_name: str, region_name: str | None = None, statuses: Iterable[str] = WATCHED_BY_DEFAULT) -> str:
     """
     Give the URI for an image.
 
@@ -74,7 +82,7 @@ def uri_of(image_name: str, region_name: str | None = None, statuses: Iterable[s
     :param statuses: The statuses that are watched.
     """
     watched = sorted(statuses)
-    query = "" if watched == ["CREATED"] else urlencode({"statuses": ",".join(watched)}, safe=",")
+    query = "" if watched == sorted(WATCHED_BY_DEFAULT) else f"statuses={'-'.join(watched)}"
     return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", query, ""))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
@@ -121,7 +122,13 @@ def _matches(version: ImageVersion, target: Target) -> bool:
 
 
 def _created(version: ImageVersion) -> datetime:
-    return parse_time("CreationTime", version["CreationTime"])
+    return _moment(version["CreationTime"])
+
+
+# Every wait judges the same versions again at every poll.
+@lru_cache(maxsize=4096)
+def _moment(time: str) -> datetime:
+    return parse_time("CreationTime", time)
 
 
 def suffices(version: ImageVersion, target: Target | Above) -> bool:

@@ -357,6 +357,8 @@ def parse_statuses(name: str, value: object) -> tuple[str, ...]:
 
 WATCHED_STATUSES = (ImageVersionStatus.CREATED.value, ImageVersionStatus.CREATE_FAILED.value)
 
+WATCHED_BY_DEFAULT = (ImageVersionStatus.CREATED.value,)
+
 
 def parse_start_from(name: str, value: object) -> str | int | datetime:
     """Check where a watcher starts: ``"latest"``, ``"earliest"``, a version number or an aware time."""

@@ -58,6 +58,7 @@ class Snapshot:
     :param targets: Whom it was read for; it may lack what others would need.
     :param versions: Versions from the highest number down, as far as the targets need them.
     :param aliases: For each alias waited for, the version that has it.
+    :param calls: How many API calls it took.
     :param fault: What went wrong, if something did; then the rest is empty.
     :param error: The exception behind the fault.
     :param lasting: Seconds since the first poll that met this fault.
@@ -66,6 +67,7 @@ class Snapshot:
     targets: frozenset[Target | Above]
     versions: tuple[ImageVersion, ...] = ()
     aliases: Mapping[str, ImageVersion] = field(default_factory=dict)
+    calls: int = 1
     fault: Fault | None = None
     error: Exception | None = None
     lasting: float = 0.0
@@ -114,6 +116,7 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
                 pending = {target for target in pending if numbers.get(target) is None}
             if not pending:
                 break
+    calls = max(1, -(-len(versions) // PAGE_SIZE_MAX)) + len(far_down) + len(set(named.values()))
     found = (_describe(hook, image_name, version=number) for number in sorted(far_down, reverse=True))
     versions += [version for version in found if version is not None]
     aliases = {
@@ -121,7 +124,7 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
         for alias in set(named.values())
         if (aliased := _describe(hook, image_name, alias=alias)) is not None
     }
-    return Snapshot(targets=targets, versions=tuple(versions), aliases=aliases)
+    return Snapshot(targets=targets, versions=tuple(versions), aliases=aliases, calls=calls)
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
@@ -329,7 +332,7 @@ class _Poll:
         return await asyncio.shield(task)
 
     async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
-        await self.client.limiter.take()
+        await self.client.limiter.take(2)
         hook = await self.client.hook()
         return await self.client.run(hook.add_details, self._image_name, version)
 
@@ -460,17 +463,17 @@ class _Limiter:
         self._credit = float(BURST)
         self._counted_at = asyncio.get_running_loop().time()
 
-    async def take(self) -> None:
-        """Wait until one call may be made."""
+    async def take(self, calls: int = 1) -> None:
+        """Wait until so many calls may be made."""
         now = asyncio.get_running_loop().time()
-        self._credit = min(float(BURST), self._credit + (now - self._counted_at) * self._rate) - 1
+        self._credit = min(float(BURST), self._credit + (now - self._counted_at) * self._rate) - calls
         self._counted_at = now
         if self._credit < 0:
             await asyncio.sleep(-self._credit / self._rate)
 
     def learn(self, snapshot: Snapshot) -> None:
         """Count the further calls that a poll took, and change the rate by how the service answered."""
-        self._credit -= len(snapshot.versions) // PAGE_SIZE_MAX + len(snapshot.aliases)
+        self._credit -= snapshot.calls - 1
         if snapshot.fault is Fault.THROTTLED:
             self._rate = max(self._rate / 2, min(SLOWEST_RATE, self._full_rate))
         else:

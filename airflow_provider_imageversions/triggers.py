@@ -22,6 +22,7 @@ from airflow_provider_imageversions.compat import (
 from airflow_provider_imageversions.hooks import aws_parameters, judge
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
+    WATCHED_BY_DEFAULT,
     WATCHED_STATUSES,
     Above,
     Cursor,
@@ -238,7 +239,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self,
         *,
         image_name: str,
-        statuses: Iterable[str] | str = ("CREATED",),
+        statuses: Iterable[str] | str = WATCHED_BY_DEFAULT,
         start_from: str | int | datetime = "latest",
         poll_interval: float = 60.0,
         include_details: bool = False,

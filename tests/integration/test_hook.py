@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_imageversions import hooks
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook, judge
+from airflow_provider_imageversions.model import event_id
 
 IMAGE = "my-image"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -405,3 +406,22 @@ def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(
     with pytest.raises(ValueError, match="botocore_config") as caught:
         hooks.check_botocore_config(value)
     assert "pw" not in str(caught.value)
+
+
+def test_a_pushed_state_change_tells_the_same_as_the_watcher(hook, emulator):
+    emulator.create_versions("My-image", 3)
+    event = {
+        "detail-type": "SageMaker Image Version State Change",
+        "detail": {
+            "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
+            "ImageVersionStatus": "Created",
+            "Version": 3.0,
+        },
+    }
+    told = hook.describe_state_change(event, "My-image")
+    record = hook.list_image_versions("My-image", limit=1)[0]
+    assert told["event_id"] == event_id(record)
+    assert told["image_name"] == "My-image"
+    assert (told["Version"], told["status"], told["region"]) == (3, "CREATED", "us-east-1")
+    assert "ContainerImage" in told
+    assert told["Aliases"] == []

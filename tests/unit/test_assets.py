@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_provider_imageversions.assets import image_version_asset, image_versions, sanitize_uri, uri_of
+from airflow_provider_imageversions.model import parse_state_change
+from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+
+def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
+    asset = image_version_asset("My-image.1", region_name="eu-west-1", poll_interval=5, include_details=True)
+    assert asset.name == asset.uri == "sagemaker-image://eu-west-1/My-image.1"
+    (watcher,) = asset.watchers
+    trigger = SageMakerImageVersionEventTrigger(
+        image_name="My-image.1", region_name="eu-west-1", poll_interval=5, include_details=True
+    )
+    assert watcher.trigger.serialize() == trigger.serialize()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "uri"),
+    [
+        ({}, "sagemaker-image://default/a"),
+        ({"statuses": ["CREATED"]}, "sagemaker-image://default/a"),
+        ({"statuses": "CREATE_FAILED"}, "sagemaker-image://default/a?statuses=CREATE_FAILED"),
+        (
+            {"statuses": ["CREATE_FAILED", "CREATED"], "region_name": "us-gov-west-1"},
+            "sagemaker-image://us-gov-west-1/a?statuses=CREATED-CREATE_FAILED",
+        ),
+        ({"uri": "sagemaker-image://default/b", "name": "c"}, "sagemaker-image://default/b"),
+    ],
+)
+def test_watchers_of_different_things_are_different_assets(arguments, uri):
+    asset = image_version_asset("a", **arguments)
+    assert asset.uri == uri
+    assert asset.name == arguments.get("name", uri)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_name": "bad name!"},
+        {"statuses": ["DELETING"]},
+        {"start_from": "noon"},
+        {"start_from": -1},
+        {"poll_interval": 0},
+        {"poll_interval": "60"},
+        {"botocore_config": {"no_such_option": 1}},
+    ],
+)
+def test_bad_input_is_refused_when_the_dag_is_parsed(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        image_version_asset(**{"image_name": "a", **arguments})
+
+
+def test_an_unknown_argument_of_the_trigger_is_refused():
+    with pytest.raises(TypeError, match=r"poll_intervall.*there are .*poll_interval"):
+        image_version_asset("a", poll_intervall=5)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sagemaker-image://default/a", "sagemaker-image://us-gov-west-1/A.b-c?statuses=CREATED"]
+)
+def test_airflow_takes_a_valid_uri_as_it_is(uri):
+    assert Asset("a", uri=uri).uri == uri
+    assert sanitize_uri(urlsplit(uri)) == urlsplit(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["sagemaker-image://default", "sagemaker-image://moon/a", "sagemaker-image://default/a/b", "sagemaker-image:///a"],
+)
+def test_an_invalid_uri_is_refused_with_the_form_it_should_have(uri):
+    with pytest.raises(ValueError, match="sagemaker-image://REGION/IMAGE"):
+        sanitize_uri(urlsplit(uri))
+
+
+def test_the_uri_of_an_image_can_be_made_without_a_watcher():
+    assert uri_of("a", "us-east-1") == "sagemaker-image://us-east-1/a"
+
+
+def event(number, identity, **extra):
+    created = f"2026-01-01T00:00:{number:02}+00:00"
+    payload = {"Version": number, "CreationTime": created, "event_id": identity, **extra}
+    return SimpleNamespace(extra={"from_trigger": True, "payload": payload})
+
+
+def test_all_events_of_a_run_are_told_once_and_in_order():
+    triggering = {"one": [event(8, "h"), event(7, "g")], "other": [event(8, "h", redelivered=True)]}
+    latest = [event(6, "f"), event(7, "g"), SimpleNamespace(extra=None), SimpleNamespace(extra={"other": 1})]
+    assert [told["Version"] for told in image_versions(triggering, latest)] == [6, 7, 8]
+    assert image_versions({}) == image_versions([]) == []
+
+
+def state_change(**detail):
+    defaults = {
+        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
+        "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
+        "ImageVersionStatus": "Created",
+        "Version": 3.0,
+        "Tags": {},
+    }
+    return {
+        "detail-type": "SageMaker Image Version State Change",
+        "source": "aws.sagemaker",
+        "region": "us-east-1",
+        "detail": {**defaults, **detail},
+    }
+
+
+@pytest.mark.parametrize("status", ["CREATE_FAILED", "CreateFailed", "Create_Failed", "create_failed"])
+def test_a_state_change_is_read_whatever_the_case_of_its_status(status):
+    assert parse_state_change(state_change(ImageVersionStatus=status)) == {
+        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
+        "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
+        "Version": 3,
+        "ImageVersionStatus": "CREATE_FAILED",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"detail-type": "SageMaker Image State Change"},
+        {**state_change(), "detail": None},
+        state_change(Version=1.5),
+    ],
+)
+def test_another_event_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"State Change|Version=1\.5"):
+        parse_state_change(wrong)
