@@ -307,8 +307,8 @@ def parse_time(name: str, value: object) -> datetime:
 def parse_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
     """Make an integer of an ``int`` or, as templates render to text, of a string of digits."""
     number = value
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
-        number = int(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+        number = int(value.strip())
     if isinstance(number, bool) or not isinstance(number, int):
         raise _refuse(name, value, "it must be a whole number.")
     if number < minimum or (maximum is not None and number > maximum):
