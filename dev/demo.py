@@ -26,7 +26,7 @@ from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import ApiError, LocalAirflow, LocalAirflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EXAMPLE_DAGS = Path(__file__).resolve().parent.parent / "example_dags"
 IMAGE_NAME = "demo-image"
@@ -47,11 +47,14 @@ class Demo(NamedTuple):
 
     dag_id: str
     what: str
+    base_image: str | None = None
+    """If given, nobody triggers the DAG: a version made of this is registered while nothing runs."""
 
 
 DEMOS = (
     Demo("example_list_image_versions", "list the versions of an image"),
     Demo("example_wait_for_image_version", "register a version, wait until it is CREATED, train with it"),
+    Demo("example_retrain_on_new_image_version", "a new version starts training by itself", "team/model:2026-04"),
 )
 # Base images of the versions that exist before the first DAG runs. The emulator cannot find the second
 # one, so that version ends in CREATE_FAILED.
@@ -92,7 +95,11 @@ class Versions:
         """Create the image with some versions."""
         self._client.create_image(ImageName=IMAGE_NAME, RoleArn=ROLE_ARN)
         for base_image in SEEDS:
-            self._client.create_image_version(ImageName=IMAGE_NAME, BaseImage=base_image)
+            self.register(base_image)
+
+    def register(self, base_image: str) -> None:
+        """Register a version of the image."""
+        self._client.create_image_version(ImageName=IMAGE_NAME, BaseImage=base_image)
 
     def look(self) -> None:
         """Report each version whose status changed since the last look."""
@@ -132,7 +139,7 @@ class Run:
         timeline, dag_id = self._timeline, self.demo.dag_id
         timeline.add("demo", f"{dag_id}: {self.demo.what}")
         self._airflow.wait_for_dag(dag_id)
-        self._run_id = self._airflow.trigger(dag_id)
+        self._run_id = self._started_by_event() if self.demo.base_image else self._airflow.trigger(dag_id)
         self.state = self._airflow.wait_for_run(
             dag_id, self._run_id, RUN_TIMEOUT, on_change=self._task_changed, on_poll=self._polled
         )
@@ -140,6 +147,30 @@ class Run:
         if self.state != "success":
             self._explain()
         return self.state == "success"
+
+    def _started_by_event(self) -> str:
+        dag_id = self.demo.dag_id
+        self._airflow.unpause(dag_id)
+        before = self._versions.airflow_calls()["ListImageVersions"]
+        self._await(lambda: self._versions.airflow_calls()["ListImageVersions"] > before, "the triggerer watches")
+        known = len(self._airflow.runs(dag_id))
+        self._timeline.add("demo", f"registering a version of {self.demo.base_image}; no task is running")
+        self._versions.register(str(self.demo.base_image))
+        self._await(lambda: len(self._airflow.runs(dag_id)) > known, "the new version starts a run")
+        run_id: str = self._airflow.runs(dag_id)[-1]["dag_run_id"]
+        self._timeline.add("demo", f"{dag_id}: a run has started, {run_id}")
+        return run_id
+
+    def _await(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + RUN_TIMEOUT
+        while not condition():
+            self._airflow.raise_if_dead()
+            self._versions.look()
+            if self._timeline.is_quiet():
+                self._timeline.add("demo", f"... until {what}")
+            if time.monotonic() > deadline:
+                raise LocalAirflowError(f"{self.demo.dag_id}: not so within {RUN_TIMEOUT} s: {what}")
+            time.sleep(0.3)
 
     def _task_changed(self, task: str, before: str | None, now: str) -> None:
         self._tasks[task] = now
