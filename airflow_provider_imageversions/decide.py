@@ -306,8 +306,10 @@ _CREDENTIALS = {
 }
 _THROTTLED = {
     "BandwidthLimitExceeded",
+    "EC2ThrottledException",
     "LimitExceededException",
     "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestThrottledException",
@@ -316,14 +318,18 @@ _THROTTLED = {
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
+    "TransactionInProgressException",
 }
 _TRANSIENT = {
     "InternalFailure",
     "InternalServerError",
     "InternalServerException",
+    "IDPCommunicationError",
     "RequestTimeout",
+    "RequestTimeoutException",
     "ServiceUnavailable",
 }
+_REQUEST_TIMEOUT = 408
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 
@@ -341,6 +347,6 @@ def fault(code: str, http_status: int) -> Fault:
         return Fault.CREDENTIALS
     if code in _THROTTLED or http_status == _TOO_MANY_REQUESTS:
         return Fault.THROTTLED
-    if code in _TRANSIENT or http_status >= _SERVER_ERRORS:
+    if code in _TRANSIENT or http_status == _REQUEST_TIMEOUT or http_status >= _SERVER_ERRORS:
         return Fault.TRANSIENT
     return Fault.PERMANENT

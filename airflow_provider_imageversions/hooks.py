@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions.model import ImageVersion
 
-# Half a minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
+# A minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
 _PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
@@ -51,9 +51,15 @@ def aws_parameters(source: object) -> dict[str, Any]:
     """
     Give the four parameters that say how to reach AWS, from whichever operator, sensor or trigger has them.
 
-    The one place that knows their names, so that none is lost between a sensor, its trigger and the hook.
+    The one place that knows their names, so that none is lost between a sensor, its trigger and the hook; and that
+    takes what a template makes of a missing region or a boolean.
     """
-    return {name: getattr(source, name) for name in AWS_PARAMETERS}
+    values = {name: getattr(source, name) for name in AWS_PARAMETERS}
+    if is_absent(values["region_name"]):
+        values["region_name"] = None
+    if values["verify"] in ("True", "False"):
+        values["verify"] = values["verify"] == "True"
+    return values
 
 
 def check_botocore_config(value: object) -> None:

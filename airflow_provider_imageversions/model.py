@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class ImageVersionStatus(str, Enum):
@@ -351,7 +351,11 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
 
 
 def parse_statuses(name: str, value: object) -> tuple[str, ...]:
-    """Make a tuple of statuses of an iterable, a JSON list or a comma-separated string."""
+    """Make a tuple of statuses of a list, a JSON list or a comma-separated string; lower case is taken as well."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        value = [item.upper() if isinstance(item, str) else item for item in value]
+    elif isinstance(value, str):
+        value = value.upper()
     return parse_names(name, value, choices=tuple(status.value for status in ImageVersionStatus))
 
 
@@ -420,10 +424,21 @@ def is_absent(value: object) -> bool:
 def is_settled(value: object) -> bool:
     """Whether a value is known already, rather than a template or an XComArg that is resolved at run time."""
     if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
+        return not re.search(r"\{[{%#]", value)
+    if isinstance(value, dict):
+        return all(is_settled(item) for item in value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(is_settled(item) for item in value)
-    return value is None or isinstance(value, (int, float, bytes, datetime, dict))
+    return value is None or isinstance(value, (int, float, bytes, datetime))
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Give all strings of a value, however deep, as Airflow finds templates."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list, tuple, set, frozenset)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
 
 
 class _Checked:

@@ -141,15 +141,13 @@ class SageMakerListImageVersionsOperator(BaseOperator):
             max_results=page_size,
             next_token=starting_token,
         )
-        for name, parse in (
-            ("statuses", parse_statuses),
-            ("limit", _parse_limit),
-            ("fields", self._parse_fields),
-        ):
-            if is_settled(getattr(self, name)) and is_settled(include_details) and not is_absent(getattr(self, name)):
-                parse(name, getattr(self, name))
+        checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
         if is_settled(include_details):
             parse_boolean("include_details", include_details)
+            checks.append(("fields", self._parse_fields))
+        for name, parse in checks:
+            if is_settled(value := getattr(self, name)) and not is_absent(value):
+                parse(name, value)
         check_botocore_config(botocore_config)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
@@ -159,11 +157,14 @@ class SageMakerListImageVersionsOperator(BaseOperator):
         details = parse_boolean("include_details", self.include_details)
         records = hook.iter_image_versions(self.image_name, **{name: getattr(self, name) for name in self._FILTERS})
         SageMakerImageLink.store(context, self, hook, self.image_name)
-        result = [
-            _project(hook.add_details(self.image_name, record) if details else record, fields) for record in records
-        ]
-        if self.do_xcom_push:
-            self._refuse_too_much(result)
+        result: list[dict[str, Any]] = []
+        size, limited = 0, self.do_xcom_push and keeps_xcom_in_database()
+        for record in records:
+            result.append(_project(hook.add_details(self.image_name, record) if details else record, fields))
+            size += len(json.dumps(result[-1])) + len(", ")
+            if limited and size > XCOM_LIMIT:
+                # At once, rather than after the calls for all the rest.
+                raise self._too_much(len(result))
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
         return result
 
@@ -178,18 +179,14 @@ class SageMakerListImageVersionsOperator(BaseOperator):
                 raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
             raise
 
-    def _refuse_too_much(self, result: list[dict[str, Any]]) -> None:
-        size = len(json.dumps(result))
-        if size > XCOM_LIMIT and keeps_xcom_in_database():
-            # Records differ in length, so a little less than their average would allow.
-            advice = max(1, len(result) * XCOM_LIMIT * 9 // (size * 10))
-            raise ValueError(
-                f"The list of {len(result)} versions of SageMaker image {self.image_name!r} has {size:,} bytes as "
-                f"JSON; above {XCOM_LIMIT:,} it does not go to XCom, which is in Airflow's metadata database. Pass "
-                f"limit={advice} or less, or fields=['Version', "
-                "'ImageVersionStatus'], or narrow the filters; or configure an object-storage XCom backend "
-                "([core] xcom_backend)."
-            )
+    def _too_much(self, count: int) -> ValueError:
+        # Records differ in length, so a little less than would fit.
+        return ValueError(
+            f"The versions of SageMaker image {self.image_name!r} take more than {XCOM_LIMIT:,} bytes as JSON, reached "
+            f"with {count} of them; above that they do not go to XCom, which is in Airflow's metadata database. Pass "
+            f"limit={max(1, count * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
+            "filters; or configure an object-storage XCom backend ([core] xcom_backend)."
+        )
 
 
 def _parse_limit(name: str, value: object) -> int:

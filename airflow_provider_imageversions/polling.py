@@ -14,14 +14,14 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
-from airflow_provider_imageversions.model import PAGE_SIZE_MAX, Target
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = 4
+THREADS = 16
+CALLS_AT_ONCE = 2
+"""Calls that a connection may have under way at the same time: one that hangs holds up no other connection."""
 BURST = 10
 """API calls that a connection may make at once, after a quiet time."""
 SLOWEST_RATE = 0.05
 """API calls per second below which throttling does not push a connection."""
-FRESH = 1.0
-"""Seconds for which a snapshot is good enough for somebody who begins to wait."""
 BACKOFF_CAP = 300.0
 """Seconds between two polls at the most while the service or the way to it fails (or the interval, if longer)."""
 GRACE = {Fault.PERMANENT: 10.0, Fault.CREDENTIALS: 120.0}
@@ -57,7 +57,7 @@ class Snapshot:
 
     :param targets: Whom it was read for; it may lack what others would need.
     :param versions: Versions from the highest number down, as far as the targets need them.
-    :param aliases: For each alias waited for, the version that has it.
+    :param outcomes: What it means for each of the targets that is waited for.
     :param calls: How many API calls it took.
     :param fault: What went wrong, if something did; then the rest is empty.
     :param error: The exception behind the fault.
@@ -66,7 +66,7 @@ class Snapshot:
 
     targets: frozenset[Target | Above]
     versions: tuple[ImageVersion, ...] = ()
-    aliases: Mapping[str, ImageVersion] = field(default_factory=dict)
+    outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
     calls: int = 1
     fault: Fault | None = None
     error: Exception | None = None
@@ -103,37 +103,40 @@ def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[
 def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | Above]) -> Snapshot:
     versions: list[ImageVersion] = []
     waits = [target for target in targets if isinstance(target, Target)]
-    numbers: dict[Target | Above, int | None] = {target: target.version for target in waits}
-    named = {target: target.alias for target in waits if target.alias is not None}
+    numbers: dict[Target | Above, int] = {wait: wait.version for wait in waits if wait.version is not None}
+    named = {wait: wait.alias for wait in waits if wait.alias is not None}
     pending = set(targets - named.keys())
-    far_down: set[int] = set()
+    calls = 0
     if pending:
         for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
             versions.append(version)
             pending = {target for target in pending if not decide.suffices(version, target)}
             if len(versions) == PAGE_SIZE_MAX:
-                far_down = {number for target in pending if (number := numbers.get(target)) is not None}
-                pending = {target for target in pending if numbers.get(target) is None}
+                far_down = {target for target in pending if target in numbers}
+                found = [_describe(hook, image_name, version=number) for number in {numbers[far] for far in far_down}]
+                calls += len(found)
+                versions += [version for version in found if version is not None]
+                pending -= {wait for wait in waits if not isinstance(decide.outcome(versions, wait), decide.Waiting)}
             if not pending:
                 break
-    calls = max(1, -(-len(versions) // PAGE_SIZE_MAX)) + len(far_down) + len(set(named.values()))
-    found = (_describe(hook, image_name, version=number) for number in sorted(far_down, reverse=True))
-    versions += [version for version in found if version is not None]
-    aliases = {
-        alias: aliased
-        for alias in set(named.values())
-        if (aliased := _describe(hook, image_name, alias=alias)) is not None
-    }
-    return Snapshot(targets=targets, versions=tuple(versions), aliases=aliases, calls=calls)
+        calls += max(1, -(-len(versions) // PAGE_SIZE_MAX))
+    aliased = {alias: _describe(hook, image_name, alias=alias) for alias in set(named.values())}
+    outcomes: dict[Target | Above, decide.Outcome] = {}
+    for wait in waits:
+        seen = versions if wait.alias is None else [version for version in [aliased[wait.alias]] if version is not None]
+        outcomes[wait] = decide.outcome(seen, wait)
+    return Snapshot(targets=targets, versions=tuple(versions), outcomes=outcomes, calls=calls + len(aliased))
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
     try:
-        return hook.describe_image_version(image_name, **which)
+        described = hook.describe_image_version(image_name, **which)
     except Exception as error:
         if judge(error) is Fault.MISSING:
             return None
         raise
+    # The same record as from a list: details are for those who ask for them.
+    return cast("ImageVersion", {key: value for key, value in described.items() if key in LISTED_FIELDS})
 
 
 class Watch:
@@ -159,7 +162,7 @@ class Watch:
             return True
         if snapshot.fault is Fault.MISSING:
             self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True)
-        elif self._fault in {None, Fault.MISSING}:
+        elif self._fault in {None, Fault.MISSING} or (snapshot.fault in GRACE and snapshot.fault is not self._fault):
             self._report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
         self._fault = snapshot.fault
         return False
@@ -173,10 +176,7 @@ class Watch:
         """
         if not self.sees(snapshot):
             return decide.Waiting(f"the versions can't be read: {describe_error(snapshot.error)}")
-        versions = snapshot.versions
-        if target.alias is not None:
-            versions = tuple(v for alias, v in snapshot.aliases.items() if alias == target.alias)
-        result = decide.outcome(versions, target)
+        result = snapshot.outcomes[target]
         if isinstance(result, decide.Waiting):
             note = f"{result.note}, which this package does not know" if result.unknown else result.note
             self._report(f"waiting for {target}: {note}", warn=result.unknown)
@@ -275,31 +275,31 @@ class _Poll:
         self._task: asyncio.Task[None] | None = None
         self._crash: BaseException | None = None
         self._snapshot: Snapshot | None = None
+        self._started = 0
         self._serial = 0
+        self._rounds = 0
         self._began = 0.0
         self._interval = 0.0
-        self._failing_since: float | None = None
+        self._failing: tuple[Fault, float] | None = None
         self._failures = 0
         self._wanted_now = False
         self._published = asyncio.Event()
         self._woken = asyncio.Event()
 
     def join(self, subscription: Subscription) -> int:
-        """Add a subscription; gives the serial number of the last snapshot that is too old for it."""
+        """Add a subscription; gives the serial number of the last read that began too early for it."""
         self._subscriptions.add(subscription)
         if self._task is None:
             self._task = _spawn(self._run())
             self._task.add_done_callback(self._ended)
         if subscription.interval < self._interval:
             self._woken.set()
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.fault is not None:
-            return self._serial
-        if snapshot.covers(subscription.target) and asyncio.get_running_loop().time() - self._began < FRESH:
-            return self._serial - 1
-        self._wanted_now = True
-        self._woken.set()
-        return self._serial
+        # An older snapshot, or one that is just being read, might lack the version that this one waits for. While the
+        # service fails, everybody waits for the next try.
+        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+            self._wanted_now = True
+            self._woken.set()
+        return self._started
 
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription, and end with the last one."""
@@ -334,28 +334,32 @@ class _Poll:
     async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
         await self.client.limiter.take(2)
         hook = await self.client.hook()
-        return await self.client.run(hook.add_details, self._image_name, version)
+        try:
+            return await self.client.run(hook.add_details, self._image_name, version)
+        except Exception as error:
+            if judge(error) is Fault.CREDENTIALS:
+                self.client.discard(hook)
+            raise
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        while True:
+        # wait_for() of Python before 3.12 may swallow a cancellation.
+        while self._subscriptions:
             snapshot = await self._take()
             lasting = 0.0
             if snapshot.fault is None or snapshot.fault is Fault.MISSING:
-                self._failing_since, self._failures = None, 0
+                self._failing, self._failures = None, 0
             else:
-                self._failing_since = self._failing_since or clock()
+                if self._failing is None or self._failing[0] is not snapshot.fault:
+                    self._failing = (snapshot.fault, clock())
                 self._failures += 1
-                lasting = clock() - self._failing_since
+                lasting = clock() - self._failing[1]
             self._publish(replace(snapshot, lasting=lasting))
             await self._pause()
 
     async def _take(self) -> Snapshot:
         for last in (False, True):
             await self.client.limiter.take()
-            # Only now, so that all who came while the first client was made are served by the first call.
-            self._wanted_now = False
-            self._began = asyncio.get_running_loop().time()
             hook = None
             try:
                 hook = await self.client.hook()
@@ -363,9 +367,11 @@ class _Poll:
                 fault = judge(error)
                 if fault is None:
                     raise
+                self._begin()
                 snapshot = Snapshot(targets=frozenset(), fault=fault, error=error)
             else:
-                targets = frozenset(subscription.target for subscription in self._subscriptions)
+                # Only now, so that all who came while the first client was made are served by the first call.
+                targets = self._begin()
                 snapshot = await self.client.run(take, hook, self._image_name, targets)
             if snapshot.fault is not Fault.CREDENTIALS or last:
                 break
@@ -373,9 +379,16 @@ class _Poll:
         self.client.limiter.learn(snapshot)
         return snapshot
 
+    def _begin(self) -> frozenset[Target | Above]:
+        self._wanted_now = False
+        self._started += 1
+        self._began = asyncio.get_running_loop().time()
+        return frozenset(subscription.target for subscription in self._subscriptions)
+
     def _publish(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._serial += 1
+        self._serial = self._started
+        self._rounds += 1
         published, self._published = self._published, asyncio.Event()
         published.set()
 
@@ -398,7 +411,7 @@ class _Poll:
         if self._failures:
             ceiling = min(interval * 2.0 ** min(self._failures - 1, 30), max(BACKOFF_CAP, interval))
             return max(luck * ceiling, min(interval, 1.0))
-        if self._serial == 1:
+        if self._rounds == 1:
             # Polls that began together, as after a restart of the triggerer, do not stay together.
             return interval * (1 + luck) / 2
         return interval
@@ -421,10 +434,12 @@ class _Client:
         self._hook: SageMakerImageVersionsHook | None = None
         self._expires = 0.0
         self._lock = asyncio.Lock()
+        self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run AWS work off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        async with self._places:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     async def hook(self) -> SageMakerImageVersionsHook:
         """Give the hook with its client open; made when there is none or it is old."""
@@ -459,6 +474,10 @@ class _Limiter:
 
     def __init__(self) -> None:
         self._full_rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
+        if self._full_rate <= 0:
+            raise ValueError(
+                f"[sagemaker_image_versions] calls_per_second={self._full_rate} is not valid: it must be above 0."
+            )
         self._rate = self._full_rate
         self._credit = float(BURST)
         self._counted_at = asyncio.get_running_loop().time()

@@ -29,7 +29,7 @@ from airflow_provider_imageversions.hooks import (
     check_botocore_config,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name
+from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name, texts_in
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
 
     Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
     the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
-    ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode. An image
+    ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
+    itself that lets ``timeout`` span all retries in reschedule mode, and ``never_fail`` not skip a timeout in poke and
+    reschedule mode. An image
     that does not exist yet is waited for, with a warning. Throttling and outages are waited out.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
@@ -161,13 +163,13 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
             )
 
     def _may_start_from_trigger(self) -> bool:
-        templates = [value for name in self.template_fields if isinstance(value := getattr(self, name), str)]
+        given = [getattr(self, name) for name in self.template_fields]
+        templates = [text for value in given for text in texts_in(value)]
         dag = self.get_dag()
         reasons = {
             "this Airflow, older than 3.3, cannot start a task from the triggerer": not STARTS_FROM_TRIGGER,
             "an XComArg is not resolved there": any(
-                not isinstance(value, str) and not is_settled(value)
-                for value in (getattr(self, name) for name in self.template_fields)
+                not is_settled(value) and not list(texts_in(value)) for value in given
             ),
             "an xcom_pull without map_indexes hangs there": any(
                 "xcom_pull" in value and "map_indexes" not in value for value in templates
@@ -302,10 +304,19 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         :param context: The task's context.
         :raises airflow.exceptions.AirflowSensorTimeout: The version is still not CREATED.
         """
-        result: Any = self.poke(context)
-        if not result.is_done:
+        self._began = getattr(context["ti"], "start_date", None) or self._began
+        result: Any = None
+        try:
+            result = self.poke(context)
+        except AirflowFailException:
+            raise
+        except Exception:
+            if not self.silent_fail:
+                raise
+            self.log.exception("SageMaker image %r: the last look failed", self.image_name)
+        if result is None or not result.is_done:
             raise AirflowSensorTimeout(
-                f"SageMaker image {self.image_name!r}: {self._target()} is not CREATED within the timeout of "
+                f"SageMaker image {self.image_name!r}: {self._target()} could not be had within the timeout of "
                 f"{self.timeout} seconds."
             )
         record: ImageVersion = result.xcom_value

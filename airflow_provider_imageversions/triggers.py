@@ -50,8 +50,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     - ``{"status": "failed", "reason": "..."}``: the version can't become CREATED any more;
     - ``{"status": "error", "error": "..."}``: access denied, an invalid argument, a missing connection.
 
-    Throttling, outages and expired credentials are waited out. All triggers of a triggerer that wait for the same
-    image through the same connection share one poll and one boto3 client.
+    Throttling and outages are waited out, access denied and refused credentials for a short while. All triggers of a
+    triggerer that wait for the same image through the same connection share one poll and one boto3 client.
 
     :param image_name: Name of the image.
     :param version: This very version number.
@@ -131,7 +131,12 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire once."""
-        payload = await self._wait()
+        try:
+            payload = await self._wait()
+        except Exception as error:
+            # An exception here would come to the sensor as one that soft_fail skips.
+            self.log.exception("The wait broke off")
+            payload = {"status": "error", "error": polling.describe_error(error)}
         if self.end_from_trigger and payload["status"] == "ready" and await self._push(payload["version"]):
             yield TaskSuccessEvent()
         else:
@@ -162,7 +167,9 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except ValueError as error:
             return {"status": "error", "error": str(error)}
         watch = polling.Watch(self.log, image_name)
+        clock = asyncio.get_running_loop().time
         with polling.subscribe(self, image_name, target, self.poll_interval) as subscription:
+            stretched = clock()
             while True:
                 snapshot = await subscription.next()
                 if snapshot.is_hopeless and not self.silent_fail:
@@ -174,8 +181,10 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                     version = await self._with_details(outcome.version, subscription, watch)
                     if version is not None:
                         return {"status": "ready", "version": version}
-                if self.exponential_backoff:
+                # Others' polls, of which this one hears too, are no reason to wait longer.
+                if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
                     subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
+                    stretched = clock()
 
     async def _with_details(
         self, version: ImageVersion, subscription: polling.Subscription, watch: polling.Watch
@@ -185,7 +194,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         try:
             return await subscription.add_details(version)
         except Exception as error:
-            if not polling.passes_by_itself(error):
+            if not self.silent_fail and not polling.passes_by_itself(error):
                 raise
             watch.report_details(error)
             return None

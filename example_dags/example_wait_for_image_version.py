@@ -43,14 +43,17 @@ with DAG(
 ) as dag:
 
     @task
-    def create_version(image_name: str, base_image: str, role_arn: str) -> int:
-        """Register a version and give its number, which is the last part of its ARN."""
+    def create_version(image_name: str, base_image: str, role_arn: str, run_id: str = "") -> int:
+        """Register a version, once for a run, and give its number, which is the last part of its ARN."""
         client = SageMakerImageVersionsHook().conn
         try:
             client.describe_image(ImageName=image_name)
         except client.exceptions.ResourceNotFound:
             client.create_image(ImageName=image_name, RoleArn=role_arn)
-        answer = client.create_image_version(ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid4()))
+            client.get_waiter("image_created").wait(ImageName=image_name, WaiterConfig={"Delay": 5})
+        answer = client.create_image_version(
+            ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, run_id))
+        )
         return int(answer["ImageVersionArn"].rpartition("/")[2])
 
     created = create_version("{{ params.image_name }}", "{{ params.base_image }}", "{{ params.role_arn }}")

@@ -133,6 +133,8 @@ class Run:
             event = asyncio.run(asyncio.wait_for(first_event(self.trigger), self.timeout))
         except asyncio.TimeoutError:
             return sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, self.context)
+        except Exception:  # noqa: BLE001 # as the triggerer does
+            return sensor.resume_execution("__fail__", {"error": "Trigger failure"}, self.context)
         payload = json.loads(json.dumps(event.payload))
         return sensor.resume_execution(deferral.method_name, {**deferral.kwargs, "event": payload}, self.context)
 

@@ -164,7 +164,7 @@ async def test_by_default_it_tells_of_what_becomes_created_from_now_on(watch, em
 
 @pytest.mark.parametrize(("start_from", "expected"), [("earliest", [1, 2, 3]), (2, [2, 3]), ("time", [3])])
 async def test_it_starts_from_where_it_is_told(watch, emulator, start_from, expected):
-    start = datetime.now(timezone.utc) - timedelta(days=10)
+    start = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=10)
     emulator.create_versions(IMAGE, 3, start_time=start, spacing_seconds=86400)
     watching = watch(start_from=start + timedelta(days=2) if start_from == "time" else start_from)
     await watching.told_of(*expected)

@@ -105,7 +105,7 @@ def test_details_cost_two_calls_a_version(emulator, connection, context):
 
 def test_a_result_too_large_for_the_database_is_refused_with_advice(emulator, connection, context):
     emulator.create_versions(IMAGE, 2_000)
-    with pytest.raises(ValueError, match=r"2000 versions.*262,144.*limit=.*fields=.*object-storage XCom") as caught:
+    with pytest.raises(ValueError, match=r"'my-image'.*262,144.*limit=.*fields=.*object-storage XCom") as caught:
         operator().execute(context)
     advised = int(str(caught.value).partition("limit=")[2].split()[0])
     assert len(operator(limit=advised).execute(context)) == advised

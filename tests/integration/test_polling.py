@@ -8,9 +8,9 @@ import warnings
 import pytest
 
 from airflow_provider_imageversions import polling
-from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.decide import Fault, Waiting
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.model import LISTED_FIELDS, Above, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 
@@ -117,20 +117,110 @@ async def test_the_shortest_interval_counts(emulator, connection):
         assert polls(emulator) <= before + 2
 
 
-async def test_a_late_joiner_is_served_at_once(emulator, connection):
-    emulator.create_versions(IMAGE, 1, status="CREATING")
+async def test_a_late_joiner_is_served_at_once_by_a_poll_that_began_after_it_came(emulator, connection):
+    emulator.create_versions(IMAGE, 7)
     with subscribe() as early:
-        await early.next()
-        await asyncio.sleep(polling.FRESH + 0.1)
+        assert (await early.next()).outcomes[Target()].version["Version"] == 7
+        emulator.create_versions(IMAGE, 1, status="CREATING")
         began = time.monotonic()
         with subscribe() as late:
-            await late.next()
+            assert isinstance((await late.next()).outcomes[Target()], Waiting)
         assert time.monotonic() - began < 1
-        assert polls(emulator) == 2
-        with subscribe() as later:
-            # The last snapshot is a moment old.
-            await later.next()
-        assert polls(emulator) == 2
+    assert polls(emulator) == 2
+
+
+async def test_a_joiner_is_not_served_by_a_poll_that_was_under_way(emulator, connection):
+    emulator.create_versions(IMAGE, 7)
+    emulator.add_fault("slow", times=1, seconds=0.8)
+    with subscribe() as early:
+        await eventually(lambda: polls(emulator) == 1)
+        with subscribe() as late:
+            assert (await early.next()).fault is None
+            emulator.create_versions(IMAGE, 1, status="CREATING")
+            assert isinstance((await late.next()).outcomes[Target()], Waiting)
+    assert polls(emulator) == 2
+
+
+async def test_a_joiner_with_another_target_is_served_what_it_needs(emulator, connection):
+    emulator.create_versions(IMAGE, 300)
+    with subscribe(Target(version=300)) as early:
+        await early.next()
+        with subscribe(Above(10)) as late:
+            assert len((await late.next()).versions) >= 290
+
+
+async def test_a_joiner_is_served_at_once_when_the_image_was_missing(emulator, connection):
+    with subscribe() as early:
+        assert (await early.next()).fault is Fault.MISSING
+        emulator.create_versions(IMAGE, 1)
+        began = time.monotonic()
+        assert (await first_event(trigger())).payload["status"] == "ready"
+        assert time.monotonic() - began < 1
+
+
+async def test_grace_is_counted_from_the_first_poll_that_met_this_very_fault(emulator, connection, monkeypatch):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.6))
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("unavailable", times=12)
+    emulator.add_fault("access_denied", times=1)
+    assert (await first_event(trigger(poll_interval=0.1))).payload["status"] == "ready"
+    assert polls(emulator) > 12
+    emulator.add_fault("access_denied", times=None)
+    began = time.monotonic()
+    assert (await first_event(trigger(poll_interval=0.1))).payload["status"] == "error"
+    assert time.monotonic() - began > 0.6
+
+
+async def test_a_connection_that_hangs_holds_up_no_other(emulator, connection):
+    connection("other")
+    emulator.create_versions(IMAGE, 1)
+    for number in range(6):
+        emulator.add_fault("slow", image_name=f"slow-{number}", times=1, seconds=2)
+    slow = [asyncio.create_task(first_event(trigger(image_name=f"slow-{number}"))) for number in range(6)]
+    await eventually(lambda: polls(emulator) >= 2)
+    began = time.monotonic()
+    assert (await first_event(trigger(aws_conn_id="other"))).payload["status"] == "ready"
+    assert time.monotonic() - began < 1
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_another_s_polls_do_not_stretch_a_wait_with_exponential_backoff(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    backing_off = asyncio.create_task(first_event(trigger(poll_interval=0.5, exponential_backoff=True)))
+    with subscribe(interval=0.05) as fast:
+        for _ in range(20):
+            await fast.next()
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    assert (await asyncio.wait_for(backing_off, 6)).payload["status"] == "ready"
+
+
+async def test_a_version_that_was_deleted_far_down_the_list_is_not_waited_for(emulator, connection):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 60)
+    emulator.create_versions(IMAGE, 140, status="CREATE_FAILED")
+    emulator.client("sagemaker").delete_image_version(ImageName=IMAGE, Version=50)
+    payload = (await first_event(trigger(version=50))).payload
+    assert payload["status"] == "failed"
+    assert "version 50 does not exist" in payload["reason"]
+
+
+async def test_a_rate_that_allows_no_call_is_refused(emulator, connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "0")
+    payload = (await first_event(trigger())).payload
+    assert payload["status"] == "error"
+    assert "calls_per_second=0.0" in payload["error"]
+    polling._registries.clear()
+
+
+async def test_records_from_far_down_and_by_alias_have_no_details_that_nobody_asked_for(emulator, connection):
+    emulator.create_versions(IMAGE, 300)
+    emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=3, AliasesToAdd=["prod"])
+    for target in ({"version": 3}, {"alias": "prod"}, {"version": 300}):
+        payload = (await first_event(trigger(**target))).payload
+        assert set(payload["version"]) <= set(LISTED_FIELDS)
 
 
 async def test_a_slow_poll_is_not_overtaken(emulator, connection):
@@ -175,8 +265,8 @@ async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection
     waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(3)]
     await eventually(lambda: polls(emulator) > 0)
     monkeypatch.setattr(polling, "_read", broken)
-    results = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 5)
-    assert all(isinstance(result, polling.PollCrashedError) and "bug" in str(result) for result in results)
+    events = await asyncio.wait_for(asyncio.gather(*waits), 5)
+    assert all(event.payload["status"] == "error" and "bug" in event.payload["error"] for event in events)
     monkeypatch.undo()
     emulator.set_version(IMAGE, 1, status="CREATED")
     connection()
@@ -277,7 +367,7 @@ async def test_calls_beyond_the_burst_keep_to_the_rate(monkeypatch):
 )
 async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, failures, lasting, low, high):
     poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
-    poll._failures, poll._serial = failures, 2
+    poll._failures, poll._rounds = failures, 2
     snapshot = polling.Snapshot(targets=frozenset(), fault=fault, lasting=lasting)
     assert poll._gap(snapshot, 60.0, 0.0) == low
     assert poll._gap(snapshot, 60.0, 1.0) == high
@@ -286,7 +376,7 @@ async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, fa
 
 async def test_polls_that_began_together_spread_over_the_interval():
     poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
-    poll._serial = 1
+    poll._rounds = 1
     snapshot = polling.Snapshot(targets=frozenset())
     assert poll._gap(snapshot, 60.0, 0.0) == 30
     assert poll._gap(snapshot, 60.0, 1.0) == 60

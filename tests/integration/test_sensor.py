@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_imageversions import compat, polling
 from airflow_provider_imageversions.decide import Failed, Ready
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, MissingConnectionError
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, MissingConnectionError, aws_parameters
 from airflow_provider_imageversions.sensors import (
     ImageVersionFailedError,
     SageMakerImageVersionPollingError,
@@ -265,11 +265,29 @@ def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, ru
     assert "ContainerImage" in run(sensor(**mode, include_details=True))
 
 
-def test_details_that_may_not_be_read_end_the_wait(emulator, connection, run, mode):
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_details_that_may_not_be_read_end_the_wait_in_spite_of_soft_fail(emulator, connection, run, mode, soft_fail):
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
-    with pytest.raises(Exception, match="not authorized to perform: sagemaker:DescribeImageVersion"):
-        run(sensor(**mode, include_details=True))
+    with pytest.raises(
+        error_of(mode, botocore.exceptions.ClientError),
+        match="not authorized to perform: sagemaker:DescribeImageVersion",
+    ):
+        run(sensor(**mode, include_details=True, soft_fail=soft_fail))
+
+
+def test_details_that_may_not_be_read_are_waited_for_with_silent_fail(emulator, connection, run, mode):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", operation="DescribeImageVersion", times=3)
+    assert "ContainerImage" in run(sensor(**mode, include_details=True, silent_fail=True))
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_with_silent_fail_access_denied_to_the_end_is_a_timeout(emulator, connection, run, mode, soft_fail):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", times=None)
+    with pytest.raises(compat.AirflowSkipException if soft_fail else compat.AirflowSensorTimeout):
+        run(sensor(**mode, silent_fail=True, soft_fail=soft_fail, timeout=0.6))
 
 
 def test_a_deferral_gets_the_sensor_s_timeout_and_looks_once_more_when_it_is_over(
@@ -418,6 +436,7 @@ def upstream():
         (lambda: {"after_version": upstream().output["Version"]}, "XComArg"),
         (lambda: {"version": "{{ ti.xcom_pull('a') }}"}, "xcom_pull without map_indexes"),
         (lambda: {"pool": "small"}, "pool 'small'"),
+        (lambda: {"botocore_config": {"user_agent_extra": "{{ ti.xcom_pull('a') }}"}}, "xcom_pull without map_indexes"),
     ],
 )
 def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
@@ -529,6 +548,20 @@ def test_a_template_is_checked_when_it_is_rendered(emulator, connection, run, mo
     setattr(task, name, "not valid!")
     with pytest.raises(ValueError, match=f"^{name}='not valid!'"):
         run(task)
+
+
+@pytest.mark.parametrize(("rendered", "taken"), [("None", None), ("", None), ("eu-west-1", "eu-west-1")])
+def test_a_region_that_renders_to_nothing_is_the_connection_s(rendered, taken):
+    assert aws_parameters(sensor(region_name=rendered))["region_name"] == taken
+    assert aws_parameters(sensor(verify="False"))["verify"] is False
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"retries": {"max_attempts": "{{ params.n }}"}}, {"proxies": {"https": "http://u:{{ conn.p.password }}@p:1"}}],
+)
+def test_a_template_deep_in_the_botocore_settings_is_left_alone_when_the_dag_is_parsed(value):
+    assert sensor(botocore_config=value).botocore_config == value
 
 
 def test_deferrable_follows_airflow_s_default(monkeypatch):
