@@ -400,7 +400,7 @@ def test_timestamps_of_either_form_are_parsed():
 
 @pytest.mark.parametrize(
     "value",
-    ["us-east-1", {"no_such_option": 1}, {"connect_timeout": object()}, {"proxies": {"https": "http://me:pw@proxy:1"}}],
+    ["us-east-1", {"no_such_option": 1}, {"connect_timeout": b"x"}, {"proxies": {"https": "http://me:pw@proxy:1"}}],
 )
 def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(value):
     with pytest.raises(ValueError, match="botocore_config") as caught:
