@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit e2e venv constraints clean
+.PHONY: help demo test bench lint format types unit e2e venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -38,6 +38,12 @@ unit: $(INSTALLED) ## run the unit and integration tests
 
 e2e: $(INSTALLED) ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
+
+bench: $(INSTALLED) ## measure against botocore and the Amazon provider, about 25 minutes; BENCH=--quick for 3
+	@test -d $(VENV)-bench || $(PYTHON) -m venv $(VENV)-bench
+	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e . aiobotocore
+	$(VENV)-bench/bin/python -m benchmarks $(BENCH)
 
 venv: $(INSTALLED) ## install everything into .venv
 
@@ -66,5 +72,5 @@ constraints: ## find the newest versions that fit together and write constraints
 	rm -rf build/uv
 
 clean: ## remove what the commands above made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

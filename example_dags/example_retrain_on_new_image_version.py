@@ -35,7 +35,7 @@ with DAG(
     max_active_runs=1,  # so that two runs do not both find a version untrained
     catchup=False,
     tags=["example", "sagemaker"],
-):
+) as retrain:
 
     @task(inlets=[image])
     def new_versions(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ with DAG(
     schedule=[image_version_asset(IMAGE_NAME, statuses=["CREATE_FAILED"], poll_interval=10)],
     catchup=False,
     tags=["example", "sagemaker"],
-):
+) as alert_on_failure:
 
     @task
     def alert(triggering_asset_events: Any = None) -> list[str]:

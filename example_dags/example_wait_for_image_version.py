@@ -43,7 +43,7 @@ with DAG(
 ) as dag:
 
     @task
-    def create_version(image_name: str, base_image: str, role_arn: str, run_id: str = "") -> int:
+    def create_version(image_name: str, base_image: str, role_arn: str, run_id: str | None = None) -> int:
         """Register a version, once for a run, and give its number, which is the last part of its ARN."""
         client = SageMakerImageVersionsHook().conn
         try:
@@ -52,7 +52,7 @@ with DAG(
             client.create_image(ImageName=image_name, RoleArn=role_arn)
             client.get_waiter("image_created").wait(ImageName=image_name, WaiterConfig={"Delay": 5})
         answer = client.create_image_version(
-            ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, run_id))
+            ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, str(run_id)))
         )
         return int(answer["ImageVersionArn"].rpartition("/")[2])
 

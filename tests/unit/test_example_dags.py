@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_can_be_parsed_and_has_tasks(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dags = [thing for thing in vars(module).values() if isinstance(thing, DAG)]
+    assert dags
+    for dag in dags:
+        assert dag.tasks
+        assert dag.dag_id.startswith("example_")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_region_that_documentation_quotes_is_complete(path):
+    text = path.read_text()
+    assert re.findall(r"# \[START (\w+)\]", text) == re.findall(r"# \[END (\w+)\]", text)
