@@ -34,7 +34,8 @@ types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## run the unit and integration tests
-	$(BIN)/python -m pytest tests/unit tests/integration
+	@# Two at a time: most of them wait, for a version or for a fault to pass.
+	$(BIN)/python -m pytest -n 2 tests/unit tests/integration
 
 e2e: $(INSTALLED) ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
