@@ -48,10 +48,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Not yet. ``unknown`` says that a status unknown to this package is in the way."""
+    """
+    Not yet.
+
+    :param note: What is in the way.
+    :param unknown: Whether it is a status unknown to this package.
+    :param since: Since when, if it is a version's status; ISO-8601.
+    """
 
     note: str
     unknown: bool = False
+    since: str | None = None
 
 
 Outcome = Ready | Failed | Waiting
@@ -97,7 +104,7 @@ def _outcome_of_version(version: ImageVersion) -> Outcome:
         return Failed(f"version {number} is CREATE_FAILED: {failure_reason(version)}")
     if status in _GOING:
         return Failed(f"version {number} is {status}")
-    return Waiting(f"version {number} is {status}", unknown=status not in _KNOWN)
+    return Waiting(f"version {number} is {status}", unknown=status not in _KNOWN, since=version.get("LastModifiedTime"))
 
 
 def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome:

@@ -21,10 +21,11 @@ from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Target
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Target, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from typing_extensions import Self
@@ -145,10 +146,12 @@ class Watch:
 
     :param log: Where to, for one who reads the task's log.
     :param image_name: Name of the image.
+    :param looked_at: When another process looked and told last, if one did; what did not change since is not told.
     """
 
-    def __init__(self, log: Any, image_name: str) -> None:
+    def __init__(self, log: Any, image_name: str, looked_at: datetime | None = None) -> None:
         self._log = log
+        self._looked_at = looked_at
         self._label = f"SageMaker image {image_name!r}"
         self._note: str | None = None
         self._fault: Fault | None = None
@@ -161,7 +164,7 @@ class Watch:
             self._fault = None
             return True
         if snapshot.fault is Fault.MISSING:
-            self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True)
+            self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True, told=self._was_told(None))
         elif self._fault in {None, Fault.MISSING} or (snapshot.fault in GRACE and snapshot.fault is not self._fault):
             self._report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
         self._fault = snapshot.fault
@@ -179,16 +182,20 @@ class Watch:
         result = snapshot.outcomes[target]
         if isinstance(result, decide.Waiting):
             note = f"{result.note}, which this package does not know" if result.unknown else result.note
-            self._report(f"waiting for {target}: {note}", warn=result.unknown)
+            self._report(f"waiting for {target}: {note}", warn=result.unknown, told=self._was_told(result.since))
         return result
 
     def report_details(self, error: Exception) -> None:
         """Say that the version is there and its details can't be read yet."""
         self._report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
 
-    def _report(self, note: str, *, warn: bool) -> None:
+    def _was_told(self, since: str | None) -> bool:
+        return self._looked_at is not None and (since is None or parse_time("since", since) < self._looked_at)
+
+    def _report(self, note: str, *, warn: bool, told: bool = False) -> None:
         if note != self._note:
-            (self._log.warning if warn else self._log.info)("%s: %s", self._label, note)
+            log = self._log.debug if told else self._log.warning if warn else self._log.info
+            log("%s: %s", self._label, note)
             self._note = note
 
 

@@ -145,6 +145,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self._watch: polling.Watch | None = None
         self._current_hook: SageMakerImageVersionsHook | None = None
         self._began = datetime.now(timezone.utc)
+        self._looked_at: datetime | None = None
         if is_settled(image_name):
             parse_image_name("image_name", image_name)
         if is_settled(include_details):
@@ -214,7 +215,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         """Wait for the version."""
         # Checks what was templated, in every mode alike.
         target = self._target()
-        self._began = (waits_since(context) if self.reschedule else None) or datetime.now(timezone.utc)
+        now = datetime.now(timezone.utc)
+        self._began = (waits_since(context) if self.reschedule else None) or now
+        interval = timedelta(seconds=self.poke_interval)
+        # A rescheduled look is a process of its own, which knows by this what the one before it has said.
+        self._looked_at = now - 1.5 * interval if now - self._began > interval / 2 else None
         SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
@@ -234,7 +239,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         """
         target = self._target()
         if self._watch is None:
-            self._watch = polling.Watch(self.log, self.image_name)
+            self._watch = polling.Watch(self.log, self.image_name, self._looked_at)
         hook = self._hook()
         snapshot = polling.take(hook, self.image_name, [target])
         if snapshot.fault is decide.Fault.CREDENTIALS:

@@ -107,6 +107,8 @@ class Run:
             from airflow.exceptions import AirflowRescheduleException, TaskDeferred
 
         while True:
+            # Each look of a rescheduled sensor is a process of its own.
+            sensor._watch = sensor._current_hook = None
             try:
                 return sensor.execute(self.context)
             except AirflowRescheduleException as reschedule:
