@@ -578,7 +578,8 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(emu
     run(sensor(version=2, **mode, poke_interval=0.1))
     text = capsys.readouterr().out
     assert polls(emulator) > 3
-    assert text.count("version 2 is CREATING") == 1
+    # What changed just before a look may be told at the next one again, in a process of its own.
+    assert 1 <= text.count("version 2 is CREATING") <= (2 if mode.get("mode") == "reschedule" else 1)
     assert text.count("version 2 is CREATED, after 1 seconds of waiting") == 1
 
 
