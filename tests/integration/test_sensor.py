@@ -150,7 +150,7 @@ def test_an_old_version_far_down_the_list_takes_one_call_more(emulator, connecti
 
 def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulator, connection, run, mode, capsys):
     with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(**mode, timeout=0.5))
+        run(sensor(**mode, timeout=1.5))
     assert polls(emulator) > 1
     warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
     # A deferral's last look is a process of its own.
