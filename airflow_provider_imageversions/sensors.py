@@ -63,9 +63,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
     the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
     ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
-    itself that lets ``timeout`` span all retries in reschedule mode, and ``never_fail`` not skip a timeout in poke and
-    reschedule mode. An image
-    that does not exist yet is waited for, with a warning. Throttling and outages are waited out.
+    itself that lets ``timeout`` span all retries in reschedule mode. An image that does not exist yet is waited for,
+    with a warning. Throttling and outages are waited out.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.
@@ -229,7 +228,13 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
                 kwargs={"began": self._began.isoformat()},
                 timeout=timedelta(seconds=self.timeout),
             )
-        return super().execute(context)
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as error:
+            # After a deferral Airflow itself skips it.
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise
 
     def poke(self, context: Any) -> PokeReturnValue:  # noqa: ARG002  # Airflow's signature
         """
