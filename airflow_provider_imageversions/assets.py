@@ -10,10 +10,13 @@ from urllib.parse import urlunsplit
 
 from airflow_provider_imageversions.hooks import check_botocore_config
 from airflow_provider_imageversions.model import (
+    LISTED_FIELDS,
     WATCHED_BY_DEFAULT,
     WATCHED_STATUSES,
+    event_payload,
     parse_image_name,
     parse_names,
+    parse_seconds,
     parse_start_from,
 )
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from airflow.sdk import Asset
+
+    from airflow_provider_imageversions.model import ImageVersion
+    from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 
 SCHEME = "sagemaker-image"
 DEFAULT_REGION = "default"
@@ -65,9 +71,7 @@ def image_version_asset(
     statuses = parse_names("statuses", trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT), choices=WATCHED_STATUSES)
     parse_start_from("start_from", trigger_kwargs.get("start_from", "latest"))
     check_botocore_config(trigger_kwargs.get("botocore_config"))
-    interval = trigger_kwargs.get("poll_interval", 60.0)
-    if isinstance(interval, bool) or not isinstance(interval, (int, float)) or interval <= 0:
-        raise ValueError(f"poll_interval={interval!r} is not valid: it must be a number of seconds above 0.")
+    parse_seconds("poll_interval", trigger_kwargs.get("poll_interval", 60.0))
     trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, "statuses": statuses})
     uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), statuses)
     return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
@@ -101,6 +105,35 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     except ValueError as error:
         raise ValueError(f"URI {uri.geturl()!r}: {error} {form}.") from error
     return uri
+
+
+def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:
+    """
+    Give the triggers with which an asset watches an image's versions; none if it is another asset.
+
+    :param asset: An asset, as from :func:`image_version_asset`, or whatever else can be an outlet.
+    """
+    from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415  # as above
+
+    triggers = [watcher.trigger for watcher in getattr(asset, "watchers", ())]
+    return [trigger for trigger in triggers if isinstance(trigger, SageMakerImageVersionEventTrigger)]
+
+
+def watched_payload(asset: object, version: ImageVersion, image_name: str, region: str) -> dict[str, Any] | None:
+    """
+    Give what an asset's watcher will tell of a version, for a task that tells it before; ``None`` if it won't.
+
+    :param asset: An asset, or whatever else can be an outlet.
+    :param version: The version's record with its details.
+    :param image_name: Name of the image.
+    :param region: AWS region.
+    """
+    for trigger in watches(asset):
+        record: Any = {key: value for key, value in version.items() if trigger.include_details or key in LISTED_FIELDS}
+        payload = event_payload(record, image_name, region)
+        if trigger.image_name == image_name and payload["status"] in trigger.statuses:
+            return {**payload, "redelivered": False}
+    return None
 
 
 def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> list[dict[str, Any]]:

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from airflow_provider_imageversions.model import ImageVersion, Target
+    from airflow_provider_imageversions.model import ImageVersion, PrunePolicy, Target
 
 CREATED = ImageVersionStatus.CREATED.value
 _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
+_FAILED = {ImageVersionStatus.CREATE_FAILED.value, ImageVersionStatus.DELETE_FAILED.value}
 _KNOWN = {status.value for status in ImageVersionStatus}
+# An image has statuses of its own. One whose update failed is as it was before.
+_USABLE_IMAGE = {"CREATED", "UPDATE_FAILED"}
+_LOST_IMAGE = {"CREATE_FAILED", "DELETING", "DELETE_FAILED"}
+_PASSING_IMAGE = {"CREATING", "UPDATING"}
 # A higher number is a later creation, but for calls that the service handled at the same time.
 _DISORDER = timedelta(minutes=1)
 _REASONS_SHOWN = 3
@@ -255,9 +260,107 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
     return not between and newest - _created(listed[right.first]) > _LATE_LISTING
 
 
-def failure_reason(version: ImageVersion) -> str:
+def failure_reason(failed: Mapping[str, Any]) -> str:
     """Give the service's words on a failure as one line, fit for a log or an exception."""
-    return " ".join(version.get("FailureReason", "").split()) or "the service gives no reason"
+    return " ".join(failed.get("FailureReason", "").split()) or "the service gives no reason"
+
+
+def obstacle(image: Mapping[str, Any]) -> Waiting | Failed | None:
+    """
+    Say what keeps an image from getting versions; ``None``: nothing.
+
+    :param image: What DescribeImage answers.
+    """
+    status = image["ImageStatus"]
+    if status in _USABLE_IMAGE:
+        return None
+    if status in _LOST_IMAGE:
+        return Failed(f"the image is {status}: {failure_reason(image)}")
+    return Waiting(f"the image is {status}", unknown=status not in _PASSING_IMAGE)
+
+
+def adoptable(version: ImageVersion | None) -> bool:
+    """
+    Whether a try may go on with the version that an earlier try of the same task made, rather than make another.
+
+    :param version: That version; ``None`` if it is gone.
+    """
+    return version is not None and not isinstance(_outcome_of_version(version), Failed)
+
+
+def promotable(version: ImageVersion) -> Failed | None:
+    """Say what speaks against giving a version an alias that another one had; ``None``: nothing."""
+    status = version["ImageVersionStatus"]
+    if status == CREATED:
+        return None
+    return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can take another's place")
+
+
+def remains(version: ImageVersion | None) -> Waiting | Failed | None:
+    """
+    Say whether a version that is being deleted is still there; ``None``: it is gone.
+
+    :param version: The version; ``None`` if the service does not find it.
+    """
+    if version is None:
+        return None
+    number, status = version["Version"], version["ImageVersionStatus"]
+    if status == ImageVersionStatus.DELETE_FAILED:
+        return Failed(f"version {number} is DELETE_FAILED: {failure_reason(version)}")
+    return Waiting(f"version {number} is {status}")
+
+
+def is_being_deleted(version: ImageVersion) -> bool:
+    """Whether the service is deleting a version already."""
+    return version["ImageVersionStatus"] == ImageVersionStatus.DELETING
+
+
+def prune(
+    versions: Iterable[ImageVersion],
+    policy: PrunePolicy,
+    *,
+    now: datetime,
+    aliases_of: Callable[[int], Iterable[str]],
+) -> Iterator[tuple[ImageVersion, str | None]]:
+    """
+    Decide which versions of an image may go: lazily, so that each is judged when its turn comes.
+
+    Never goes: the newest CREATED version, one that is CREATING, going already, or in a status that this package does
+    not know. Failed versions have their turn first, then the oldest.
+
+    :param versions: All versions of the image, in any order.
+    :param policy: What to keep.
+    :param now: The time.
+    :param aliases_of: Gives a version's aliases, by its number; asked only about versions that could go otherwise.
+    :return: Each version, with the reason for which it stays; ``None``: it goes.
+    """
+    newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
+    created = [version["Version"] for version in newest_first if version["ImageVersionStatus"] == CREATED]
+    newest = set(created[: max(policy.keep_newest or 0, 1)])
+    turns: list[ImageVersion] = []
+    for version in newest_first:
+        status = version["ImageVersionStatus"]
+        if version["Version"] in newest:
+            yield version, "newest CREATED"
+        elif status != CREATED and status not in _FAILED:
+            yield version, f"status {status}"
+        elif policy.keep_younger_than is not None and _age(version, now) < policy.keep_younger_than:
+            yield version, "age"
+        else:
+            turns.append(version)
+    left = len(turns) if policy.limit is None else policy.limit
+    for version in sorted(turns, key=lambda turn: (turn["ImageVersionStatus"] == CREATED, turn["Version"])):
+        if not left:
+            yield version, "limit"
+        elif policy.keep_aliased and any(True for _ in aliases_of(version["Version"])):
+            yield version, "alias"
+        else:
+            left -= 1
+            yield version, None
+
+
+def _age(version: ImageVersion, now: datetime) -> float:
+    return (now - _created(version)).total_seconds()
 
 
 def select(
@@ -289,6 +392,8 @@ class Fault(Enum):
     """The image, version or alias does not exist (yet)."""
     CREDENTIALS = "credentials"
     """The credentials are expired, rotated or missing: load them again, then it may go on."""
+    IN_USE = "in use"
+    """Somebody else is changing the same image or version: once they are done, it may go on."""
     THROTTLED = "throttled"
     """Too many calls: transient, and a reason to call less often."""
     TRANSIENT = "transient"
@@ -298,6 +403,7 @@ class Fault(Enum):
 
 
 _MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
+_IN_USE = {"ConflictException", "ResourceInUse", "ResourceInUseException"}
 _CREDENTIALS = {
     "ExpiredToken",
     "ExpiredTokenException",
@@ -350,6 +456,8 @@ def fault(code: str, http_status: int) -> Fault:
     """
     if code in _MISSING:
         return Fault.MISSING
+    if code in _IN_USE:
+        return Fault.IN_USE
     if code in _CREDENTIALS:
         return Fault.CREDENTIALS
     if code in _THROTTLED or http_status == _TOO_MANY_REQUESTS:

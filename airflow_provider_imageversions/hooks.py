@@ -7,7 +7,7 @@ import re
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 import botocore.loaders
@@ -34,11 +34,18 @@ from airflow_provider_imageversions.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import boto3
 
-    from airflow_provider_imageversions.model import ImageVersion
+    from airflow_provider_imageversions.model import (
+        CreateImageRequest,
+        CreateImageVersionRequest,
+        ImageVersion,
+        UpdateImageVersionRequest,
+    )
+
+T = TypeVar("T")
 
 # A minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
@@ -351,6 +358,116 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         version["Aliases"] = self.list_aliases(image_name, version=number)
         return event_payload(version, image_name, str(self.conn_region_name))
 
+    def create_image(self, request: CreateImageRequest) -> str:
+        """
+        Create an image.
+
+        :param request: The call, checked.
+        :return: The image's ARN. The image is CREATING, for seconds.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` if there is an image of
+            this name.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
+        """
+        return str(_complete(self.conn.create_image(**request.to_boto()), "ImageArn")["ImageArn"])
+
+    def describe_image(self, image_name: str) -> dict[str, Any]:
+        """
+        Describe an image itself.
+
+        :param image_name: Name of the image.
+        :return: Plain JSON with the service's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
+            ``CreationTime``, ``LastModifiedTime`` and, where there are some, ``DisplayName``, ``Description``,
+            ``FailureReason``.
+        :raises ValueError: The name is outside its limits.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+            image.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
+        """
+        request = {"ImageName": parse_image_name("image_name", image_name)}
+        with self._explained(request):
+            answer = self.conn.describe_image(**request)
+        return dict(to_record(_complete(answer, "ImageStatus")))
+
+    def update_image(self, request: CreateImageRequest) -> None:
+        """
+        Give an image that exists the role, the name to show and the description of a request.
+
+        :param request: What creating it would have asked for. What it leaves out stays as it is, and so do the tags,
+            which are not for UpdateImage to change.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+            image.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
+        """
+        members = {name: value for name, value in request.to_boto().items() if name != "Tags"}
+        with self._explained(members):
+            self.conn.update_image(**members)
+
+    def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
+        """
+        Create a version of an image.
+
+        :param request: The call, checked.
+        :param client_token: Up to 36 letters, digits and hyphens. The same token with the same request gives the
+            version that was made at the first time.
+        :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
+            another one where several are made at the same time.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the image is being
+            changed, ``ResourceNotFound`` if there is no such image.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
+        """
+        members = request.to_boto()
+        with self._explained(members):
+            answer = self.conn.create_image_version(**members, ClientToken=client_token)
+        number = str(_complete(answer, "ImageVersionArn")["ImageVersionArn"]).rpartition("/")[2]
+        if not number.isdecimal():
+            # The service's model allows for "None". With the same token it can be asked again.
+            raise ResponseParserError(f"The service's answer is broken: ImageVersionArn is {number!r}.")
+        return int(number)
+
+    def update_image_version(self, request: UpdateImageVersionRequest) -> None:
+        """
+        Change what describes a version, and its aliases.
+
+        :param request: The call, checked. The service refuses it as a whole if a version has one of the
+            ``aliases_to_add`` already, or this version lacks one of the ``aliases_to_delete``.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+            changed, ``ResourceNotFound`` if there is no such version.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
+        """
+        members = request.to_boto()
+        with self._explained(members):
+            self.conn.update_image_version(**members)
+
+    def delete_image_version(self, image_name: str, version: int) -> None:
+        """
+        Begin to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
+
+        :param image_name: Name of the image.
+        :param version: The version's number, 0 or more.
+        :raises ValueError: A parameter is outside its limits.
+        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+            changed, ``ResourceNotFound`` if there is no such version.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
+        """
+        request = {
+            "ImageName": parse_image_name("image_name", image_name),
+            "Version": parse_integer("version", version, minimum=0),
+        }
+        with self._explained(request):
+            self.conn.delete_image_version(**request)
+
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
         for page in self._pages("list_image_versions", request.to_boto(), "ImageVersions"):
@@ -437,6 +554,22 @@ def judge(error: Exception) -> decide.Fault | None:
     if isinstance(error, (botocore.exceptions.BotoCoreError, MissingConnectionError, ValueError)):
         return decide.Fault.PERMANENT
     return None
+
+
+def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
+    """
+    Give what a call of the hook gives, or ``None`` if the service finds no such image, version or alias.
+
+    :param call: A method of the hook.
+    :param arguments: Its arguments.
+    :param named: Its keyword arguments.
+    """
+    try:
+        return call(*arguments, **named)
+    except botocore.exceptions.ClientError as error:
+        if judge(error) is decide.Fault.MISSING:
+            return None
+        raise
 
 
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
 from bisect import bisect_right
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 
@@ -20,6 +21,9 @@ from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import TypeAlias
+
+    _Parser: TypeAlias = Callable[[str, object], Any]
 
 
 class ImageVersionStatus(str, Enum):
@@ -238,6 +242,7 @@ _NEXT_TOKEN_MAX = 8192
 PAGE_SIZE_MAX = 100
 SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
 SORT_ORDER = ("ASCENDING", "DESCENDING")
+_TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
 _EXCERPT = 200
 
 
@@ -317,6 +322,16 @@ def parse_integer(name: str, value: object, *, minimum: int, maximum: int | None
     return number
 
 
+def parse_seconds(name: str, value: object) -> float:
+    """Make a number of seconds above 0 of a number, of the text that a template renders one to, or of a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", seconds.strip()):
+        seconds = float(seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+        raise _refuse(name, value, "it must be a number of seconds above 0, or a timedelta.")
+    return float(seconds)
+
+
 def parse_boolean(name: str, value: object) -> bool:
     """Make a boolean of a ``bool`` or of the text that a template renders one to."""
     if isinstance(value, bool):
@@ -333,21 +348,69 @@ def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
     raise _refuse(name, value, f"allowed are {', '.join(choices)}.")
 
 
-def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """Make a tuple of known names of an iterable, a JSON list or a comma-separated string."""
-    names = value
+def _parse_list(name: str, value: object) -> tuple[Any, ...]:
+    """Make a tuple of an iterable, a JSON list or a comma-separated string."""
+    items = value
     if isinstance(value, str):
         try:
-            names = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+            items = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
         except ValueError as error:
             raise _refuse(name, value, "it looks like a JSON list but is none.") from error
-    if not isinstance(names, (list, tuple, set, frozenset)):
+    if not isinstance(items, (list, tuple, set, frozenset)):
         raise _refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
-    parsed = tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in names))
+    return tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in items))
+
+
+def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Make a tuple of known names of an iterable, a JSON list or a comma-separated string."""
+    parsed = _parse_list(name, value)
     unknown = [item for item in parsed if item not in choices]
     if unknown or not parsed:
         raise _refuse(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
     return parsed
+
+
+def parse_aliases(name: str, value: object) -> tuple[str, ...]:
+    """Make a tuple of aliases of an iterable, a JSON list or a comma-separated string."""
+    return tuple(parse_alias(name, alias) for alias in _parse_list(name, value))
+
+
+def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
+    """Make AWS's list of tags of one, or of a dict from key to value."""
+    tags = [{"Key": key, "Value": tag} for key, tag in value.items()] if isinstance(value, dict) else value
+    if not isinstance(tags, (list, tuple)) or len(tags) > _TAGS_MAX or not all(map(_is_tag, tags)):
+        raise _refuse(
+            name,
+            value,
+            f"give up to {_TAGS_MAX} tags, as {{'key': 'value'}} or [{{'Key': 'key', 'Value': 'value'}}], with keys of "
+            "1 to 128 and values of up to 256 characters.",
+        )
+    return tuple(tags)
+
+
+def _is_tag(tag: object) -> bool:
+    return (
+        isinstance(tag, dict)
+        and tag.keys() == {"Key", "Value"}
+        and all(isinstance(part, str) for part in tag.values())
+        and 1 <= len(tag["Key"]) <= _TAG_KEY_MAX
+        and len(tag["Value"]) <= _TAG_VALUE_MAX
+    )
+
+
+def _text(maximum: int, form: str = "one line of text", pattern: str = ".*", minimum: int = 1) -> _Parser:
+    """Make the parser of a text with the service's own limits."""
+
+    def parse(name: str, value: object) -> str:
+        if not isinstance(value, str) or not minimum <= len(value) <= maximum or not re.fullmatch(pattern, value):
+            raise _refuse(name, value, f"it must be {form}, of {minimum} to {maximum} characters.")
+        return value
+
+    return parse
+
+
+def _choice(*choices: str) -> _Parser:
+    return lambda name, value: parse_choice(name, value, choices=choices)
 
 
 def parse_statuses(name: str, value: object) -> tuple[str, ...]:
@@ -429,7 +492,7 @@ def is_settled(value: object) -> bool:
         return all(is_settled(item) for item in value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(is_settled(item) for item in value)
-    return value is None or isinstance(value, (int, float, bytes, datetime))
+    return value is None or isinstance(value, (int, float, bytes, datetime, timedelta))
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -441,10 +504,14 @@ def texts_in(value: object) -> Iterator[str]:
             yield from texts_in(item)
 
 
+# Words that the API's members do not write with one capital.
+_MEMBER_WORDS = {"ml": "ML"}
+
+
 class _Checked:
     """A frozen dataclass that parses its fields, by the table of its class, when it is made."""
 
-    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]]
+    PARSERS: ClassVar[Mapping[str, _Parser]]
     REQUIRED: ClassVar[frozenset[str]] = frozenset()
     # The hook, the operator and boto3's paginator call these fields by other names than the API.
     LABELS: ClassVar[Mapping[str, str]] = {}
@@ -459,6 +526,17 @@ class _Checked:
         if name not in cls.REQUIRED and is_absent(value):
             return next(field.default for field in fields(cls) if field.name == name)  # type: ignore[arg-type]
         return cls.PARSERS[name](cls.LABELS.get(name, name), value)
+
+    def to_boto(self) -> dict[str, Any]:
+        """Give the keyword arguments for boto3."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]  # as above
+        return {
+            "".join(_MEMBER_WORDS.get(word, word.capitalize()) for word in name.split("_")): (
+                list(value) if isinstance(value, tuple) else value
+            )
+            for name, value in given.items()
+            if value is not None
+        }
 
     @classmethod
     def check_settled(cls, **values: object) -> None:
@@ -508,7 +586,7 @@ class ListImageVersionsRequest(_Checked):
         "max_results": "page_size (MaxResults)",
         "next_token": "starting_token (NextToken)",
     }
-    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]] = {
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
         "image_name": parse_image_name,
         "creation_time_after": parse_time,
         "creation_time_before": parse_time,
@@ -518,17 +596,6 @@ class ListImageVersionsRequest(_Checked):
         "sort_order": lambda name, value: parse_choice(name, value, choices=SORT_ORDER),
         "max_results": lambda name, value: parse_integer(name, value, minimum=1, maximum=PAGE_SIZE_MAX),
         "next_token": parse_token,
-    }
-    _MEMBERS: ClassVar[Mapping[str, str]] = {
-        "image_name": "ImageName",
-        "creation_time_after": "CreationTimeAfter",
-        "creation_time_before": "CreationTimeBefore",
-        "last_modified_time_after": "LastModifiedTimeAfter",
-        "last_modified_time_before": "LastModifiedTimeBefore",
-        "sort_by": "SortBy",
-        "sort_order": "SortOrder",
-        "max_results": "MaxResults",
-        "next_token": "NextToken",
     }
 
     def __post_init__(self) -> None:
@@ -542,11 +609,180 @@ class ListImageVersionsRequest(_Checked):
                     f"it is later than {kind}_before={before.isoformat()!r}, so no version could match.",
                 )
 
-    def to_boto(self) -> dict[str, Any]:
-        """Give the keyword arguments for boto3's ``list_image_versions``."""
-        return {
-            member: getattr(self, name) for name, member in self._MEMBERS.items() if getattr(self, name) is not None
-        }
+
+@dataclass(frozen=True)
+class CreateImageRequest(_Checked):
+    """
+    A call of CreateImage, every member of it, checked against the service's own limits.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param role_arn: ARN of the IAM role that SageMaker pulls the container images with.
+    :param display_name: Name to show, 1 to 128 characters.
+    :param description: Up to 512 characters.
+    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``.
+    :raises ValueError: A value is outside the limits; the message names parameter, value and what is allowed.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
+    """
+
+    image_name: str
+    role_arn: str
+    display_name: str | None = None
+    description: str | None = None
+    tags: Mapping[str, str] | Iterable[Mapping[str, str]] | None = None
+
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"image_name", "role_arn"})
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
+        "image_name": parse_image_name,
+        "role_arn": _text(
+            2048, "the ARN of an IAM role", r"arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+", minimum=20
+        ),
+        "display_name": _text(128, "text that neither starts nor ends with a space", r"\S(.*\S)?"),
+        "description": _text(512),
+        "tags": parse_tags,
+    }
+
+
+_METADATA: Mapping[str, _Parser] = {
+    "vendor_guidance": _choice("NOT_PROVIDED", "STABLE", "TO_BE_ARCHIVED", "ARCHIVED"),
+    "job_type": _choice("TRAINING", "INFERENCE", "NOTEBOOK_KERNEL"),
+    "ml_framework": _text(128, "a name and a version such as 'PyTorch 2.4'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?"),
+    "programming_lang": _text(128, "a name and a version such as 'Python 3.11'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?"),
+    "processor": _choice("CPU", "GPU"),
+    "horovod": parse_boolean,
+    "release_notes": _text(255),
+}
+
+
+@dataclass(frozen=True)
+class CreateImageVersionRequest(_Checked):
+    """
+    A call of CreateImageVersion, every member of it but the ClientToken, checked against the service's own limits.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
+    :param aliases: Aliases for the version, each of 1 to 128 letters, digits, hyphens, underscores and dots.
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
+    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
+    :param programming_lang: Name and version, such as ``Python 3.11``.
+    :param processor: ``CPU`` or ``GPU``.
+    :param horovod: Whether it is compatible with Horovod.
+    :param release_notes: Up to 255 characters.
+    :raises ValueError: A value is outside the limits; the message names parameter, value and what is allowed.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
+    """
+
+    image_name: str
+    base_image: str
+    aliases: Iterable[str] | str | None = None
+    vendor_guidance: str | None = None
+    job_type: str | None = None
+    ml_framework: str | None = None
+    programming_lang: str | None = None
+    processor: str | None = None
+    horovod: bool | str | None = None
+    release_notes: str | None = None
+
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"image_name", "base_image"})
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
+        "image_name": parse_image_name,
+        "base_image": _text(255, "the registry path of a container image"),
+        "aliases": parse_aliases,
+        **_METADATA,
+    }
+
+    def client_token(self, *identity: object) -> str:
+        """
+        Derive the ClientToken by which the service knows a repetition of the request.
+
+        :param identity: JSON that names whose request it is.
+        """
+        said = json.dumps([*identity, self.to_boto()], sort_keys=True)
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"airflow_provider_imageversions:{said}"))
+
+
+@dataclass(frozen=True)
+class UpdateImageVersionRequest(_Checked):
+    """
+    A call of UpdateImageVersion, every member of it but Alias, checked against the service's own limits.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param version: The version's number, 0 or more.
+    :param aliases_to_add: Aliases that the version is to have and no other version has.
+    :param aliases_to_delete: Aliases that the version has.
+    :param vendor_guidance: Like the rest, as in :class:`CreateImageVersionRequest`.
+    :param job_type: See there.
+    :param ml_framework: See there.
+    :param programming_lang: See there.
+    :param processor: See there.
+    :param horovod: See there.
+    :param release_notes: See there.
+    :raises ValueError: A value is outside the limits; the message names parameter, value and what is allowed.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
+    """
+
+    image_name: str
+    version: int
+    aliases_to_add: Iterable[str] | str | None = None
+    aliases_to_delete: Iterable[str] | str | None = None
+    vendor_guidance: str | None = None
+    job_type: str | None = None
+    ml_framework: str | None = None
+    programming_lang: str | None = None
+    processor: str | None = None
+    horovod: bool | str | None = None
+    release_notes: str | None = None
+
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"image_name", "version"})
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
+        "image_name": parse_image_name,
+        "version": lambda name, value: parse_integer(name, value, minimum=0),
+        "aliases_to_add": parse_aliases,
+        "aliases_to_delete": parse_aliases,
+        **_METADATA,
+    }
+
+
+@dataclass(frozen=True)
+class PrunePolicy(_Checked):
+    """
+    Which versions of an image to keep when the others are deleted.
+
+    :param keep_newest: So many of the newest CREATED versions.
+    :param keep_younger_than: What was created within so many seconds. One of the two must be given.
+    :param keep_aliased: Those that have an alias.
+    :param limit: Whatever is beyond so many deletions.
+    :param dry_run: All, but say what would be deleted.
+    :raises ValueError: A value is outside the limits, or nothing says what to keep.
+    """
+
+    keep_newest: int | None = None
+    keep_younger_than: float | None = None
+    keep_aliased: bool = True
+    limit: int | None = None
+    dry_run: bool = False
+
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
+        "keep_newest": lambda name, value: parse_integer(name, value, minimum=0),
+        "keep_younger_than": parse_seconds,
+        "keep_aliased": parse_boolean,
+        "limit": lambda name, value: parse_integer(name, value, minimum=0),
+        "dry_run": parse_boolean,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_newest is None and self.keep_younger_than is None:
+            raise ValueError(
+                "keep_newest=None, keep_younger_than=None: say what to keep, for example keep_newest=10, or "
+                "keep_younger_than=timedelta(days=90)."
+            )
 
 
 @dataclass(frozen=True)
@@ -567,7 +803,7 @@ class Target(_Checked):
     after_version: int | None = None
     created_after: datetime | str | None = None
 
-    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]] = {
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
         "version": lambda name, value: parse_integer(name, value, minimum=0),
         "alias": parse_alias,
         "after_version": lambda name, value: parse_integer(name, value, minimum=0),

@@ -2,40 +2,107 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+import time
+from dataclasses import fields
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow_provider_imageversions.compat import BaseOperator, keeps_xcom_in_database
+from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions.assets import watched_payload, watches
+from airflow_provider_imageversions.compat import (
+    AirflowException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+    keeps_xcom_in_database,
+)
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
     check_botocore_config,
+    find,
+    judge,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     DETAIL_FIELDS,
     LISTED_FIELDS,
+    CreateImageRequest,
+    CreateImageVersionRequest,
     ListImageVersionsRequest,
+    PrunePolicy,
+    Target,
+    UpdateImageVersionRequest,
     is_absent,
     is_settled,
+    parse_alias,
+    parse_aliases,
     parse_boolean,
+    parse_choice,
+    parse_image_name,
     parse_integer,
     parse_names,
+    parse_seconds,
     parse_statuses,
 )
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_imageversions.model import ImageVersion
 
+T = TypeVar("T")
+
+_LOOKS_FOR_OWN, _OWN_PAUSE = 3, 2.0
 XCOM_LIMIT = 256 * 1024
 """Bytes of JSON above which a result is not written to the metadata database."""
 
 
-class SageMakerListImageVersionsOperator(BaseOperator):
+class SageMakerImageOperationError(AirflowException):
+    """SageMaker could not do what it was asked to; the message has its reason. Retried as the task says."""
+
+
+class _ImageOperator(BaseOperator):
+    """
+    An operator on a SageMaker image.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    """
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
+    operator_extra_links = (SageMakerImageLink(),)
+    ui_color = "#f2e6d9"
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_name = image_name
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        if is_settled(image_name):
+            parse_image_name("image_name", image_name)
+        check_botocore_config(botocore_config)
+
+
+class SageMakerListImageVersionsOperator(_ImageOperator):
     """
     List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
 
@@ -86,9 +153,6 @@ class SageMakerListImageVersionsOperator(BaseOperator):
         "limit",
     )
     template_fields: Sequence[str] = ("image_name", *_FILTERS, "fields", "include_details", *AWS_PARAMETERS)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
-    ui_color = "#f2e6d9"
 
     def __init__(
         self,
@@ -112,8 +176,14 @@ class SageMakerListImageVersionsOperator(BaseOperator):
         botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.image_name = image_name
+        super().__init__(
+            image_name=image_name,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
         self.creation_time_after = creation_time_after
         self.creation_time_before = creation_time_before
         self.last_modified_time_after = last_modified_time_after
@@ -126,10 +196,6 @@ class SageMakerListImageVersionsOperator(BaseOperator):
         self.limit = limit
         self.fields = fields
         self.include_details = include_details
-        self.aws_conn_id = aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
         ListImageVersionsRequest.check_settled(
             image_name=image_name,
             creation_time_after=creation_time_after,
@@ -148,7 +214,6 @@ class SageMakerListImageVersionsOperator(BaseOperator):
         for name, parse in checks:
             if is_settled(value := getattr(self, name)) and not is_absent(value):
                 parse(name, value)
-        check_botocore_config(botocore_config)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """List, and give what goes to XCom."""
@@ -195,3 +260,726 @@ def _parse_limit(name: str, value: object) -> int:
 
 def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:
     return {key: value for key, value in record.items() if fields is None or key in fields}
+
+
+class _ChangingOperator(_ImageOperator):
+    """
+    An operator that changes an image, and waits out what keeps it from doing so.
+
+    :param poke_interval: Seconds between two looks at the most.
+    :param timeout: Seconds after which it gives up.
+    """
+
+    def __init__(
+        self, *, poke_interval: timedelta | float = 30.0, timeout: timedelta | float = 3600.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.poke_interval = parse_seconds("poke_interval", poke_interval)
+        self.timeout = parse_seconds("timeout", timeout)
+
+    def _begin(self, context: Any, image_name: str) -> polling.Task:
+        task = polling.Task(self, image_name, interval=self.poke_interval, timeout=self.timeout)
+        SageMakerImageLink.store(context, self, task.hook, image_name)
+        return task
+
+    def _refuse_failure(self, found: T | decide.Failed) -> T:
+        if isinstance(found, decide.Failed):
+            raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
+        return found
+
+    def _values(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
+
+def _names(request: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(request))
+
+
+class SageMakerCreateImageOperator(_ChangingOperator):
+    """
+    Create an Amazon SageMaker image, wait until it can get versions, and return what DescribeImage says of it.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param role_arn: ARN of the IAM role that SageMaker pulls the container images with.
+    :param display_name: Name to show, 1 to 128 characters.
+    :param description: Up to 512 characters.
+    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; given at the creation only.
+    :param action_if_image_exists: What to do where there is an image of this name: ``use`` (default) it as it is;
+        ``update`` its role, name to show and description; ``fail``.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the image is CREATED, for seconds; default: yes. Not templated, like the
+        next two.
+    :param poke_interval: Seconds between two looks at the most; default 30.
+    :param timeout: Seconds after which it gives up, also while somebody else changes the image; default an hour.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED, or exists already and must not.
+    :raises TimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
+    """
+
+    _REQUEST: ClassVar[tuple[str, ...]] = _names(CreateImageRequest)
+    template_fields: Sequence[str] = (*_REQUEST, "action_if_image_exists", *AWS_PARAMETERS)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json", "botocore_config": "json"}
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        role_arn: str,
+        display_name: str | None = None,
+        description: str | None = None,
+        tags: dict[str, str] | list[dict[str, str]] | None = None,
+        action_if_image_exists: str = "use",
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.role_arn = role_arn
+        self.display_name = display_name
+        self.description = description
+        self.tags = tags
+        self.action_if_image_exists = action_if_image_exists
+        self.wait_for_completion = wait_for_completion
+        CreateImageRequest.check_settled(**self._values(self._REQUEST))
+        if is_settled(action_if_image_exists):
+            _parse_action(action_if_image_exists)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Create it."""
+        request = CreateImageRequest(**self._values(self._REQUEST))
+        action = _parse_action(self.action_if_image_exists)
+        task = self._begin(context, request.image_name)
+        self._refuse_failure(task.wait(lambda hook: self._create(hook, request, action)))
+        if self.wait_for_completion:
+            self._refuse_failure(task.wait(lambda hook: decide.obstacle(hook.describe_image(request.image_name))))
+        return task.call(lambda hook: hook.describe_image(request.image_name))
+
+    def _create(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str
+    ) -> decide.Waiting | decide.Failed | None:
+        try:
+            hook.create_image(request)
+        except Exception as error:
+            image = find(hook.describe_image, request.image_name) if judge(error) is decide.Fault.IN_USE else None
+            if image is None:
+                raise
+            return self._take(hook, request, action, image)
+        self.log.info("SageMaker image %r: created", request.image_name)
+        return None
+
+    def _take(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str, image: dict[str, Any]
+    ) -> decide.Waiting | decide.Failed | None:
+        if action == "FAIL":
+            return decide.Failed("it exists already, and action_if_image_exists is 'fail'")
+        obstacle = decide.obstacle(image)
+        if obstacle is None and action == "UPDATE":
+            hook.update_image(request)
+            self.log.info("SageMaker image %r: existed already, updated", request.image_name)
+        elif obstacle is None:
+            self.log.info("SageMaker image %r: exists already", request.image_name)
+        return obstacle
+
+
+def _parse_action(value: object) -> str:
+    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "FAIL"))
+
+
+class SageMakerCreateImageVersionOperator(_ChangingOperator):
+    """
+    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with its details.
+
+    A retry never makes a duplicate: the request's ClientToken is derived from DAG, run, task and map index (and from
+    the request itself), so a try after a crash, or a run that is cleared, goes on with the version that the first try
+    made. Only where that one failed or was deleted, another one is made. So two Airflows that share an AWS account must
+    not share ids of DAGs and runs.
+
+    With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
+    ``outlets``, the task itself tells of the version what the asset's watcher would, to the same ``event_id``, so that
+    DAGs scheduled on the asset start at once.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
+    :param aliases: Aliases for the version, that no other version has; a list, or a string with commas.
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
+    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
+    :param programming_lang: Name and version, such as ``Python 3.11``.
+    :param processor: ``CPU`` or ``GPU``.
+    :param horovod: Whether it is compatible with Horovod.
+    :param release_notes: Up to 255 characters.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the version is CREATED; default: yes. Otherwise the record is that of a
+        version that is CREATING. Not templated, like all that follow.
+    :param deferrable: Wait in the triggerer, where all who wait for the same image share one API call an interval.
+        Default: ``[operators] default_deferrable``.
+    :param poke_interval: Seconds between two looks at the most; default 30.
+    :param timeout: Seconds after which it gives up; default an hour. In it fall the wait and what precedes it: an image
+        that is CREATING, and other changes of the image at the same time, are waited out.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
+        version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
+    :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
+    :raises TimeoutError: ``timeout`` is over; from a deferral Airflow's TaskDeferralTimeout.
+    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
+    """
+
+    _REQUEST: ClassVar[tuple[str, ...]] = _names(CreateImageVersionRequest)
+    template_fields: Sequence[str] = (*_REQUEST, *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        base_image: str,
+        aliases: Iterable[str] | str | None = None,
+        vendor_guidance: str | None = None,
+        job_type: str | None = None,
+        ml_framework: str | None = None,
+        programming_lang: str | None = None,
+        processor: str | None = None,
+        horovod: bool | str | None = None,
+        release_notes: str | None = None,
+        wait_for_completion: bool = True,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.base_image = base_image
+        self.aliases = aliases
+        self.vendor_guidance = vendor_guidance
+        self.job_type = job_type
+        self.ml_framework = ml_framework
+        self.programming_lang = programming_lang
+        self.processor = processor
+        self.horovod = horovod
+        self.release_notes = release_notes
+        self.wait_for_completion = wait_for_completion
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        CreateImageVersionRequest.check_settled(**self._values(self._REQUEST))
+        if not wait_for_completion and any(watches(outlet) for outlet in self.outlets):
+            raise ValueError(
+                "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
+                "would start before the version is CREATED. Leave out one or the other; the asset's own watcher tells "
+                "of the version when it is."
+            )
+
+    def execute(self, context: Any) -> ImageVersion:
+        """Create it, or go on with what an earlier try created."""
+        request = CreateImageVersionRequest(**self._values(self._REQUEST))
+        task = self._begin(context, request.image_name)
+        made: int | decide.Failed = task.wait(lambda hook: self._make(hook, request, context["ti"]))
+        number = self._refuse_failure(made)
+        if not self.wait_for_completion:
+            return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
+        if self.deferrable:
+            self.log.info("SageMaker image %r: waiting in the triggerer for version %d", request.image_name, number)
+            self.defer(
+                trigger=SageMakerImageVersionTrigger(
+                    image_name=request.image_name,
+                    version=number,
+                    include_details=True,
+                    poll_interval=self.poke_interval,
+                    **aws_parameters(self),
+                ),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=max(task.left, 1.0)),
+            )
+        target = Target(version=number)
+
+        def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
+            version = find(hook.describe_image_version, request.image_name, version=number)
+            return decide.outcome([] if version is None else [version], target)
+
+        self._refuse_failure(task.wait(look))
+        return self._tell(
+            context, task.call(lambda hook: hook.add_details(request.image_name, {"Version": number})), task.hook
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> ImageVersion:
+        """
+        Go on after the deferral.
+
+        :param context: The task's context.
+        :param event: The trigger's payload.
+        """
+        hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
+        return self._tell(context, self._refuse_failure(read_event(event)), hook)
+
+    def _make(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, ti: Any
+    ) -> int | decide.Waiting | decide.Failed:
+        for count in itertools.count():
+            token = request.client_token(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, count)
+            number = self._create(hook, request, token)
+            if not isinstance(number, int):
+                return number
+            self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
+            if ti.try_number == 1 or self._adopt(hook, request, number):
+                return number
+        raise AssertionError
+
+    def _create(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, token: str
+    ) -> int | decide.Waiting | decide.Failed:
+        try:
+            return hook.create_image_version(request, token)
+        except Exception as error:
+            fault = judge(error)
+            if fault not in {decide.Fault.IN_USE, decide.Fault.PERMANENT}:
+                raise
+            # The service tells neither of these apart from a change at the same time, which passes.
+            image = find(hook.describe_image, request.image_name)
+            obstacle = None if image is None else decide.obstacle(image)
+            if obstacle is not None:
+                return obstacle
+            if fault is decide.Fault.IN_USE and (taken := _taken(hook, request.image_name, request.aliases)):
+                return taken
+            raise
+
+    def _adopt(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
+        version = None
+        for _ in range(_LOOKS_FOR_OWN):
+            version = find(hook.describe_image_version, request.image_name, version=number)
+            if version is not None:
+                break
+            # It may have been made a moment ago, and not be found yet.
+            time.sleep(min(_OWN_PAUSE, self.poke_interval))
+        if decide.adoptable(version):
+            return True
+        self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
+        if version is not None and request.aliases:
+            held = set(hook.list_aliases(request.image_name, number)).intersection(request.aliases)
+            if held:
+                hook.update_image_version(
+                    UpdateImageVersionRequest(request.image_name, number, aliases_to_delete=sorted(held))
+                )
+        return False
+
+    def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
+        self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
+        for outlet in self.outlets:
+            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name))
+            if payload is not None:
+                context["outlet_events"][outlet].extra.update(payload=payload)
+        return version
+
+
+def _taken(
+    hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None, number: int | None = None
+) -> decide.Failed | None:
+    """Say which of the aliases is another version's."""
+    for alias in aliases or ():
+        owner = find(hook.describe_image_version, image_name, alias=alias)
+        if owner is not None and owner["Version"] != number:
+            return decide.Failed(
+                f"the alias {alias!r} is that of version {owner['Version']}: leave it out, and move it with "
+                f"SageMakerUpdateImageVersionOperator(aliases_to_move=[{alias!r}])"
+            )
+    return None
+
+
+class SageMakerUpdateImageVersionOperator(_ChangingOperator):
+    """
+    Change a version's description and aliases, promote it, and return its record with its details.
+
+    ``aliases_to_move`` promotes: each alias is taken from whichever version has it and given to this one. SageMaker
+    needs two calls for it, so for a moment no version has the alias. A task that is killed in between leaves it so, and
+    its retry gives the alias to the version. If the alias can't be given for good, it is given back. Everything is safe
+    to repeat.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param version: The version's number, 0 or more.
+    :param alias: An alias of the version, in place of ``version``.
+    :param aliases_to_add: Aliases that it is to have and no other version has; a list, or a string with commas.
+    :param aliases_to_delete: Aliases that it is not to have any more.
+    :param aliases_to_move: Aliases that it is to have, whichever version has them. The version has to be CREATED.
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
+    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
+    :param programming_lang: Name and version, such as ``Python 3.11``.
+    :param processor: ``CPU`` or ``GPU``.
+    :param horovod: Whether it is compatible with Horovod.
+    :param release_notes: Up to 255 characters.
+    :param allow_rollback: Whether ``aliases_to_move`` may take an alias from a version with a higher number; default:
+        yes. Otherwise the task is skipped then, so that a run that comes late does not undo a later one's promotion.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param poke_interval: Not used; as for the other operators.
+    :param timeout: Seconds after which it gives up while somebody else changes the version; default an hour.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is not CREATED and so can't be promoted, or an alias to add is
+        another version's.
+    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such version.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
+    """
+
+    _METADATA: ClassVar[tuple[str, ...]] = tuple(
+        name
+        for name in _names(UpdateImageVersionRequest)
+        if name not in {"image_name", "version", "aliases_to_add", "aliases_to_delete"}
+    )
+    _ALIASES: ClassVar[tuple[str, ...]] = ("aliases_to_add", "aliases_to_delete", "aliases_to_move")
+    template_fields: Sequence[str] = (
+        "image_name",
+        "version",
+        "alias",
+        *_ALIASES,
+        *_METADATA,
+        "allow_rollback",
+        *AWS_PARAMETERS,
+    )
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        aliases_to_add: Iterable[str] | str | None = None,
+        aliases_to_delete: Iterable[str] | str | None = None,
+        aliases_to_move: Iterable[str] | str | None = None,
+        vendor_guidance: str | None = None,
+        job_type: str | None = None,
+        ml_framework: str | None = None,
+        programming_lang: str | None = None,
+        processor: str | None = None,
+        horovod: bool | str | None = None,
+        release_notes: str | None = None,
+        allow_rollback: bool | str = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.version = version
+        self.alias = alias
+        self.aliases_to_add = aliases_to_add
+        self.aliases_to_delete = aliases_to_delete
+        self.aliases_to_move = aliases_to_move
+        self.vendor_guidance = vendor_guidance
+        self.job_type = job_type
+        self.ml_framework = ml_framework
+        self.programming_lang = programming_lang
+        self.processor = processor
+        self.horovod = horovod
+        self.release_notes = release_notes
+        self.allow_rollback = allow_rollback
+        # The number stands for a version that is not known before the task runs.
+        UpdateImageVersionRequest.check_settled(version=0, **self._values(("image_name", *self._METADATA)))
+        if all(map(is_settled, (version, alias))):
+            _parse_which(version, alias)
+        if is_settled(allow_rollback):
+            parse_boolean("allow_rollback", allow_rollback)
+        if all(is_settled(getattr(self, name)) for name in (*self._ALIASES, "alias")):
+            self._parse_changes()
+
+    def execute(self, context: Any) -> ImageVersion:
+        """Change it."""
+        image_name = parse_image_name("image_name", self.image_name)
+        which = _parse_which(self.version, self.alias)
+        metadata = self._values(self._METADATA)
+        UpdateImageVersionRequest(image_name, 0, **metadata)
+        changes = self._parse_changes()
+        allow_rollback = parse_boolean("allow_rollback", self.allow_rollback)
+        task = self._begin(context, image_name)
+        # By number from here on: an alias may be another version's at the next look.
+        number = task.call(lambda hook: hook.describe_image_version(image_name, **which))["Version"]
+        taken: dict[str, int] = {}
+
+        def step(hook: SageMakerImageVersionsHook) -> decide.Failed | None:
+            version = hook.describe_image_version(image_name, version=number)
+            has = set(hook.list_aliases(image_name, number)) if any(changes.values()) else set()
+            moving = [alias for alias in changes["aliases_to_move"] if alias not in has]
+            adding = [alias for alias in changes["aliases_to_add"] if alias not in has and alias not in moving]
+            refusal = (moving and decide.promotable(version)) or _taken(hook, image_name, adding)
+            if refusal:
+                return refusal
+            for alias in moving:
+                self._take(hook, alias, number, taken, allow_rollback=allow_rollback)
+            request = UpdateImageVersionRequest(
+                image_name,
+                number,
+                aliases_to_add=(*adding, *moving) or None,
+                aliases_to_delete=[alias for alias in changes["aliases_to_delete"] if alias in has] or None,
+                **metadata,
+            )
+            if len(request.to_boto()) > len(("ImageName", "Version")):
+                hook.update_image_version(request)
+            return None
+
+        try:
+            self._refuse_failure(task.call(step))
+        except Exception:
+            self._give_back(task, taken, number)
+            raise
+        record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
+        self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
+        return record
+
+    def _take(
+        self, hook: SageMakerImageVersionsHook, alias: str, number: int, taken: dict[str, int], *, allow_rollback: bool
+    ) -> None:
+        owner = find(hook.describe_image_version, self.image_name, alias=alias)
+        if owner is None:
+            self.log.info(
+                "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while it "
+                "moved it. Giving it to version %d",
+                self.image_name,
+                alias,
+                number,
+            )
+            return
+        if owner["Version"] > number and not allow_rollback:
+            raise AirflowSkipException(
+                f"SageMaker image {self.image_name!r}: the alias {alias!r} is that of version {owner['Version']} "
+                f"already, which is newer than version {number}, and allow_rollback is False."
+            )
+        self.log.info(
+            "SageMaker image %r: taking the alias %r from version %d; no version has it until version %d does",
+            self.image_name,
+            alias,
+            owner["Version"],
+            number,
+        )
+        taken[alias] = owner["Version"]
+        hook.update_image_version(
+            UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias])
+        )
+
+    def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
+        for alias, owner in taken.items():
+            try:
+                if find(task.hook.describe_image_version, self.image_name, alias=alias) is None:
+                    task.hook.update_image_version(
+                        UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
+                    )
+                    self.log.warning(
+                        "SageMaker image %r: the alias %r could not be given to version %d and was given back to "
+                        "version %d",
+                        self.image_name,
+                        alias,
+                        number,
+                        owner,
+                    )
+            except Exception:  # noqa: PERF203  # each alias counts; the first error is the one to raise
+                self.log.exception(
+                    "SageMaker image %r: no version has the alias %r now, which was version %d's. A retry of this task "
+                    "will give it to version %d",
+                    self.image_name,
+                    alias,
+                    owner,
+                    number,
+                )
+
+    def _parse_changes(self) -> dict[str, tuple[str, ...]]:
+        changes = {
+            name: () if is_absent(getattr(self, name)) else parse_aliases(name, getattr(self, name))
+            for name in self._ALIASES
+        }
+        wanted = {*changes["aliases_to_add"], *changes["aliases_to_move"]}
+        if both := wanted.intersection(changes["aliases_to_delete"]):
+            raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which the version is to have.")
+        if self.alias in changes["aliases_to_delete"]:
+            raise ValueError(
+                f"alias={self.alias!r} is among aliases_to_delete, so a retry would not find the version by it: give "
+                "version=, its number, instead."
+            )
+        return changes
+
+
+def _parse_which(version: object, alias: object) -> dict[str, Any]:
+    """Make hook parameters of the version's number or of its alias; one of them must be given."""
+    if is_absent(version) == is_absent(alias):
+        raise ValueError(
+            f"version={version!r}, alias={alias!r}: give the version's number or one of its aliases, and not both."
+        )
+    if is_absent(version):
+        return {"alias": parse_alias("alias", alias)}
+    return {"version": parse_integer("version", version, minimum=0)}
+
+
+class SageMakerDeleteImageVersionOperator(_ChangingOperator):
+    """
+    Delete a version of an Amazon SageMaker image, with its aliases, and wait until it is gone.
+
+    Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
+    deleted when it can be.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param version: The version's number, 0 or more.
+    :param alias: An alias of the version, in place of ``version``.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
+    :param poke_interval: Seconds between two looks at the most; default 30.
+    :param timeout: Seconds after which it gives up; default an hour.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is DELETE_FAILED, with SageMaker's reason.
+    :raises TimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
+    :return: The number of the version; ``None`` if no version had the alias.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
+    """
+
+    template_fields: Sequence[str] = ("image_name", "version", "alias", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.version = version
+        self.alias = alias
+        self.wait_for_completion = wait_for_completion
+        if all(map(is_settled, (version, alias))):
+            _parse_which(version, alias)
+
+    def execute(self, context: Any) -> int | None:
+        """Delete it."""
+        image_name = parse_image_name("image_name", self.image_name)
+        which = _parse_which(self.version, self.alias)
+        task = self._begin(context, image_name)
+        version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
+        if version is None:
+            self.log.info("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
+            return which.get("version")
+        number = version["Version"]
+        task.call(lambda hook: _delete(hook, image_name, number))
+        if self.wait_for_completion:
+            look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
+            self._refuse_failure(task.wait(look))
+        self.log.info("SageMaker image %r: version %d is deleted", image_name, number)
+        return number
+
+
+def _delete(hook: SageMakerImageVersionsHook, image_name: str, number: int) -> None:
+    """Begin to delete a version, unless that was begun or is done already."""
+    try:
+        hook.delete_image_version(image_name, number)
+    except Exception as error:
+        fault = judge(error)
+        if fault is decide.Fault.MISSING:
+            return
+        version = (
+            find(hook.describe_image_version, image_name, version=number) if fault is decide.Fault.IN_USE else None
+        )
+        if version is None or not decide.is_being_deleted(version):
+            raise
+
+
+class SageMakerPruneImageVersionsOperator(_ChangingOperator):
+    """
+    Delete the versions of an Amazon SageMaker image that nobody needs any more.
+
+    Failed versions are deleted first, then the oldest. Always kept are the newest CREATED version and what is CREATING.
+    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param keep_newest: Keep so many of the newest CREATED versions. Failed ones do not count.
+    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. At least
+        one of the two must be given; a version that either keeps is kept.
+    :param keep_aliased: Keep versions that have an alias; default: yes.
+    :param limit: Delete no more than so many; default: all that may go.
+    :param dry_run: Delete nothing, say what would be; default: no.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param poke_interval: Not used; as for the other operators.
+    :param timeout: Seconds after which it gives up while somebody else changes the image; default an hour. What is
+        deleted by then stays deleted.
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
+    :return: ``{"deleted": [numbers], "kept": {reason: [numbers]}, "dry_run": bool}``, with the reasons ``newest
+        CREATED``, ``age``, ``alias``, ``limit`` and ``status ...``. Deletion goes on for seconds after that.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
+    """
+
+    _POLICY: ClassVar[tuple[str, ...]] = ("keep_newest", "keep_younger_than", "keep_aliased", "limit")
+    template_fields: Sequence[str] = ("image_name", *_POLICY, "is_dry_run", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        keep_newest: int | str | None = None,
+        keep_younger_than: timedelta | float | str | None = None,
+        keep_aliased: bool | str = True,
+        limit: int | str | None = None,
+        dry_run: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.keep_newest = keep_newest
+        self.keep_younger_than = keep_younger_than
+        self.keep_aliased = keep_aliased
+        self.limit = limit
+        # BaseOperator has a method of the other name.
+        self.is_dry_run = dry_run
+        PrunePolicy.check_settled(dry_run=dry_run, **self._values(self._POLICY))
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Delete what may go."""
+        image_name = parse_image_name("image_name", self.image_name)
+        policy = PrunePolicy(dry_run=self.is_dry_run, **self._values(self._POLICY))
+        task = self._begin(context, image_name)
+        versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
+
+        def aliases_of(number: int) -> list[str]:
+            return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
+
+        def delete(number: int) -> None:
+            if not policy.dry_run:
+                task.call(lambda hook: _delete(hook, image_name, number))
+            deleted.append(number)
+
+        deleted: list[int] = []
+        kept: dict[str, list[int]] = {}
+        for version, reason in decide.prune(versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of):
+            if reason is not None:
+                kept.setdefault(reason, []).append(version["Version"])
+                continue
+            delete(version["Version"])
+            self.log.info(
+                "SageMaker image %r: version %d (%s, created %s) %s",
+                image_name,
+                version["Version"],
+                version["ImageVersionStatus"],
+                version["CreationTime"],
+                "would be deleted" if policy.dry_run else "is being deleted",
+            )
+        self.log.info("SageMaker image %r: %d versions go, kept are %s", image_name, len(deleted), kept)
+        return {"deleted": deleted, "kept": kept, "dry_run": policy.dry_run}

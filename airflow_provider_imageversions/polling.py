@@ -2,16 +2,18 @@
 How this package waits: one poll per (connection, image) inside a triggerer, shared by everyone who waits for it.
 
 A poll takes a :class:`Snapshot` in a small thread pool, so that the triggerer's event loop never does AWS work, and
-hands it to every :class:`Subscription`; each judges it for itself. A sensor that pokes takes its snapshots by
-itself, with the same functions and the same :class:`Watch`.
+hands it to every :class:`Subscription`; each judges it for itself. A task that waits in a worker, as a sensor that
+pokes, is a :class:`Task`, which takes its snapshots by itself with the same function and the same :class:`Watch`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import json
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -20,7 +22,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, find, judge
 from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Target, parse_time
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ GRACE = {Fault.PERMANENT: 10.0, Fault.CREDENTIALS: 120.0}
 """Seconds for which such an error must last before a wait ends with it: IAM changes and rotations take a moment."""
 GRACE_PACE = 5.0
 """Seconds between two polls at the most within that time."""
+LONGEST_PAUSE = 20.0
+"""Seconds between two tries of a call that changes something, at the most."""
+_PASSING = {Fault.IN_USE, Fault.THROTTLED, Fault.TRANSIENT}
 CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
 """Seconds after which a client is made anew, so that an edited connection is picked up."""
 
@@ -130,14 +135,9 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
-    try:
-        described = hook.describe_image_version(image_name, **which)
-    except Exception as error:
-        if judge(error) is Fault.MISSING:
-            return None
-        raise
+    found = find(hook.describe_image_version, image_name, **which)
     # The same record as from a list: details are for those who ask for them.
-    return cast("ImageVersion", {key: value for key, value in described.items() if key in LISTED_FIELDS})
+    return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
 
 
 class Watch:
@@ -160,13 +160,13 @@ class Watch:
         """Whether a snapshot shows the image's versions; what keeps it from that is reported."""
         if snapshot.fault is None:
             if self._fault is not None:
-                self._report("can be polled again", warn=False)
+                self.report("can be polled again", warn=False)
             self._fault = None
             return True
         if snapshot.fault is Fault.MISSING:
-            self._report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True, told=self._was_told(None))
+            self.report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True, told=self._was_told(None))
         elif self._fault in {None, Fault.MISSING} or (snapshot.fault in GRACE and snapshot.fault is not self._fault):
-            self._report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
+            self.report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
         self._fault = snapshot.fault
         return False
 
@@ -182,21 +182,138 @@ class Watch:
         result = snapshot.outcomes[target]
         if isinstance(result, decide.Waiting):
             note = f"{result.note}, which this package does not know" if result.unknown else result.note
-            self._report(f"waiting for {target}: {note}", warn=result.unknown, told=self._was_told(result.since))
+            self.report(f"waiting for {target}: {note}", warn=result.unknown, told=self._was_told(result.since))
         return result
 
     def report_details(self, error: Exception) -> None:
         """Say that the version is there and its details can't be read yet."""
-        self._report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
+        self.report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
 
     def _was_told(self, since: str | None) -> bool:
         return self._looked_at is not None and (since is None or parse_time("since", since) < self._looked_at)
 
-    def _report(self, note: str, *, warn: bool, told: bool = False) -> None:
+    def report(self, note: str, *, warn: bool = False, told: bool = False) -> None:
+        """
+        Say something, unless it was the last thing said.
+
+        :param note: What.
+        :param warn: Whether somebody should look at it.
+        :param told: Whether another process said it before.
+        """
         if note != self._note:
             log = self._log.debug if told else self._log.warning if warn else self._log.info
             log("%s: %s", self._label, note)
             self._note = note
+
+
+class Task:
+    """
+    One task that calls the API by itself, in a worker.
+
+    :param source: What has the parameters that say how to reach AWS: an operator or a sensor.
+    :param image_name: Name of the image.
+    :param interval: Seconds between two looks at the most.
+    :param timeout: Seconds after which waiting ends.
+    :param looked_at: See :class:`Watch`.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        image_name: str,
+        *,
+        interval: float = 0.0,
+        timeout: float = 0.0,
+        looked_at: datetime | None = None,
+    ) -> None:
+        self.watch = Watch(source.log, image_name, looked_at)
+        self._source = source
+        self._image_name = image_name
+        self._interval = interval
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._hook: SageMakerImageVersionsHook | None = None
+
+    @property
+    def hook(self) -> SageMakerImageVersionsHook:
+        """The hook; made when it is needed first."""
+        if self._hook is None:
+            self._hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self._source))
+        return self._hook
+
+    @property
+    def left(self) -> float:
+        """Seconds until waiting ends."""
+        return self._deadline - time.monotonic()
+
+    def outcome(self, target: Target, *, details: bool) -> decide.Outcome:
+        """
+        Look once at what is waited for. What passes by itself means to wait; what does not is raised.
+
+        :param target: What is waited for.
+        :param details: Whether to add its details to a version that is ready.
+        """
+        snapshot = take(self.hook, self._image_name, [target])
+        if snapshot.fault is Fault.CREDENTIALS:
+            # The connection may have been given new ones meanwhile.
+            self._hook = None
+            snapshot = take(self.hook, self._image_name, [target])
+        if snapshot.fault in GRACE and snapshot.error is not None:
+            raise snapshot.error
+        outcome = self.watch.judge(snapshot, target)
+        if not details or not isinstance(outcome, decide.Ready):
+            return outcome
+        try:
+            return decide.Ready(self.hook.add_details(self._image_name, outcome.version))
+        except Exception as error:
+            if not passes_by_itself(error):
+                raise
+            self.watch.report_details(error)
+            return decide.Waiting("its details can't be read yet")
+
+    def call(self, step: Callable[[SageMakerImageVersionsHook], T]) -> T:
+        """
+        Take a step that calls the API, again and again while what keeps it from succeeding passes by itself.
+
+        :param step: What to do with the hook; it has to be safe to repeat.
+        :raises Exception: What the step raised, if it does not pass by itself or the time is over.
+        """
+        renewed = False
+        for failures in itertools.count():
+            try:
+                return step(self.hook)
+            except Exception as error:  # noqa: PERF203  # what is tried again is a call over the network
+                fault = judge(error)
+                if fault is Fault.CREDENTIALS and not renewed:
+                    renewed, self._hook = True, None
+                    continue
+                pause = random.uniform(0.1, min(2.0**failures, LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
+                if fault not in _PASSING or pause > self.left:
+                    raise
+                self.watch.report(f"will try again: {describe_error(error)}")
+                time.sleep(pause)
+        raise AssertionError
+
+    def wait(self, look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]) -> T:
+        """
+        Look until there is something else than to wait.
+
+        :param look: A step as for :meth:`call`, which says what it is waiting for.
+        :raises TimeoutError: The time is over.
+        """
+        for looks in itertools.count():
+            found = self.call(look)
+            if not isinstance(found, decide.Waiting):
+                return found
+            self.watch.report(found.note, warn=found.unknown)
+            if self.left <= 0:
+                raise TimeoutError(
+                    f"SageMaker image {self._image_name!r}: {found.note}, and the timeout of {self._timeout:g} seconds "
+                    "is over."
+                )
+            # Soon at first, as most of what is waited for takes seconds; and not all tasks at the same time.
+            time.sleep(min(self._interval, self.left, random.uniform(0.5, 1.0) * 2.0**looks))  # noqa: S311  # likewise
+        raise AssertionError
 
 
 def passes_by_itself(error: Exception) -> bool:

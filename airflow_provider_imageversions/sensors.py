@@ -30,12 +30,18 @@ from airflow_provider_imageversions.hooks import (
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name, texts_in
-from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from airflow_provider_imageversions.triggers import (
+    SageMakerImageVersionPollingError,
+    SageMakerImageVersionTrigger,
+    read_event,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_imageversions.model import ImageVersion
+
+__all__ = ["ImageVersionFailedError", "SageMakerImageVersionPollingError", "SageMakerImageVersionSensor"]
 
 
 class ImageVersionFailedError(AirflowFailException):
@@ -44,15 +50,6 @@ class ImageVersionFailedError(AirflowFailException):
 
     An AirflowFailException: a retry would wait for the same version in vain, and ``soft_fail`` and ``never_fail``
     treat it alike in every mode.
-    """
-
-
-class SageMakerImageVersionPollingError(RuntimeError):
-    """
-    A deferred sensor could not read the image's versions: access denied, invalid arguments, no such connection.
-
-    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
-    error behind it is raised itself.
     """
 
 
@@ -141,8 +138,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         elif deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._watch: polling.Watch | None = None
-        self._current_hook: SageMakerImageVersionsHook | None = None
+        self._looks: polling.Task | None = None
         self._began = datetime.now(timezone.utc)
         self._looked_at: datetime | None = None
         if is_settled(image_name):
@@ -243,32 +239,15 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         :param context: The task's context.
         """
         target = self._target()
-        if self._watch is None:
-            self._watch = polling.Watch(self.log, self.image_name, self._looked_at)
-        hook = self._hook()
-        snapshot = polling.take(hook, self.image_name, [target])
-        if snapshot.fault is decide.Fault.CREDENTIALS:
-            # The connection may have been given new ones meanwhile.
-            hook = self._hook(renew=True)
-            snapshot = polling.take(hook, self.image_name, [target])
-        if snapshot.fault in polling.GRACE and snapshot.error is not None:
-            raise snapshot.error
-        outcome = self._watch.judge(snapshot, target)
+        if self._looks is None:
+            self._looks = polling.Task(self, self.image_name, looked_at=self._looked_at)
+        outcome = self._looks.outcome(target, details=parse_boolean("include_details", self.include_details))
         if isinstance(outcome, decide.Failed):
             self._fail(outcome.reason)
         if isinstance(outcome, decide.Waiting):
             return PokeReturnValue(is_done=False)
-        record = outcome.version
-        if parse_boolean("include_details", self.include_details):
-            try:
-                record = hook.add_details(self.image_name, record)
-            except Exception as error:
-                if not polling.passes_by_itself(error):
-                    raise
-                self._watch.report_details(error)
-                return PokeReturnValue(is_done=False)
-        self._report_success(record)
-        return PokeReturnValue(is_done=True, xcom_value=record)
+        self._report_success(outcome.version)
+        return PokeReturnValue(is_done=True, xcom_value=outcome.version)
 
     def execute_complete(
         self, context: Any, event: dict[str, Any] | None = None, began: str | None = None
@@ -284,14 +263,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
             # No worker has run yet.
             began = start.isoformat() if (start := getattr(context["ti"], "start_date", None)) else None
             SageMakerImageLink.store(context, self, self._hook(), self.image_name)
-        payload = event or {"status": "error", "error": "the trigger ended without an event"}
-        if payload["status"] == "failed":
-            self._fail(payload["reason"])
-        if payload["status"] != "ready":
-            raise SageMakerImageVersionPollingError(payload["error"])
-        record: ImageVersion = payload["version"]
-        self._report_success(record, began)
-        return record
+        result = read_event(event)
+        if isinstance(result, decide.Failed):
+            self._fail(result.reason)
+        self._report_success(result, began)
+        return result
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Go on after the deferral, or after it timed out."""
@@ -337,10 +313,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         parse_boolean("include_details", self.include_details)
         return Target(**{name: getattr(self, name) for name in self._TARGET})
 
-    def _hook(self, *, renew: bool = False) -> SageMakerImageVersionsHook:
-        if renew or self._current_hook is None:
-            self._current_hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        return self._current_hook
+    def _hook(self) -> SageMakerImageVersionsHook:
+        return SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
 
     def _trigger_arguments(self) -> dict[str, Any]:
         created_after = self.created_after

@@ -40,6 +40,32 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import ImageVersion
 
 
+class SageMakerImageVersionPollingError(RuntimeError):
+    """
+    A deferred task could not read the image's versions: access denied, invalid arguments, no such connection.
+
+    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
+    error behind it is raised itself.
+    """
+
+
+def read_event(event: dict[str, Any] | None) -> ImageVersion | decide.Failed:
+    """
+    Read what a :class:`SageMakerImageVersionTrigger` fired, when its task goes on.
+
+    :param event: The payload.
+    :return: The version's record, or why it can't become CREATED any more.
+    :raises SageMakerImageVersionPollingError: The wait broke off.
+    """
+    payload = event or {"status": "error", "error": "the trigger ended without an event"}
+    if payload["status"] == "failed":
+        return decide.Failed(payload["reason"])
+    if payload["status"] != "ready":
+        raise SageMakerImageVersionPollingError(payload["error"])
+    version: ImageVersion = payload["version"]
+    return version
+
+
 class SageMakerImageVersionTrigger(BaseTrigger):
     """
     Wait in the triggerer for what a deferred ``SageMakerImageVersionSensor`` waits for.

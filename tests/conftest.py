@@ -108,7 +108,7 @@ class Run:
 
         while True:
             # Each look of a rescheduled sensor is a process of its own.
-            sensor._watch = sensor._current_hook = None
+            sensor._looks = None
             try:
                 return sensor.execute(self.context)
             except AirflowRescheduleException as reschedule:
