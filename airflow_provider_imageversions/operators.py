@@ -51,7 +51,7 @@ from airflow_provider_imageversions.model import (
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -484,8 +484,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         """Create it, or go on with what an earlier try created."""
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
         task = self._begin(context, request.image_name)
-        made: int | decide.Failed = task.wait(lambda hook: self._make(hook, request, context["ti"]))
-        number = self._refuse_failure(made)
+        number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
         if not self.wait_for_completion:
             return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
         if self.deferrable:
@@ -524,7 +523,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
 
     def _make(
         self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, ti: Any
-    ) -> int | decide.Waiting | decide.Failed:
+    ) -> int | decide.Waiting:
         for count in itertools.count():
             token = request.client_token(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, count)
             number = self._create(hook, request, token)
@@ -537,7 +536,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
 
     def _create(
         self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, token: str
-    ) -> int | decide.Waiting | decide.Failed:
+    ) -> int | decide.Waiting:
         try:
             return hook.create_image_version(request, token)
         except Exception as error:
@@ -548,9 +547,9 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
             image = find(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
-                return obstacle
-            if fault is decide.Fault.IN_USE and (taken := _taken(hook, request.image_name, request.aliases)):
-                return taken
+                return self._refuse_failure(obstacle)
+            if fault is decide.Fault.IN_USE:
+                self._refuse_failure(_taken(hook, request.image_name, request.aliases))
             raise
 
     def _adopt(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
@@ -762,8 +761,10 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
             number,
         )
         taken[alias] = owner["Version"]
-        hook.update_image_version(
-            UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias])
+        # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
+        find(
+            hook.update_image_version,
+            UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
         )
 
     def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
@@ -954,7 +955,7 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Delete what may go."""
         image_name = parse_image_name("image_name", self.image_name)
-        policy = PrunePolicy(dry_run=self.is_dry_run, **self._values(self._POLICY))
+        policy = PrunePolicy(**{**self._values(self._POLICY), "dry_run": self.is_dry_run})
         task = self._begin(context, image_name)
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 

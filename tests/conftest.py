@@ -73,6 +73,7 @@ class TaskInstance:
     """What operators use of a task instance outside Airflow's own processes."""
 
     try_number = 1
+    dag_id, run_id, task_id, map_index = "dag", "manual", "task", -1
 
     def __init__(self):
         self.xcoms = {}
@@ -138,7 +139,9 @@ class Run:
         except Exception:  # noqa: BLE001 # as the triggerer does
             return sensor.resume_execution("__fail__", {"error": "Trigger failure"}, self.context)
         payload = json.loads(json.dumps(event.payload))
-        return sensor.resume_execution(deferral.method_name, {**deferral.kwargs, "event": payload}, self.context)
+        return sensor.resume_execution(
+            deferral.method_name, {**(deferral.kwargs or {}), "event": payload}, self.context
+        )
 
 
 async def first_event(trigger):

@@ -8,6 +8,8 @@ kind                    what the client gets
 ``server_error``        500 InternalFailure
 ``unavailable``         503 ServiceUnavailable
 ``reset``               the connection is reset (RST) before any answer
+``lost_answer``         the call takes effect, and the connection is reset before the answer
+``in_use``              400 ResourceInUse "Resource was modified concurrently"
 ``slow``, ``timeout``   the true answer, ``seconds`` late; a client with a shorter timeout gives up
 ``expired_token``       400 ExpiredTokenException
 ``invalid_token``       400 UnrecognizedClientException
@@ -196,6 +198,10 @@ def _reset(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]
     return Answer(0, {}, b"", ending="reset")
 
 
+def _lost_answer(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+    return replace(proceed(), ending="reset")
+
+
 def _slow(_call: Call, options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
     time.sleep(options.get("seconds", 5))
     return proceed()
@@ -267,6 +273,8 @@ KINDS: dict[str, Effect] = {
         503, "ServiceUnavailable", "The request has failed due to a temporary failure of the server."
     ),
     "reset": _reset,
+    "lost_answer": _lost_answer,
+    "in_use": _error(400, "ResourceInUse", "Resource was modified concurrently"),
     "slow": _slow,
     "timeout": _slow,
     "expired_token": _error(400, "ExpiredTokenException", "The security token included in the request is expired"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
 
 import botocore.session
@@ -16,9 +17,13 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module")
-def operation():
-    session = botocore.session.Session()
-    return session.get_service_model("sagemaker").operation_model("ListImageVersions")
+def service():
+    return botocore.session.Session().get_service_model("sagemaker")
+
+
+@pytest.fixture(scope="module")
+def operation(service):
+    return service.operation_model("ListImageVersions")
 
 
 def test_a_request_has_every_member_of_the_service_model(operation):
@@ -60,6 +65,135 @@ def test_the_limits_are_those_of_the_service_model(operation):
     listed = operation.output_shape.members["ImageVersions"].member
     assert set(listed.members) == set(model.LISTED_FIELDS)
     assert listed.members["ImageVersionStatus"].enum == [status.value for status in model.ImageVersionStatus]
+
+
+METADATA = {
+    "vendor_guidance": "STABLE",
+    "job_type": "TRAINING",
+    "ml_framework": "PyTorch 2.4",
+    "programming_lang": "Python 3.11",
+    "processor": "GPU",
+    "horovod": True,
+    "release_notes": "Notes",
+}
+CHANGES = {
+    "CreateImage": (
+        model.CreateImageRequest,
+        {
+            "image_name": "a",
+            "role_arn": "arn:aws:iam::123456789012:role/x",
+            "display_name": "A",
+            "description": "B",
+            "tags": {"k": "v"},
+        },
+        set(),
+    ),
+    "CreateImageVersion": (
+        model.CreateImageVersionRequest,
+        {"image_name": "a", "base_image": "b", "aliases": ["c"], **METADATA},
+        {"ClientToken"},
+    ),
+    "UpdateImageVersion": (
+        model.UpdateImageVersionRequest,
+        {"image_name": "a", "version": 1, "aliases_to_add": ["c"], "aliases_to_delete": ["d"], **METADATA},
+        {"Alias"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_request_that_changes_something_has_every_member_of_the_service_model(service, name):
+    request, values, elsewhere = CHANGES[name]
+    shape = service.operation_model(name).input_shape
+    members = request(**values).to_boto()
+    assert set(members) | elsewhere == set(shape.members)
+    given = {**members, **({"ClientToken": "t"} if "ClientToken" in elsewhere else {})}
+    assert not ParamValidator().validate(given, shape).has_errors()
+
+
+def edges(shape):
+    """Values at and beyond the limits of a text's shape, with whether the service takes them."""
+    metadata = shape.metadata
+    if "enum" in metadata:
+        return [(value, True) for value in metadata["enum"]] + [("NO_SUCH", False)]
+    low, high = metadata.get("min", 1), metadata["max"]
+    samples = {
+        "arn:aws[a-z\\-]*:iam::\\d{12}:role/?[a-zA-Z_0-9+=,.@\\-_/]+": "arn:aws:iam::123456789012:role/",
+        "[a-zA-Z]+ ?\\d+\\.\\d+(\\.\\d+)?": "a1.",
+    }
+    start, filler = samples.get(metadata["pattern"], ""), "7"
+    return [
+        (start + filler * (high - len(start)), True),
+        (start + filler * (high + 1 - len(start)), False),
+        *([((start + filler)[: low - 1], False)] if low > 1 else []),  # an empty text counts as not given
+        ("two\nlines", False),
+    ]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_limits_of_texts_and_choices_are_those_of_the_service_model(service, name):
+    request, values, _ = CHANGES[name]
+    shapes = service.operation_model(name).input_shape.members
+    checked = 0
+    for field in values:
+        (member,) = set(request(**values).to_boto()) & {
+            "".join(w.capitalize() for w in field.split("_")),
+            "MLFramework",
+        } - ({"MLFramework"} if field != "ml_framework" else set())
+        shape = shapes[member]
+        if shape.type_name != "string" or field == "image_name":
+            continue
+        for value, allowed in edges(shape):
+            checked += 1
+            if allowed:
+                request(**{**values, field: value})
+            else:
+                with pytest.raises(ValueError, match=field):
+                    request(**{**values, field: value})
+    assert checked >= 10
+
+
+@pytest.mark.parametrize("value", [{"k": "v"}, [{"Key": "k", "Value": "v"}]])
+def test_tags_may_be_a_dict_or_aws_s_list(value):
+    assert model.parse_tags("tags", value) == ({"Key": "k", "Value": "v"},)
+
+
+@pytest.mark.parametrize(
+    "value", [{"": "v"}, {"k": 1}, {"k": "v" * 257}, [{"Key": "k"}], "k=v", {str(n): "" for n in range(51)}]
+)
+def test_what_are_no_tags_is_refused(value):
+    with pytest.raises(ValueError, match="tags"):
+        model.parse_tags("tags", value)
+
+
+def test_a_client_token_fits_the_service_and_is_equal_for_equal_requests_of_the_same_origin_only(service):
+    request = model.CreateImageVersionRequest(image_name="a", base_image="b", aliases="c, d")
+    same = model.CreateImageVersionRequest(image_name="a", base_image="b", aliases=["c", "d"])
+    other = model.CreateImageVersionRequest(image_name="a", base_image="b2", aliases=["c", "d"])
+    token = request.client_token("dag", "run", "task", -1, 0)
+    assert token == same.client_token("dag", "run", "task", -1, 0)
+    assert (
+        len({token, other.client_token("dag", "run", "task", -1, 0), request.client_token("dag", "run", "task", -1, 1)})
+        == 3
+    )
+    shape = service.operation_model("CreateImageVersion").input_shape.members["ClientToken"]
+    assert len(token) <= shape.metadata["max"]
+    assert re.fullmatch(shape.metadata["pattern"], token)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(1, 1.0), (0.5, 0.5), ("90", 90.0), ("1.5", 1.5), (timedelta(days=1), 86400.0)]
+)
+def test_seconds_may_be_a_number_a_text_or_a_timedelta(value, seconds):
+    assert model.parse_seconds("timeout", value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, True, "", "soon", "-1", "1e9", float("inf"), float("nan"), timedelta(0), None]
+)
+def test_what_are_no_seconds_is_refused(value):
+    with pytest.raises(ValueError, match="timeout"):
+        model.parse_seconds("timeout", value)
 
 
 def test_the_details_are_all_that_the_service_describes():

@@ -1,0 +1,630 @@
+"""Creating, updating, deleting and pruning, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+
+import botocore.exceptions
+import pytest
+from moto.moto_api import state_manager
+
+from airflow_provider_imageversions import compat
+from airflow_provider_imageversions.operators import (
+    SageMakerCreateImageOperator,
+    SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageVersionOperator,
+    SageMakerImageOperationError,
+    SageMakerPruneImageVersionsOperator,
+    SageMakerUpdateImageVersionOperator,
+)
+from tests.conftest import TaskInstance, first_event
+
+IMAGE = "my-image"
+ROLE = "arn:aws:iam::123456789012:role/sagemaker"
+BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:latest"
+QUICK = {"poke_interval": 0.2, "timeout": 20}
+
+
+@pytest.fixture
+def client(emulator):
+    emulator.creation_seconds = 0.3
+    return emulator.client("sagemaker")
+
+
+@pytest.fixture
+def image(client, connection):
+    client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+    return IMAGE
+
+
+@pytest.fixture
+def slow_images():
+    """Images stay CREATING for a second."""
+    state_manager.set_transition("sagemaker::image", {"progression": "time", "seconds": 1})
+    yield
+    state_manager.unset_transition("sagemaker::image")
+
+
+def create(**arguments):
+    return SageMakerCreateImageVersionOperator(
+        **{"task_id": "create", "image_name": IMAGE, "base_image": BASE, **QUICK, **arguments}
+    )
+
+
+def update(**arguments):
+    return SageMakerUpdateImageVersionOperator(**{"task_id": "update", "image_name": IMAGE, **QUICK, **arguments})
+
+
+def delete(**arguments):
+    return SageMakerDeleteImageVersionOperator(**{"task_id": "delete", "image_name": IMAGE, **QUICK, **arguments})
+
+
+def prune(**arguments):
+    return SageMakerPruneImageVersionsOperator(**{"task_id": "prune", "image_name": IMAGE, **QUICK, **arguments})
+
+
+def try_again(context):
+    context["ti"].try_number += 1
+
+
+def numbers(client):
+    listed = client.get_paginator("list_image_versions").paginate(ImageName=IMAGE, SortBy="VERSION")
+    return sorted(version["Version"] for page in listed for version in page["ImageVersions"])
+
+
+def owner(client, alias):
+    return client.describe_image_version(ImageName=IMAGE, Alias=alias)["Version"]
+
+
+def render(task, **values):
+    task.render_template_fields({"params": values})
+    return task
+
+
+# --- images ----------------------------------------------------------------------------------------------
+
+
+def create_image(**arguments):
+    return SageMakerCreateImageOperator(
+        **{"task_id": "image", "image_name": IMAGE, "role_arn": ROLE, **QUICK, **arguments}
+    )
+
+
+def test_an_image_is_created_with_all_that_is_asked_for_and_waited_for(
+    emulator, client, connection, context, slow_images
+):
+    values = {"image_name": IMAGE, "role_arn": ROLE, "display_name": "Training", "description": "For training"}
+    task = create_image(**{name: f"{{{{ params.{name} }}}}" for name in values}, tags={"team": "{{ params.team }}"})
+    result = render(task, **values, team="ml").execute(context)
+    (call,) = emulator.calls("CreateImage")
+    assert call["parameters"] == {
+        "ImageName": IMAGE,
+        "RoleArn": ROLE,
+        "DisplayName": "Training",
+        "Description": "For training",
+        "Tags": [{"Key": "team", "Value": "ml"}],
+    }
+    assert (result["ImageStatus"], result["Description"]) == ("CREATED", "For training")
+    assert isinstance(result["CreationTime"], str)
+    assert context["ti"].xcoms["sagemaker_image"]["image_name"] == IMAGE
+
+
+def test_an_image_that_exists_is_used_updated_or_refused(image, client, context):
+    assert create_image(description="new").execute(context).get("Description") is None
+    assert create_image(description="new", action_if_image_exists="update").execute(context)["Description"] == "new"
+    with pytest.raises(SageMakerImageOperationError, match="exists already"):
+        create_image(action_if_image_exists="fail").execute(context)
+
+
+def test_an_image_that_another_task_is_creating_is_waited_for(client, connection, context, slow_images):
+    client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+    assert create_image(action_if_image_exists="update").execute(context)["ImageStatus"] == "CREATED"
+
+
+def test_an_image_whose_creation_answer_was_lost_is_not_an_error(emulator, client, connection, context):
+    emulator.add_fault("lost_answer", operation="CreateImage")
+    assert create_image().execute(context)["ImageStatus"] == "CREATED"
+
+
+# --- creating versions -----------------------------------------------------------------------------------
+
+
+def test_every_member_of_the_request_may_be_a_template_and_reaches_the_wire(emulator, image, context):
+    values = {
+        "image_name": IMAGE,
+        "base_image": BASE,
+        "aliases": "candidate, v1",
+        "vendor_guidance": "stable",
+        "job_type": "TRAINING",
+        "ml_framework": "PyTorch 2.4",
+        "programming_lang": "Python 3.11",
+        "processor": "gpu",
+        "horovod": "True",
+        "release_notes": "First",
+    }
+    assert set(create().template_fields) == {*values, "aws_conn_id", "region_name", "verify", "botocore_config"}
+    record = render(create(**{name: f"{{{{ params.{name} }}}}" for name in values}), **values).execute(context)
+    (call,) = emulator.calls("CreateImageVersion")
+    token = call["parameters"].pop("ClientToken")
+    assert 1 <= len(token) <= 36
+    assert call["parameters"] == {
+        "ImageName": IMAGE,
+        "BaseImage": BASE,
+        "Aliases": ["candidate", "v1"],
+        "VendorGuidance": "STABLE",
+        "JobType": "TRAINING",
+        "MLFramework": "PyTorch 2.4",
+        "ProgrammingLang": "Python 3.11",
+        "Processor": "GPU",
+        "Horovod": True,
+        "ReleaseNotes": "First",
+    }
+    assert record["Version"] == 1
+    assert record["ImageVersionStatus"] == "CREATED"
+    assert record["Aliases"] == ["candidate", "v1"]
+    assert "@sha256:" in record["ContainerImage"]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_it_waits_until_the_version_is_created(emulator, image, run, deferrable):
+    record = run(create(deferrable=deferrable))
+    assert (record["Version"], record["ImageVersionStatus"]) == (1, "CREATED")
+    assert "@sha256:" in record["ContainerImage"]
+    assert (run.trigger is not None) == deferrable
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_version_that_fails_fails_the_task_with_the_reason_and_may_be_retried(emulator, image, run, deferrable):
+    with pytest.raises(SageMakerImageOperationError, match=r"'my-image': version 1 is CREATE_FAILED: .*does-not-exist"):
+        run(create(base_image="training:does-not-exist", deferrable=deferrable))
+    assert not issubclass(SageMakerImageOperationError, compat.AirflowFailException)
+
+
+def test_without_waiting_the_record_is_that_of_a_version_that_is_creating(emulator, image, context):
+    emulator.creation_seconds = 60
+    record = create(wait_for_completion=False).execute(context)
+    assert (record["Version"], record["ImageVersionStatus"]) == (1, "CREATING")
+
+
+def test_fifty_tasks_at_once_make_fifty_versions_and_each_gets_its_own(emulator, image, client):
+    emulator.add_fault("in_use", operation="CreateImageVersion", times=40)
+    emulator.add_fault("lost_answer", operation="CreateImageVersion", times=5)
+
+    def one(index):
+        ti = TaskInstance()
+        ti.map_index = index
+        task = create(task_id=f"create{index}", base_image=f"training:{index}", timeout=120)
+        return index, task.execute({"ti": ti})
+
+    with ThreadPoolExecutor(50) as pool:
+        records = dict(pool.map(one, range(50)))
+    assert sorted(record["Version"] for record in records.values()) == list(range(1, 51))
+    assert numbers(client) == list(range(1, 51))
+    assert all(record["BaseImage"] == f"training:{index}" for index, record in records.items())
+
+
+def test_a_retry_goes_on_with_the_version_that_the_first_try_made(emulator, image, client, context):
+    emulator.add_fault("access_denied", operation="DescribeImageVersion")
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
+        create().execute(context)
+    try_again(context)
+    assert create().execute(context)["Version"] == 1
+    try_again(context)
+    assert create().execute(context)["Version"] == 1
+    assert numbers(client) == [1]
+
+
+def test_a_retry_after_a_failure_makes_another_version_which_gets_the_aliases(emulator, image, client, context):
+    emulator.creation_seconds = 60
+    task = create(aliases=["candidate"], wait_for_completion=False)
+    task.execute(context)
+    emulator.set_version(IMAGE, 1, status="CREATE_FAILED")
+    try_again(context)
+    assert task.execute(context)["Version"] == 2
+    try_again(context)
+    assert task.execute(context)["Version"] == 2
+    emulator.set_version(IMAGE, 2, status="CREATE_FAILED")
+    try_again(context)
+    record = task.execute(context)
+    assert (record["Version"], record["Aliases"]) == (3, ["candidate"])
+    assert numbers(client) == [1, 2, 3]
+
+
+def test_a_retry_makes_another_version_where_that_of_the_first_try_was_deleted(emulator, image, client, context):
+    task = create()
+    task.execute(context)
+    client.delete_image_version(ImageName=IMAGE, Version=1)
+    try_again(context)
+    assert task.execute(context)["Version"] == 2
+
+
+def test_each_task_run_and_map_index_has_a_token_of_its_own(emulator, image, context):
+    task = create(wait_for_completion=False)
+    for name, value in {"dag_id": "a", "run_id": "b", "task_id": "c", "map_index": 1}.items():
+        task.execute(context)
+        setattr(context["ti"], name, value)
+    task.execute(context)
+    create(base_image="training:other", wait_for_completion=False).execute(context)
+    tokens = [call["parameters"]["ClientToken"] for call in emulator.calls("CreateImageVersion")]
+    assert len(set(tokens)) == len(tokens) == 6
+
+
+def test_an_image_that_is_creating_is_waited_for(client, connection, context, slow_images):
+    client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+    assert create().execute(context)["Version"] == 1
+
+
+def test_an_alias_of_another_version_is_refused_with_the_way_to_move_it(emulator, image, client, context):
+    client.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["prod"])
+    with pytest.raises(SageMakerImageOperationError, match=r"'prod' is that of version 1.*aliases_to_move=\['prod'\]"):
+        create(aliases=["prod"]).execute(context)
+    assert numbers(client) == [1]
+
+
+def test_a_missing_image_fails_the_task_at_once(client, connection, context):
+    with pytest.raises(botocore.exceptions.ClientError, match=r"ResourceNotFound.*'my-image'.*'aws_default'"):
+        create().execute(context)
+
+
+@pytest.mark.parametrize("kind", ["throttling", "server_error", "reset", "truncated", "expired_token"])
+@pytest.mark.parametrize("operation", ["CreateImageVersion", "DescribeImageVersion", "ListAliases"])
+def test_what_passes_by_itself_is_waited_out_and_makes_no_duplicate(emulator, image, client, context, kind, operation):
+    emulator.add_fault(kind, operation=operation, times=1 if kind in {"expired_token", "truncated"} else 4)
+    assert create().execute(context)["Version"] == 1
+    assert numbers(client) == [1]
+
+
+def test_it_gives_up_when_the_time_is_over(emulator, image, context):
+    emulator.creation_seconds = 60
+    with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds"):
+        create(timeout=0.5).execute(context)
+    emulator.add_fault("in_use", operation="CreateImageVersion", times=None)
+    with pytest.raises(botocore.exceptions.ClientError, match="modified concurrently"):
+        create(timeout=0.5, base_image="training:other").execute(context)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(emulator, image, context, details):
+    sdk = pytest.importorskip("airflow.sdk")
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from airflow_provider_imageversions.assets import image_version_asset, watches
+
+    asset = image_version_asset(IMAGE, include_details=details, start_from="earliest", poll_interval=0.2)
+    others = [
+        sdk.Asset("other"),
+        image_version_asset("other-image"),
+        image_version_asset(IMAGE, statuses=["CREATE_FAILED"]),
+    ]
+    context["outlet_events"] = OutletEventAccessors()
+    create(outlets=[asset, *others]).execute(context)
+    told = context["outlet_events"][asset].extra["payload"]
+    assert all(not context["outlet_events"][other].extra for other in others)
+    (trigger,) = watches(asset)
+    assert told == asyncio.run(first_event(trigger)).payload
+
+
+def test_the_asset_as_an_outlet_needs_waiting():
+    pytest.importorskip("airflow.sdk")
+    from airflow_provider_imageversions.assets import image_version_asset
+
+    with pytest.raises(ValueError, match="wait_for_completion=False"):
+        create(outlets=[image_version_asset(IMAGE)], wait_for_completion=False)
+
+
+# --- updating and promoting ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def versions(emulator, image, client):
+    """Three CREATED versions; prod and stable are the first one's."""
+    emulator.create_versions(IMAGE, 3)
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod", "stable"])
+    return client
+
+
+def test_every_change_may_be_a_template_and_reaches_the_wire_in_one_call(emulator, versions, context):
+    versions.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["old"])
+    values = {
+        "image_name": IMAGE,
+        "version": "2",
+        "aliases_to_add": "new",
+        "aliases_to_delete": "old",
+        "vendor_guidance": "TO_BE_ARCHIVED",
+        "job_type": "INFERENCE",
+        "ml_framework": "TensorFlow 2.17",
+        "programming_lang": "Python 3.12",
+        "processor": "CPU",
+        "horovod": "False",
+        "release_notes": "Second",
+    }
+    before = len(emulator.calls("UpdateImageVersion"))
+    record = render(update(**{name: f"{{{{ params.{name} }}}}" for name in values}), **values).execute(context)
+    (call,) = emulator.calls("UpdateImageVersion")[before:]
+    assert call["parameters"] == {
+        "ImageName": IMAGE,
+        "Version": 2,
+        "AliasesToAdd": ["new"],
+        "AliasesToDelete": ["old"],
+        "VendorGuidance": "TO_BE_ARCHIVED",
+        "JobType": "INFERENCE",
+        "MLFramework": "TensorFlow 2.17",
+        "ProgrammingLang": "Python 3.12",
+        "Processor": "CPU",
+        "Horovod": False,
+        "ReleaseNotes": "Second",
+    }
+    assert record["Aliases"] == ["new"]
+    assert record["ReleaseNotes"] == "Second"
+
+
+def test_a_promotion_moves_the_aliases_from_whichever_versions_have_them(versions, context):
+    versions.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["canary"])
+    record = update(version=3, aliases_to_move=["prod", "canary", "new"]).execute(context)
+    assert record["Aliases"] == ["canary", "new", "prod"]
+    assert owner(versions, "stable") == 1
+
+
+def test_a_repetition_changes_nothing_and_calls_nothing_that_could(emulator, versions, context):
+    task = update(version=3, aliases_to_move=["prod"], aliases_to_add=["new"], aliases_to_delete=["gone"])
+    task.execute(context)
+    before = len(emulator.calls("UpdateImageVersion"))
+    assert task.execute(context)["Aliases"] == ["new", "prod"]
+    assert len(emulator.calls("UpdateImageVersion")) == before
+
+
+def test_the_version_may_be_named_by_an_alias(versions, context):
+    versions.update_image_version(ImageName=IMAGE, Version=3, AliasesToAdd=["candidate"])
+    update(alias="candidate", aliases_to_move="prod").execute(context)
+    assert owner(versions, "prod") == 3
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_a_promotion_that_breaks_off_before_any_call_is_completed_by_a_retry(emulator, versions, context, calls):
+    # No further call succeeds, so nothing can be mended by the first try, as if it had been killed.
+    emulator.add_fault("access_denied", operation=None, after=calls, times=None)
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
+        update(version=3, aliases_to_move=["prod"]).execute(context)
+    emulator.clear_faults()
+    try_again(context)
+    assert update(version=3, aliases_to_move=["prod"]).execute(context)["Aliases"] == ["prod"]
+    assert owner(versions, "prod") == 3
+
+
+def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, versions, context, capsys):
+    emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1)
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
+        update(version=3, aliases_to_move=["prod"]).execute(context)
+    assert owner(versions, "prod") == 1
+    assert "given back to version 1" in capsys.readouterr().out
+
+
+def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_it(emulator, versions, context, capsys):
+    emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1, times=2)
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
+        update(version=3, aliases_to_move=["prod"]).execute(context)
+    assert "no version has the alias 'prod' now, which was version 1's" in capsys.readouterr().out
+    assert update(version=3, aliases_to_move=["prod"]).execute(context)["Aliases"] == ["prod"]
+
+
+def test_only_a_created_version_is_promoted(emulator, versions, context):
+    emulator.set_version(IMAGE, 3, status="CREATE_FAILED")
+    with pytest.raises(SageMakerImageOperationError, match="version 3 is CREATE_FAILED"):
+        update(version=3, aliases_to_move=["prod"]).execute(context)
+    assert owner(versions, "prod") == 1
+
+
+def test_a_late_run_does_not_undo_a_later_promotion_if_it_must_not(versions, context):
+    update(version=3, aliases_to_move=["prod"]).execute(context)
+    with pytest.raises(compat.AirflowSkipException, match="version 3 already"):
+        update(version=2, aliases_to_move=["prod"], allow_rollback=False).execute(context)
+    assert owner(versions, "prod") == 3
+    update(version=2, aliases_to_move=["prod"]).execute(context)
+    assert owner(versions, "prod") == 2
+
+
+def test_an_alias_to_add_that_another_version_has_is_refused(versions, context):
+    with pytest.raises(SageMakerImageOperationError, match=r"'prod' is that of version 1.*aliases_to_move"):
+        update(version=3, aliases_to_add=["prod"]).execute(context)
+
+
+def test_promotions_at_the_same_time_end_with_the_alias_on_one_version(emulator, versions):
+    emulator.add_fault("in_use", operation="UpdateImageVersion", times=4)
+    tasks = [update(task_id=f"update{number}", version=number, aliases_to_move=["prod"]) for number in (2, 3) * 3]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda task: task.execute({"ti": TaskInstance()}), tasks))
+    assert owner(versions, "prod") in {2, 3}
+
+
+# --- deleting --------------------------------------------------------------------------------------------
+
+
+def test_a_version_is_deleted_and_waited_for(emulator, versions, context):
+    emulator.creation_seconds = 0.5
+    assert delete(version=2).execute(context) == 2
+    assert numbers(versions) == [1, 3]
+
+
+def test_a_version_may_be_deleted_by_its_alias(versions, context):
+    assert delete(alias="stable").execute(context) == 1
+    assert numbers(versions) == [2, 3]
+
+
+def test_what_is_gone_already_is_a_success(emulator, versions, context):
+    assert delete(version=9).execute(context) == 9
+    assert delete(alias="gone").execute(context) is None
+    assert delete(image_name="no-such-image", version=1).execute(context) == 1
+    assert emulator.calls("DeleteImageVersion") == []
+
+
+def test_a_version_that_somebody_else_is_deleting_is_waited_for(emulator, versions, context):
+    emulator.creation_seconds = 0.5
+    versions.delete_image_version(ImageName=IMAGE, Version=2)
+    assert delete(version=2).execute(context) == 2
+    assert numbers(versions) == [1, 3]
+
+
+def test_a_version_that_is_creating_is_deleted_when_it_can_be(emulator, image, client, context):
+    emulator.creation_seconds = 1
+    client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
+    assert delete(version=1).execute(context) == 1
+    assert numbers(client) == []
+
+
+def test_a_deletion_that_fails_fails_the_task_with_the_reason(emulator, versions, context):
+    emulator.creation_seconds = 60
+    task = delete(version=2)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(task.execute, context)
+        while not emulator.calls("DeleteImageVersion"):
+            pass
+        emulator.set_version(IMAGE, 2, status="DELETE_FAILED", failure_reason="in use by a domain")
+        with pytest.raises(SageMakerImageOperationError, match="version 2 is DELETE_FAILED: in use by a domain"):
+            running.result(20)
+
+
+def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, context):
+    emulator.creation_seconds = 0
+    emulator.add_fault("lost_answer", operation="DeleteImageVersion", times=5)
+    assert delete(version=2).execute(context) == 2
+
+
+# --- pruning ---------------------------------------------------------------------------------------------
+
+
+def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 8)
+    emulator.set_version(IMAGE, 5, status="CREATE_FAILED")
+    emulator.set_version(IMAGE, 6, status="CREATING")
+    client.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
+    plan = prune(keep_newest=2, dry_run=True).execute(context)
+    assert numbers(client) == list(range(1, 9))
+    result = prune(keep_newest=2).execute(context)
+    assert result["deleted"] == plan["deleted"] == [5, 1, 3, 4]
+    assert result["kept"] == {"newest CREATED": [8, 7], "status CREATING": [6], "alias": [2]}
+    assert (plan["dry_run"], result["dry_run"]) == (True, False)
+    assert numbers(client) == [2, 6, 7, 8]
+    assert prune(keep_newest=2).execute(context)["deleted"] == []
+
+
+def test_pruning_keeps_what_is_younger_than_asked(emulator, image, client, context):
+    now = datetime.now(timezone.utc)
+    emulator.create_versions(IMAGE, 10, start_time=now - timedelta(days=10), spacing_seconds=86400)
+    assert prune(keep_younger_than=timedelta(days=4, hours=1)).execute(context)["deleted"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_more_is_deleted_than_asked(emulator, image, context):
+    emulator.create_versions(IMAGE, 10)
+    result = prune(keep_newest=1, limit=3).execute(context)
+    assert result["deleted"] == [1, 2, 3]
+    assert result["kept"] == {"newest CREATED": [10], "limit": [4, 5, 6, 7, 8, 9]}
+
+
+def test_a_policy_may_be_a_template_and_what_renders_to_nothing_keeps_its_default(emulator, image, client, context):
+    emulator.create_versions(IMAGE, 4)
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+    values = {"keep_newest": "1", "keep_younger_than": "0.001", "keep_aliased": None, "limit": "", "dry_run": "True"}
+    task = prune(**{name: f"{{{{ params.{name} }}}}" for name in values})
+    result = render(task, **values).execute(context)
+    assert result == {"deleted": [2, 3], "kept": {"newest CREATED": [4], "alias": [1]}, "dry_run": True}
+    assert prune(keep_newest=1, keep_aliased=False).execute(context)["deleted"] == [1, 2, 3]
+
+
+def test_ten_thousand_versions_cost_their_pages_deletions_and_look_ups_of_aliases(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 10_000)
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+    before = len(emulator.calls())
+    result = prune(keep_newest=9_950, timeout=120).execute(context)
+    assert result["deleted"] == list(range(2, 51))
+    assert len(emulator.calls()) - before == 100 + 49 + 50
+
+
+def test_pruning_waits_out_other_changes_and_goes_on_where_another_was_faster(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 6)
+    emulator.add_fault("in_use", operation="DeleteImageVersion", times=2)
+    emulator.add_fault("lost_answer", operation="DeleteImageVersion", times=3)
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [prune(task_id=f"prune{index}", keep_newest=2) for index in (1, 2)]
+        list(pool.map(lambda task: task.execute({"ti": TaskInstance()}), tasks))
+    assert numbers(client) == [5, 6]
+
+
+# --- what all share --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        (create_image, {"image_name": "bad name!"}),
+        (create_image, {"role_arn": "role/sagemaker"}),
+        (create_image, {"display_name": " x"}),
+        (create_image, {"description": "x" * 513}),
+        (create_image, {"tags": {"": "x"}}),
+        (create_image, {"action_if_image_exists": "replace"}),
+        (create, {"image_name": "arn:aws:sagemaker:us-east-1:123456789012:image/x"}),
+        (create, {"base_image": "x" * 256}),
+        (create, {"aliases": ["-x"]}),
+        (create, {"vendor_guidance": "GOOD"}),
+        (create, {"job_type": "BATCH"}),
+        (create, {"ml_framework": "PyTorch"}),
+        (create, {"programming_lang": "3.11"}),
+        (create, {"processor": "TPU"}),
+        (create, {"horovod": "maybe"}),
+        (create, {"release_notes": "two\nlines"}),
+        (create, {"poke_interval": 0}),
+        (create, {"timeout": -1}),
+        (create, {"botocore_config": {"no_such_option": 1}}),
+        (update, {"version": None}),
+        (update, {"version": -1}),
+        (update, {"version": 1, "alias": "prod"}),
+        (update, {"aliases_to_move": ["bad alias"], "version": 1}),
+        (update, {"aliases_to_delete": ["x"], "aliases_to_add": ["x"], "version": 1}),
+        (update, {"alias": "x", "aliases_to_delete": ["x"]}),
+        (update, {"allow_rollback": "maybe", "version": 1}),
+        (update, {"processor": "TPU", "version": 1}),
+        (delete, {"version": None}),
+        (delete, {"alias": "bad alias"}),
+        (prune, {"keep_newest": None}),
+        (prune, {"keep_newest": -1}),
+        (prune, {"keep_younger_than": "yesterday"}),
+        (prune, {"keep_aliased": "maybe", "keep_newest": 1}),
+        (prune, {"limit": -1, "keep_newest": 1}),
+        (prune, {"dry_run": "maybe", "keep_newest": 1}),
+    ],
+)
+def test_bad_input_is_refused_by_name_when_the_dag_is_parsed_and_when_it_was_a_template(
+    emulator, connection, context, make, arguments
+):
+    name, value = next(iter(arguments.items()))
+    with pytest.raises(ValueError, match=name):
+        make(**arguments)
+    if name in {"poke_interval", "timeout", "botocore_config"} or value is None or make is create_image:
+        return
+    task = make(**{**arguments, name: "{{ params.value }}"})
+    with pytest.raises(ValueError, match=name):
+        render(task, value=value).execute(context)
+    assert emulator.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("make", "operation", "arguments"),
+    [
+        (create, "CreateImageVersion", {}),
+        (update, "UpdateImageVersion", {"version": 1, "release_notes": "x"}),
+        (delete, "DeleteImageVersion", {"version": 1}),
+        (prune, "DeleteImageVersion", {"keep_newest": 1}),
+    ],
+)
+def test_region_and_botocore_settings_reach_every_call(emulator, connection, context, make, operation, arguments):
+    emulator.create_versions(IMAGE, 2, region_name="eu-west-1")
+    emulator.creation_seconds = 0
+    task = make(region_name="eu-west-1", botocore_config={"user_agent_extra": "x9"}, **arguments)
+    task.execute(context)
+    assert emulator.calls(operation)
+    assert all(call["region"] == "eu-west-1" and "x9" in call["user_agent"] for call in emulator.calls())
+    assert context["ti"].xcoms["sagemaker_image"]["region_name"] == "eu-west-1"
