@@ -71,8 +71,10 @@ def image_version_asset(
     statuses = parse_names("statuses", trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT), choices=WATCHED_STATUSES)
     parse_start_from("start_from", trigger_kwargs.get("start_from", "latest"))
     check_botocore_config(trigger_kwargs.get("botocore_config"))
-    parse_seconds("poll_interval", trigger_kwargs.get("poll_interval", 60.0))
-    trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, "statuses": statuses})
+    checked: dict[str, Any] = {"statuses": statuses}
+    if "poll_interval" in trigger_kwargs:
+        checked["poll_interval"] = parse_seconds("poll_interval", trigger_kwargs["poll_interval"])
+    trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, **checked})
     uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), statuses)
     return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -48,13 +49,19 @@ def test_watchers_of_different_things_are_different_assets(arguments, uri):
         {"start_from": "noon"},
         {"start_from": -1},
         {"poll_interval": 0},
-        {"poll_interval": "60"},
+        {"poll_interval": "soon"},
         {"botocore_config": {"no_such_option": 1}},
     ],
 )
 def test_bad_input_is_refused_when_the_dag_is_parsed(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         image_version_asset(**{"image_name": "a", **arguments})
+
+
+@pytest.mark.parametrize("interval", [90, "90", timedelta(minutes=1.5)])
+def test_an_interval_may_be_seconds_or_a_timedelta(interval):
+    (watcher,) = image_version_asset("a", poll_interval=interval).watchers
+    assert watcher.trigger.serialize()[1]["poll_interval"] == 90.0
 
 
 def test_an_unknown_argument_of_the_trigger_is_refused():

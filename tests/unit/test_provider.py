@@ -18,8 +18,7 @@ from airflow_provider_imageversions import get_provider_info
 from airflow_provider_imageversions.compat import AirflowFailException
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import ImageVersionStatus
-from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
-from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
+from airflow_provider_imageversions.sensors import ImageVersionFailedError
 
 DISTRIBUTION = "airflow-provider-imageversions"
 
@@ -56,9 +55,10 @@ def test_every_module_of_the_provider_info_exists(kind):
 
 
 def test_every_extra_link_of_an_operator_is_in_the_provider_info():
+    operators = [thing(path)[0] for path in API if path.startswith(("operators.", "sensors."))]
     links = {
         f"{type(link).__module__}.{type(link).__qualname__}"
-        for operator in (SageMakerListImageVersionsOperator, SageMakerImageVersionSensor)
+        for operator in operators
         for link in operator.operator_extra_links
     }
     assert links == set(get_provider_info()["extra-links"])
@@ -119,7 +119,38 @@ API = {
         "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, deferrable=None, "
         "start_from_trigger=False, end_from_trigger=False, **kwargs"
     ),
+    "operators.SageMakerCreateImageOperator": (
+        "*, image_name, role_arn, display_name=None, description=None, tags=None, action_if_image_exists='use', "
+        "wait_for_completion=True, **kwargs"
+    ),
+    "operators.SageMakerCreateImageVersionOperator": (
+        "*, image_name, base_image, aliases=None, vendor_guidance=None, job_type=None, ml_framework=None, "
+        "programming_lang=None, processor=None, horovod=None, release_notes=None, wait_for_completion=True, "
+        "deferrable=None, **kwargs"
+    ),
+    "operators.SageMakerUpdateImageVersionOperator": (
+        "*, image_name, version=None, alias=None, aliases_to_add=None, aliases_to_delete=None, aliases_to_move=None, "
+        "vendor_guidance=None, job_type=None, ml_framework=None, programming_lang=None, processor=None, horovod=None, "
+        "release_notes=None, allow_rollback=True, **kwargs"
+    ),
+    "operators.SageMakerDeleteImageVersionOperator": (
+        "*, image_name, version=None, alias=None, wait_for_completion=True, **kwargs"
+    ),
+    "operators.SageMakerPruneImageVersionsOperator": (
+        "*, image_name, keep_newest=None, keep_younger_than=None, keep_aliased=True, limit=None, dry_run=False, "
+        "**kwargs"
+    ),
 }
+# What they all take besides, from the classes that they share.
+SHARED = {
+    "poke_interval": "30.0",
+    "timeout": "3600.0",
+    "aws_conn_id": "'aws_default'",
+    "region_name": "None",
+    "verify": "None",
+    "botocore_config": "None",
+}
+CHANGING = [path for path in API if path.startswith("operators.") and "List" not in path]
 
 
 def thing(path):
@@ -142,6 +173,19 @@ def test_the_public_api_is_what_it_was(path):
 def test_every_parameter_of_the_public_api_is_documented(path):
     subject, parameters = thing(path)
     assert [name for name in parameters if name != "kwargs" and f":param {name}:" not in subject.__doc__] == []
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_what_the_operators_that_change_an_image_share_is_what_it_was_and_documented(path):
+    subject, _ = thing(path)
+    shared = {
+        name: repr(parameter.default)
+        for base in subject.__mro__
+        if base.__module__ == subject.__module__
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+    }
+    assert SHARED.items() <= shared.items()
+    assert [name for name in SHARED if f":param {name}:" not in subject.__doc__] == []
 
 
 def test_a_failed_version_is_an_error_that_airflow_does_not_retry():
