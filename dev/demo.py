@@ -49,12 +49,20 @@ class Demo(NamedTuple):
     what: str
     base_image: str | None = None
     """If given, nobody triggers the DAG: a version made of this is registered while nothing runs."""
+    leads_to: str | None = None
+    """A DAG that a task of this one starts, by what it does to the image; shown next."""
 
 
 DEMOS = (
     Demo("example_list_image_versions", "list the versions of an image"),
     Demo("example_wait_for_image_version", "register a version, wait until it is CREATED, train with it"),
     Demo("example_retrain_on_new_image_version", "a new version starts training by itself", "team/model:2026-04"),
+    Demo(
+        "example_image_lifecycle",
+        "create, train, evaluate, promote, retire",
+        leads_to="example_deploy_on_promotion",
+    ),
+    Demo("example_deploy_on_promotion", "deploys by itself what was promoted"),
 )
 # Base images of the versions that exist before the first DAG runs. The emulator cannot find the second
 # one, so that version ends in CREATE_FAILED.
@@ -139,7 +147,14 @@ class Run:
         timeline, dag_id = self._timeline, self.demo.dag_id
         timeline.add("demo", f"{dag_id}: {self.demo.what}")
         self._airflow.wait_for_dag(dag_id)
-        self._run_id = self._started_by_event() if self.demo.base_image else self._airflow.trigger(dag_id)
+        if self.demo.leads_to:
+            self._let_watch(self.demo.leads_to, "DescribeImageVersion")
+        if any(demo.leads_to == dag_id for demo in DEMOS):
+            self._run_id = self._started_by_itself(0, "the promotion starts a run")
+        elif self.demo.base_image:
+            self._run_id = self._started_by_a_version()
+        else:
+            self._run_id = self._airflow.trigger(dag_id)
         self.state = self._airflow.wait_for_run(
             dag_id, self._run_id, RUN_TIMEOUT, on_change=self._task_changed, on_poll=self._polled
         )
@@ -148,15 +163,22 @@ class Run:
             self._explain()
         return self.state == "success"
 
-    def _started_by_event(self) -> str:
-        dag_id = self.demo.dag_id
+    def _let_watch(self, dag_id: str, operation: str) -> None:
+        self._airflow.wait_for_dag(dag_id)
         self._airflow.unpause(dag_id)
-        before = self._versions.airflow_calls()["ListImageVersions"]
-        self._await(lambda: self._versions.airflow_calls()["ListImageVersions"] > before, "the triggerer watches")
-        known = len(self._airflow.runs(dag_id))
+        before = self._versions.airflow_calls()[operation]
+        self._await(lambda: self._versions.airflow_calls()[operation] > before, f"the triggerer watches for {dag_id}")
+
+    def _started_by_a_version(self) -> str:
+        self._let_watch(self.demo.dag_id, "ListImageVersions")
+        known = len(self._airflow.runs(self.demo.dag_id))
         self._timeline.add("demo", f"registering a version of {self.demo.base_image}; no task is running")
         self._versions.register(str(self.demo.base_image))
-        self._await(lambda: len(self._airflow.runs(dag_id)) > known, "the new version starts a run")
+        return self._started_by_itself(known, "the new version starts a run")
+
+    def _started_by_itself(self, known: int, what: str) -> str:
+        dag_id = self.demo.dag_id
+        self._await(lambda: len(self._airflow.runs(dag_id)) > known, what)
         run_id: str = self._airflow.runs(dag_id)[-1]["dag_run_id"]
         self._timeline.add("demo", f"{dag_id}: a run has started, {run_id}")
         return run_id
@@ -232,7 +254,13 @@ def _facts(task: str, value: Any, seconds: float) -> Iterator[str]:
     elif isinstance(value, str):
         yield f"{task}: {_shorten(value)}"
     elif isinstance(value, dict) and "ImageVersionStatus" in value:
-        yield f"{task}: version {value['Version']} is {value['ImageVersionStatus']}, after {seconds:.1f} s"
+        aliases = f" with the aliases {value['Aliases']}" if value.get("Aliases") else ""
+        yield f"{task}: version {value['Version']} is {value['ImageVersionStatus']}{aliases}, after {seconds:.1f} s"
+    elif isinstance(value, dict) and "deleted" in value:
+        yield f"{task}: deleted {value['deleted'] or 'nothing'}, kept {value['kept']}"
+    elif isinstance(value, dict) and "Model" in value:
+        model = value["Model"]
+        yield f"{task}: {model['ModelName']} with {model['PrimaryContainer']['Image']}"
     elif isinstance(value, dict) and "Training" in value:
         job = value["Training"]
         yield f"{task}: {job['TrainingJobStatus']} with {job['AlgorithmSpecification'].get('TrainingImage')}"

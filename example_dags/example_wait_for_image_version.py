@@ -7,18 +7,18 @@ a bucket. The defaults are what the emulator takes.
 
 from __future__ import annotations
 
-import uuid
-
 try:
-    from airflow.sdk import DAG, Param, task
+    from airflow.sdk import DAG, Param
 except ImportError:  # Airflow 2
     from airflow import DAG
-    from airflow.decorators import task
     from airflow.models.param import Param
 
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator
 
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.operators import (
+    SageMakerCreateImageOperator,
+    SageMakerCreateImageVersionOperator,
+)
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 with DAG(
@@ -41,28 +41,25 @@ with DAG(
     },
     tags=["example", "sagemaker"],
 ) as dag:
+    create_image = SageMakerCreateImageOperator(
+        task_id="create_image", image_name="{{ params.image_name }}", role_arn="{{ params.role_arn }}"
+    )
 
-    @task
-    def create_version(image_name: str, base_image: str, role_arn: str, run_id: str | None = None) -> int:
-        """Register a version, once for a run, and give its number, which is the last part of its ARN."""
-        client = SageMakerImageVersionsHook().conn
-        try:
-            client.describe_image(ImageName=image_name)
-        except client.exceptions.ResourceNotFound:
-            client.create_image(ImageName=image_name, RoleArn=role_arn)
-            client.get_waiter("image_created").wait(ImageName=image_name, WaiterConfig={"Delay": 5})
-        answer = client.create_image_version(
-            ImageName=image_name, BaseImage=base_image, ClientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, str(run_id)))
-        )
-        return int(answer["ImageVersionArn"].rpartition("/")[2])
-
-    created = create_version("{{ params.image_name }}", "{{ params.base_image }}", "{{ params.role_arn }}")
+    # [START howto_operator_create]
+    # Any system may register the version; a task that does may also wait for it by itself.
+    create = SageMakerCreateImageVersionOperator(
+        task_id="create",
+        image_name="{{ params.image_name }}",
+        base_image="{{ params.base_image }}",
+        wait_for_completion=False,
+    )
+    # [END howto_operator_create]
 
     # [START howto_sensor_wait]
     wait = SageMakerImageVersionSensor(
         task_id="wait",
         image_name="{{ params.image_name }}",
-        version=created,
+        version="{{ ti.xcom_pull('create')['Version'] }}",
         include_details=True,
         poke_interval=5,
         timeout=30 * 60,
@@ -87,5 +84,5 @@ with DAG(
         print_log=False,
         check_interval=5,
     )
-    wait >> train
+    create_image >> create >> wait >> train
     # [END howto_sensor_chain]

@@ -1,0 +1,74 @@
+"""Creating, promoting and retiring, for the end-to-end tests."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_imageversions.assets import image_version_asset, image_versions
+from airflow_provider_imageversions.operators import (
+    SageMakerCreateImageOperator,
+    SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageVersionOperator,
+    SageMakerPruneImageVersionsOperator,
+    SageMakerUpdateImageVersionOperator,
+)
+
+IMAGE = "{{ dag_run.conf['image_name'] }}"
+ROLE = "arn:aws:iam::123456789012:role/sagemaker"
+TOLD = "told-image"
+RETRIES = {"retries": 3, "retry_delay": 1, "poke_interval": 1}
+
+with DAG("creates_many", schedule=None):
+
+    @task
+    def base_images(dag_run=None) -> list[str]:
+        """Name as many base images as the run is to make versions of."""
+        return [f"training:{number}" for number in range(dag_run.conf["count"])]
+
+    created = SageMakerCreateImageVersionOperator.partial(
+        task_id="create", image_name=IMAGE, deferrable=True, **RETRIES
+    ).expand(base_image=base_images())
+
+with DAG("creates_one", schedule=None):
+    image = SageMakerCreateImageOperator(task_id="image", image_name=IMAGE, role_arn=ROLE, poke_interval=1)
+    create = SageMakerCreateImageVersionOperator(
+        task_id="create",
+        image_name=IMAGE,
+        base_image="{{ dag_run.conf['base_image'] }}",
+        aliases=["candidate"],
+        **RETRIES,
+    )
+    image >> create
+
+with DAG("promotes", schedule=None):
+    promote = SageMakerUpdateImageVersionOperator(
+        task_id="promote",
+        image_name=IMAGE,
+        version="{{ dag_run.conf['version'] }}",
+        aliases_to_move=["prod"],
+        **RETRIES,
+    )
+
+with DAG("retires", schedule=None):
+    delete = SageMakerDeleteImageVersionOperator(
+        task_id="delete", image_name=IMAGE, version="{{ dag_run.conf['version'] }}", poke_interval=1
+    )
+    prune = SageMakerPruneImageVersionsOperator(task_id="prune", image_name=IMAGE, keep_newest=1)
+    delete >> prune
+
+# The watcher looks so seldom that what a consumer hears of at once comes from the task.
+asset = image_version_asset(TOLD, include_details=True, poll_interval=3600)
+
+with DAG("tells_of_its_version", schedule=None):
+    SageMakerCreateImageVersionOperator(
+        task_id="create", image_name=TOLD, base_image="training:1", outlets=[asset], deferrable=True, **RETRIES
+    )
+
+with DAG("hears_of_a_version", schedule=[asset]):
+
+    @task
+    def heard(triggering_asset_events=None) -> list[dict]:
+        """Show what was told."""
+        return image_versions(triggering_asset_events)
+
+    heard()
