@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from contextlib import contextmanager
@@ -582,7 +583,27 @@ def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 @cache
 def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
     # Each session would load SageMaker's service model anew: a third of a second and 2 MB.
-    return botocore.loaders.create_loader(data_path)
+    loader = botocore.loaders.create_loader(data_path)
+    loader.file_loader = _FileLoader()
+    return loader
+
+
+class _FileLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # botocore is untyped
+    """
+    Loads botocore's files without garbage collections in between.
+
+    Python before 3.12 collects even inside of the parser, some 60 times for 40,000 objects of which none is garbage,
+    the last time perhaps through all of Airflow's heap, and everything stands still for 0.2 seconds.
+    """
+
+    def load_file(self, file_path: str) -> Any:
+        if not gc.isenabled():
+            return super().load_file(file_path)
+        gc.disable()
+        try:
+            return super().load_file(file_path)
+        finally:
+            gc.enable()
 
 
 def _parse_timestamp(value: Any) -> datetime:
