@@ -287,7 +287,7 @@ class Task:
                 if fault is Fault.CREDENTIALS and not renewed:
                     renewed, self._hook = True, None
                     continue
-                pause = random.uniform(0.1, min(2.0**failures, LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
+                pause = random.uniform(0.1, min(2.0 ** min(failures, 30), LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
                 if fault not in _PASSING or pause > self.left:
                     raise
                 self.watch.report(f"will try again: {describe_error(error)}")
@@ -312,7 +312,8 @@ class Task:
                     "is over."
                 )
             # Soon at first, as most of what is waited for takes seconds; and not all tasks at the same time.
-            time.sleep(min(self._interval, self.left, random.uniform(0.5, 1.0) * 2.0**looks))  # noqa: S311  # likewise
+            pause = random.uniform(0.5, 1.0) * 2.0 ** min(looks, 30)  # noqa: S311  # likewise
+            time.sleep(min(self._interval, self.left, pause))
         raise AssertionError
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import time
 import warnings
 
@@ -373,6 +374,12 @@ async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, fa
     assert poll._gap(snapshot, 60.0, 0.0) == low
     assert poll._gap(snapshot, 60.0, 1.0) == high
     polling._registries.clear()
+
+
+def test_a_task_in_a_worker_may_look_more_often_than_a_doubled_pause_has_room_for(connection):
+    looks = itertools.count()
+    task = polling.Task(trigger(), IMAGE, interval=1e-6, timeout=60.0)
+    assert task.wait(lambda _hook: Waiting("not yet") if next(looks) < 1100 else "found") == "found"
 
 
 async def test_polls_that_began_together_spread_over_the_interval():
