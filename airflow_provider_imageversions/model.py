@@ -358,6 +358,9 @@ def _parse_list(name: str, value: object) -> tuple[Any, ...]:
             raise _refuse(name, value, "it looks like a JSON list but is none.") from error
     if not isinstance(items, (list, tuple, set, frozenset)):
         raise _refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
+    if isinstance(items, (set, frozenset)):
+        # Its order is another one in each process, and a retry must make the same request.
+        items = sorted(items, key=str)
     return tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in items))
 
 

@@ -372,6 +372,10 @@ def test_statuses_may_be_a_list_or_what_a_template_makes_of_one(value):
     assert model.parse_statuses("statuses", value) == ("CREATED", "CREATE_FAILED")
 
 
+def test_a_set_is_taken_in_the_same_order_by_every_process():
+    assert model.parse_aliases("aliases", set("jihgfedcba")) == tuple("abcdefghij")
+
+
 @pytest.mark.parametrize("value", ["READY", ["CREATED", 3], [], '["CREATED"', 5, {"CREATED": 1}])
 def test_an_unknown_status_is_refused(value):
     with pytest.raises(ValueError, match=r"^statuses="):
