@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOKS_FOR_OWN, _OWN_PAUSE = 3, 2.0
+_LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
 XCOM_LIMIT = 256 * 1024
 """Bytes of JSON above which a result is not written to the metadata database."""
 
@@ -530,7 +530,8 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            if ti.try_number == 1 or self._adopt(hook, request, number):
+            # A version may fail before it is looked at, so there is an end: one for each try, one for a run before.
+            if count >= ti.try_number or self._adopt(hook, request, number):
                 return number
         raise AssertionError
 

@@ -244,6 +244,29 @@ def test_a_retry_makes_another_version_where_that_of_the_first_try_was_deleted(e
     assert task.execute(context)["Version"] == 2
 
 
+@pytest.mark.parametrize("lost", ["failed", "deleted"])
+def test_a_run_that_is_made_anew_under_its_id_does_not_go_on_with_a_version_that_is_lost(
+    emulator, image, client, context, lost
+):
+    task = create()
+    task.execute(context)
+    if lost == "failed":
+        emulator.set_version(IMAGE, 1, status="CREATE_FAILED")
+    else:
+        client.delete_image_version(ImageName=IMAGE, Version=1)
+    assert task.execute(context)["Version"] == 2
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_versions_that_fail_at_once_are_not_made_without_end(emulator, image, client, context, tries):
+    emulator.creation_seconds = 0
+    for _ in range(tries):
+        with pytest.raises(SageMakerImageOperationError, match="CREATE_FAILED"):
+            create(base_image="training:does-not-exist").execute(context)
+        try_again(context)
+    assert len(numbers(client)) == tries + 1
+
+
 def test_each_task_run_and_map_index_has_a_token_of_its_own(emulator, image, context):
     task = create(wait_for_completion=False)
     for name, value in {"dag_id": "a", "run_id": "b", "task_id": "c", "map_index": 1}.items():
