@@ -723,7 +723,8 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
                 aliases_to_delete=[alias for alias in changes["aliases_to_delete"] if alias in has] or None,
                 **metadata,
             )
-            if len(request.to_boto()) > len(("ImageName", "Version")):
+            so = {"ImageName": image_name, **version}
+            if any(so.get(member) != value for member, value in request.to_boto().items()):
                 hook.update_image_version(request)
             return None
 

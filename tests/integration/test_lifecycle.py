@@ -395,7 +395,8 @@ def test_a_promotion_moves_the_aliases_from_whichever_versions_have_them(version
 
 
 def test_a_repetition_changes_nothing_and_calls_nothing_that_could(emulator, versions, context):
-    task = update(version=3, aliases_to_move=["prod"], aliases_to_add=["new"], aliases_to_delete=["gone"])
+    changes = {"aliases_to_add": ["new"], "aliases_to_delete": ["gone"], "horovod": False, "vendor_guidance": "STABLE"}
+    task = update(version=3, aliases_to_move=["prod"], **changes)
     task.execute(context)
     before = len(emulator.calls("UpdateImageVersion"))
     assert task.execute(context)["Aliases"] == ["new", "prod"]
