@@ -608,7 +608,8 @@ class _FileLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # bot
 
 def _parse_timestamp(value: Any) -> datetime:
     # botocore's own parser goes through the local time zone and dateutil, half of the cost of a page.
-    if isinstance(value, (int, float)):
+    try:
         return datetime.fromtimestamp(value, timezone.utc)
-    parsed: datetime = botocore.utils.parse_timestamp(value)
-    return parsed
+    except TypeError:
+        parsed: datetime = botocore.utils.parse_timestamp(value)
+        return parsed

@@ -96,10 +96,10 @@ def to_record(item: Mapping[str, Any]) -> ImageVersion:
     """
     record: dict[str, Any] = {}
     for key, value in item.items():
-        if isinstance(value, datetime):
+        if isinstance(value, str):
+            record[key] = value if value.isprintable() else clean_text(value)
+        elif isinstance(value, datetime):
             record[key] = value.astimezone(timezone.utc).isoformat()
-        elif isinstance(value, str):
-            record[key] = clean_text(value)
         elif key != "ResponseMetadata":
             record[key] = value
     return cast("ImageVersion", record)
