@@ -714,8 +714,12 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
             refusal = (moving and decide.promotable(version)) or _taken(hook, image_name, adding)
             if refusal:
                 return refusal
-            for alias in moving:
-                self._take(hook, alias, number, taken, allow_rollback=allow_rollback)
+            owners = {alias: find(hook.describe_image_version, image_name, alias=alias) for alias in moving}
+            # All are looked at before one is taken: a task that is skipped then has taken none.
+            if not allow_rollback:
+                self._skip_rollback(owners, number)
+            for alias, owner in owners.items():
+                self._take(hook, alias, owner, number, taken)
             request = UpdateImageVersionRequest(
                 image_name,
                 number,
@@ -730,17 +734,29 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
 
         try:
             self._refuse_failure(task.call(step))
-        except Exception:
+        except BaseException:  # Airflow's execution_timeout is one
             self._give_back(task, taken, number)
             raise
         record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record
 
+    def _skip_rollback(self, owners: dict[str, ImageVersion | None], number: int) -> None:
+        for alias, owner in owners.items():
+            if owner is not None and owner["Version"] > number:
+                raise AirflowSkipException(
+                    f"SageMaker image {self.image_name!r}: the alias {alias!r} is that of version {owner['Version']} "
+                    f"already, which is newer than version {number}, and allow_rollback is False."
+                )
+
     def _take(
-        self, hook: SageMakerImageVersionsHook, alias: str, number: int, taken: dict[str, int], *, allow_rollback: bool
+        self,
+        hook: SageMakerImageVersionsHook,
+        alias: str,
+        owner: ImageVersion | None,
+        number: int,
+        taken: dict[str, int],
     ) -> None:
-        owner = find(hook.describe_image_version, self.image_name, alias=alias)
         if owner is None:
             self.log.info(
                 "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while it "
@@ -750,11 +766,6 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
                 number,
             )
             return
-        if owner["Version"] > number and not allow_rollback:
-            raise AirflowSkipException(
-                f"SageMaker image {self.image_name!r}: the alias {alias!r} is that of version {owner['Version']} "
-                f"already, which is newer than version {number}, and allow_rollback is False."
-            )
         self.log.info(
             "SageMaker image %r: taking the alias %r from version %d; no version has it until version %d does",
             self.image_name,

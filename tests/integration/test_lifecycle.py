@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -451,6 +453,39 @@ def test_a_late_run_does_not_undo_a_later_promotion_if_it_must_not(versions, con
     assert owner(versions, "prod") == 3
     update(version=2, aliases_to_move=["prod"]).execute(context)
     assert owner(versions, "prod") == 2
+
+
+def test_a_promotion_that_is_skipped_for_one_alias_has_taken_none(emulator, versions, context):
+    versions.update_image_version(ImageName=IMAGE, Version=3, AliasesToAdd=["canary"])
+    before = len(emulator.calls("UpdateImageVersion"))
+    with pytest.raises(compat.AirflowSkipException, match="'canary' is that of version 3 already"):
+        update(version=2, aliases_to_move=["prod", "canary"], allow_rollback=False).execute(context)
+    assert len(emulator.calls("UpdateImageVersion")) == before
+
+
+def test_an_alias_is_given_back_when_airflow_ends_a_promotion_that_takes_too_long(emulator, versions, context):
+    class ExecutionTimeout(BaseException):
+        """As Airflow's own, which is no Exception."""
+
+    def end(*_):
+        raise ExecutionTimeout
+
+    def end_between_the_calls():
+        deadline = time.monotonic() + 30
+        while len(emulator.calls("UpdateImageVersion")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    emulator.add_fault("slow", operation="UpdateImageVersion", after=1, seconds=3)
+    handler = signal.signal(signal.SIGALRM, end)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(end_between_the_calls)
+            with pytest.raises(ExecutionTimeout):
+                update(version=3, aliases_to_move=["prod"]).execute(context)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert owner(versions, "prod") == 1
 
 
 def test_an_alias_to_add_that_another_version_has_is_refused(versions, context):
