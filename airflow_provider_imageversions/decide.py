@@ -25,7 +25,8 @@ _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.va
 _FAILED = {ImageVersionStatus.CREATE_FAILED.value, ImageVersionStatus.DELETE_FAILED.value}
 _KNOWN = {status.value for status in ImageVersionStatus}
 # An image has statuses of its own. One whose update failed is as it was before.
-_USABLE_IMAGE = {"CREATED", "UPDATE_FAILED"}
+_NOT_UPDATED = "UPDATE_FAILED"
+_USABLE_IMAGE = {"CREATED", _NOT_UPDATED}
 _LOST_IMAGE = {"CREATE_FAILED", "DELETING", "DELETE_FAILED"}
 _PASSING_IMAGE = {"CREATING", "UPDATING"}
 # A higher number is a later creation, but for calls that the service handled at the same time.
@@ -265,16 +266,17 @@ def failure_reason(failed: Mapping[str, Any]) -> str:
     return " ".join(failed.get("FailureReason", "").split()) or "the service gives no reason"
 
 
-def obstacle(image: Mapping[str, Any]) -> Waiting | Failed | None:
+def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:
     """
     Say what keeps an image from getting versions; ``None``: nothing.
 
     :param image: What DescribeImage answers.
+    :param updated: Whether it has to be as an update asked for, too.
     """
     status = image["ImageStatus"]
-    if status in _USABLE_IMAGE:
+    if status in _USABLE_IMAGE and not (updated and status == _NOT_UPDATED):
         return None
-    if status in _LOST_IMAGE:
+    if status in {*_LOST_IMAGE, _NOT_UPDATED}:
         return Failed(f"the image is {status}: {failure_reason(image)}")
     return Waiting(f"the image is {status}", unknown=status not in _PASSING_IMAGE)
 

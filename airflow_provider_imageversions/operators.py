@@ -316,7 +316,7 @@ class SageMakerCreateImageOperator(_ChangingOperator):
     :param poke_interval: Seconds between two looks at the most; default 30.
     :param timeout: Seconds after which it gives up, also while somebody else changes the image; default an hour.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The image is CREATE_FAILED, or exists already and must not.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
     :raises TimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
 
@@ -358,7 +358,8 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         task = self._begin(context, request.image_name)
         self._refuse_failure(task.wait(lambda hook: self._create(hook, request, action)))
         if self.wait_for_completion:
-            self._refuse_failure(task.wait(lambda hook: decide.obstacle(hook.describe_image(request.image_name))))
+            look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
+            self._refuse_failure(task.wait(look))
         return task.call(lambda hook: hook.describe_image(request.image_name))
 
     def _create(

@@ -127,6 +127,13 @@ def test_an_image_that_exists_is_used_updated_or_refused(image, client, context)
         create_image(action_if_image_exists="fail").execute(context)
 
 
+def test_an_update_of_an_image_that_fails_fails_the_task_but_keeps_nobody_from_using_it(emulator, image, context):
+    emulator.add_fault("unknown_status", operation="DescribeImage", after=1, times=None, status="UPDATE_FAILED")
+    with pytest.raises(SageMakerImageOperationError, match="the image is UPDATE_FAILED"):
+        create_image(description="new", action_if_image_exists="update").execute(context)
+    assert create_image().execute(context)["ImageStatus"] == "UPDATE_FAILED"
+
+
 def test_an_image_that_another_task_is_creating_is_waited_for(client, connection, context, slow_images):
     client.create_image(ImageName=IMAGE, RoleArn=ROLE)
     assert create_image(action_if_image_exists="update").execute(context)["ImageStatus"] == "CREATED"
