@@ -996,5 +996,6 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
                 version["CreationTime"],
                 "would be deleted" if policy.dry_run else "is being deleted",
             )
-        self.log.info("SageMaker image %r: %d versions go, kept are %s", image_name, len(deleted), kept)
+        counts = ", ".join(f"{len(numbers)} ({reason})" for reason, numbers in kept.items())
+        self.log.info("SageMaker image %r: %d versions go, kept are %s", image_name, len(deleted), counts or "none")
         return {"deleted": deleted, "kept": kept, "dry_run": policy.dry_run}

@@ -564,7 +564,7 @@ def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, conte
 # --- pruning ---------------------------------------------------------------------------------------------
 
 
-def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulator, image, client, context):
+def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulator, image, client, context, capsys):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 8)
     emulator.set_version(IMAGE, 5, status="CREATE_FAILED")
@@ -576,6 +576,7 @@ def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulato
     assert result["deleted"] == plan["deleted"] == [5, 1, 3, 4]
     assert result["kept"] == {"newest CREATED": [8, 7], "status CREATING": [6], "alias": [2]}
     assert (plan["dry_run"], result["dry_run"]) == (True, False)
+    assert "4 versions go, kept are 2 (newest CREATED), 1 (status CREATING), 1 (alias)" in capsys.readouterr().out
     assert numbers(client) == [2, 6, 7, 8]
     assert prune(keep_newest=2).execute(context)["deleted"] == []
 
