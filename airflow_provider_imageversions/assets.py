@@ -6,18 +6,17 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 from airflow_provider_imageversions.hooks import check_botocore_config
 from airflow_provider_imageversions.model import (
     LISTED_FIELDS,
     WATCHED_BY_DEFAULT,
-    WATCHED_STATUSES,
+    Watched,
     event_payload,
+    parse_alias,
     parse_image_name,
-    parse_names,
     parse_seconds,
-    parse_start_from,
 )
 
 if TYPE_CHECKING:
@@ -39,20 +38,21 @@ def image_version_asset(
     image_name: str, *, name: str | None = None, uri: str | None = None, **trigger_kwargs: Any
 ) -> Asset:
     """
-    Make the asset for an image, with the watcher that fires for each of its versions.
+    Make the asset for an image, with the watcher that fires for each of its versions, or each move of an alias.
 
-    A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED.
+    A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED, one with
+    ``schedule=[image_version_asset("my-image", alias="prod")]`` when the alias has moved to another version.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param name: Name of the asset; default: its URI. Give one where connections to different accounts watch images
         of the same name and region.
     :param uri: URI of the asset; default: ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's
-        region, and ``?statuses=...`` where not only CREATED is watched.
+        region, and ``?statuses=...`` where not only CREATED is watched, or ``?alias=...``.
     :param trigger_kwargs: For
         :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`: ``statuses``,
-        ``start_from``, ``poll_interval``, ``include_details``, ``aws_conn_id``, ``region_name``, ``verify``,
-        ``botocore_config``.
-    :raises ValueError: A parameter is outside its limits.
+        ``start_from``, ``alias``, ``poll_interval``, ``include_details``, ``aws_conn_id``, ``region_name``,
+        ``verify``, ``botocore_config``.
+    :raises ValueError: A parameter is outside its limits, or does not go with ``alias``.
     :raises TypeError: The trigger has no such parameter.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
@@ -67,29 +67,40 @@ def image_version_asset(
         raise TypeError(
             f"{', '.join(sorted(unknown))}: there is no such parameter; there are {', '.join(sorted(known))}."
         )
-    parse_image_name("image_name", image_name)
-    statuses = parse_names("statuses", trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT), choices=WATCHED_STATUSES)
-    parse_start_from("start_from", trigger_kwargs.get("start_from", "latest"))
+    watched = Watched(
+        image_name,
+        trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT),
+        trigger_kwargs.get("start_from", "latest"),
+        trigger_kwargs.get("alias"),
+    )
     check_botocore_config(trigger_kwargs.get("botocore_config"))
-    checked: dict[str, Any] = {"statuses": statuses}
+    checked: dict[str, Any] = {"statuses": watched.statuses}
     if "poll_interval" in trigger_kwargs:
         checked["poll_interval"] = parse_seconds("poll_interval", trigger_kwargs["poll_interval"])
     trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, **checked})
-    uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), statuses)
+    uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), watched.statuses, watched.alias)
     return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
 
 
-def uri_of(image_name: str, region_name: str | None = None, statuses: Iterable[str] = WATCHED_BY_DEFAULT) -> str:
+def uri_of(
+    image_name: str,
+    region_name: str | None = None,
+    statuses: Iterable[str] = WATCHED_BY_DEFAULT,
+    alias: str | None = None,
+) -> str:
     """
     Give the URI for an image.
 
     :param image_name: Name of the image.
     :param region_name: AWS region; ``None``: the connection's.
     :param statuses: The statuses that are watched.
+    :param alias: The alias whose moves are watched; ``None``: versions are.
     """
     watched = sorted(statuses)
-    query = "" if watched == sorted(WATCHED_BY_DEFAULT) else f"statuses={'-'.join(watched)}"
-    return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", query, ""))
+    query = {} if watched == sorted(WATCHED_BY_DEFAULT) else {"statuses": "-".join(watched)}
+    if alias is not None:
+        query["alias"] = alias
+    return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", urlencode(query), ""))
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
@@ -97,13 +108,16 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     Check the URI of an image's asset; Airflow calls this for every asset with the scheme.
 
     :param uri: The URI.
-    :raises ValueError: It is none of ``sagemaker-image://REGION/IMAGE``.
+    :raises ValueError: It is none of ``sagemaker-image://REGION/IMAGE``, or has ``?alias=`` with no valid alias.
     """
     form = f"the form is {SCHEME}://REGION/IMAGE, with {DEFAULT_REGION!r} for the connection's region"
     if uri.netloc != DEFAULT_REGION and not _REGION.fullmatch(uri.netloc):
         raise ValueError(f"URI {uri.geturl()!r}: {uri.netloc!r} is no AWS region; {form}.")
     try:
         parse_image_name("image_name", uri.path.removeprefix("/"))
+        for key, value in parse_qsl(uri.query, keep_blank_values=True):
+            if key == "alias":
+                parse_alias("alias", value)
     except ValueError as error:
         raise ValueError(f"URI {uri.geturl()!r}: {error} {form}.") from error
     return uri
@@ -131,6 +145,9 @@ def watched_payload(asset: object, version: ImageVersion, image_name: str, regio
     :param region: AWS region.
     """
     for trigger in watches(asset):
+        if trigger.alias is not None:
+            # Only its watcher knows what the move before was, and so what identifies this one.
+            continue
         record: Any = {key: value for key, value in version.items() if trigger.include_details or key in LISTED_FIELDS}
         payload = event_payload(record, image_name, region)
         if trigger.image_name == image_name and payload["status"] in trigger.statuses:

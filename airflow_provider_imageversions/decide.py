@@ -18,7 +18,7 @@ from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStat
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from airflow_provider_imageversions.model import ImageVersion, PrunePolicy, Target
+    from airflow_provider_imageversions.model import AliasCursor, ImageVersion, PrunePolicy, Target
 
 CREATED = ImageVersionStatus.CREATED.value
 _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
@@ -192,6 +192,28 @@ def unseen(
         else:
             runs.append(run)
     return fresh, Cursor(tuple(runs))
+
+
+def moved(
+    result: Outcome, cursor: AliasCursor, alias: str, *, unsure: bool = False
+) -> tuple[list[ImageVersion], AliasCursor]:
+    """
+    Find whether an alias moved to another version, and move the cursor there.
+
+    An alias that no version has, or one that is not CREATED, has not arrived anywhere yet.
+
+    :param result: What :func:`outcome` says of the alias.
+    :param cursor: Which version had it before; a new one for a watcher that starts for the first time.
+    :param alias: The alias.
+    :param unsure: Whether the move to that version is to be told of again, as a crash may have lost its event.
+    :return: The version to tell of, if there is one, and the cursor after it, which has the move's ``event_id``.
+    """
+    if not isinstance(result, Ready):
+        return [], cursor
+    after = cursor.after_move_to(result.version, alias)
+    if after.owner != cursor.owner:
+        return [result.version], after
+    return [result.version] if unsure else [], cursor
 
 
 def baseline(versions: Iterable[ImageVersion], start_from: str | int | datetime) -> Cursor:

@@ -156,7 +156,10 @@ def event_id(version: ImageVersion) -> str:
     version from one of the same number after its image was deleted and made anew.
     """
     created = parse_time("CreationTime", version["CreationTime"]).isoformat(timespec="milliseconds")
-    identity = [version["ImageVersionArn"], created, version["ImageVersionStatus"]]
+    return _digest([version["ImageVersionArn"], created, version["ImageVersionStatus"]])
+
+
+def _digest(identity: list[Any]) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
@@ -200,7 +203,15 @@ class Cursor:
     :param runs: Runs of settled versions, ascending.
     """
 
+    KEY: ClassVar[str] = "runs"
+    """Under which :meth:`to_json` is kept."""
+
     runs: tuple[SettledRun, ...] = ()
+
+    @property
+    def progress(self) -> int:
+        """How far it came, to compare with another of the same image."""
+        return sum(run.last - run.first + 1 for run in self.runs)
 
     def run_of(self, number: int) -> SettledRun | None:
         """Give the run that holds a number."""
@@ -219,6 +230,50 @@ class Cursor:
         :param runs: That.
         """
         return cls(tuple(SettledRun(*run) for run in runs))
+
+
+@dataclass(frozen=True)
+class AliasCursor:
+    """
+    Which version had an alias last, as far as a watcher knows.
+
+    :param owner: What identifies that version; empty before the first.
+    :param event_id: Identifies the move to it.
+    :param progress: Moves so far.
+    """
+
+    KEY: ClassVar[str] = "alias"
+
+    owner: str = ""
+    event_id: str = ""
+    progress: int = 0
+
+    def after_move_to(self, version: ImageVersion, alias: str) -> AliasCursor:
+        """
+        Give the cursor after a move, which has an identity of its own even where the alias went there before.
+
+        A digest of the move before, the alias and the version. The first, which has none before it, takes the time at
+        which the version was modified last instead, which getting the alias does.
+
+        :param version: The CREATED version that the alias moved to.
+        :param alias: The alias.
+        """
+        owner = event_id(version)
+        before = self.event_id or version.get("LastModifiedTime")
+        return AliasCursor(owner, _digest([alias, before, owner]), self.progress + 1)
+
+    def to_json(self) -> list[Any]:
+        """Give the cursor as JSON."""
+        return [self.owner, self.event_id, self.progress]
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> AliasCursor:
+        """
+        Make the cursor of what :meth:`to_json` gave.
+
+        :param values: That.
+        """
+        return cls(*values)
 
 
 @dataclass(frozen=True)
@@ -838,3 +893,49 @@ class Target(_Checked):
         if isinstance(self.created_after, datetime):
             conditions.append(f"created at or after {self.created_after.isoformat()}")
         return f"{'a version' if self.alias is None else what} {' and '.join(conditions)}"
+
+
+@dataclass(frozen=True)
+class Watched(_Checked):
+    """
+    What a watcher tells of: versions that reach a status, or the moves of an alias.
+
+    :param image_name: Name of the image.
+    :param statuses: CREATED, CREATE_FAILED or both; only CREATED with ``alias``.
+    :param start_from: ``"latest"``, ``"earliest"``, a version number or an aware time; one of the words with ``alias``.
+    :param alias: The alias; ``None``: versions.
+    :raises ValueError: A value is outside the limits, or goes with no ``alias``.
+    """
+
+    image_name: str
+    statuses: Iterable[str] | str
+    start_from: str | int | datetime
+    alias: str | None
+
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"image_name", "statuses", "start_from", "alias"})
+    PARSERS: ClassVar[Mapping[str, Callable[[str, object], Any]]] = {
+        "image_name": parse_image_name,
+        "statuses": lambda name, value: parse_names(name, value, choices=WATCHED_STATUSES),
+        "start_from": parse_start_from,
+        "alias": lambda name, value: None if value is None else parse_alias(name, value),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alias is None:
+            return
+        if is_absent(self.alias):
+            raise _refuse("alias", self.alias, "it reads as not given; leave alias out to watch for new versions.")
+        if set(self.statuses) != set(WATCHED_BY_DEFAULT):
+            raise _refuse(
+                "statuses",
+                self.statuses,
+                f"with alias={self.alias!r} a version is told of when it is CREATED; leave out statuses or alias.",
+            )
+        if self.start_from not in {"latest", "earliest"}:
+            raise _refuse(
+                "start_from",
+                self.start_from,
+                f"with alias={self.alias!r} it is 'latest' (tell of moves from now on) or 'earliest' (tell of the "
+                "version that has the alias now, too).",
+            )

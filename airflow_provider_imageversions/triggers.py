@@ -23,15 +23,14 @@ from airflow_provider_imageversions.hooks import aws_parameters, judge
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WATCHED_BY_DEFAULT,
-    WATCHED_STATUSES,
     Above,
+    AliasCursor,
     Cursor,
     Target,
+    Watched,
     event_payload,
     parse_boolean,
     parse_image_name,
-    parse_names,
-    parse_start_from,
 )
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
 class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     """
-    Watch an image, and fire once for each version that newly reaches a status. For an ``AssetWatcher``.
+    Watch an image, and fire once for each version that reaches a status or move of an alias. For an ``AssetWatcher``.
 
     :func:`~airflow_provider_imageversions.assets.image_version_asset` makes the asset with its watcher. The payload is
     the version's record (with its details if asked for) and
@@ -237,6 +236,10 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     - ``status``: the status that the version reached;
     - ``event_id``: equal whenever the same version reaching the same status is told again;
     - ``redelivered``: whether it was perhaps told before.
+
+    With ``alias`` it fires instead when the alias has moved to another version and that one is CREATED. The payload has
+    ``alias`` besides, and ``event_id`` is that of the move: another one when the alias goes back and forth. What is
+    undone or overtaken between two polls is not seen.
 
     Each version is told of *at least once*, in ascending order of those that are ready at the same time. What was told
     is kept in the asset's state store (from Airflow 3.3), but only some seconds later, when Airflow had the time to
@@ -251,7 +254,9 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     :param statuses: ``("CREATED",)`` (default), ``("CREATE_FAILED",)`` or both.
     :param start_from: What to tell of at the very first start. ``"latest"`` (default): of what becomes final from now
         on. ``"earliest"``: of every version there is. A version number: of it and what is above. An aware datetime or
-        an ISO-8601 string with an offset: of what was created at or after it.
+        an ISO-8601 string with an offset: of what was created at or after it. With ``alias``: ``"latest"``, or
+        ``"earliest"`` to tell of the version that has it now, too.
+    :param alias: Tell of the moves of this alias, with CREATED as the only status. Default: of new versions.
     :param poll_interval: Seconds between two polls at the most; default 60.
     :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
@@ -276,6 +281,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         image_name: str,
         statuses: Iterable[str] | str = WATCHED_BY_DEFAULT,
         start_from: str | int | datetime = "latest",
+        alias: str | None = None,
         poll_interval: float = 60.0,
         include_details: bool = False,
         aws_conn_id: str | None = "aws_default",
@@ -289,6 +295,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.image_name = image_name
         self.statuses = statuses if isinstance(statuses, str) else list(statuses)
         self.start_from = start_from.isoformat() if isinstance(start_from, datetime) else start_from
+        self.alias = alias
         self.poll_interval = poll_interval
         self.include_details = include_details
         self.aws_conn_id = aws_conn_id
@@ -298,7 +305,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and arguments that Airflow stores."""
-        own = ("image_name", "statuses", "start_from", "poll_interval", "include_details")
+        own = ("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details")
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
@@ -308,6 +315,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     def state_key(self) -> str:
         """Where the cursor is kept: it goes with what is watched, and stays when only the pace or a detail changes."""
         watched = [self.image_name, self.region_name, self.aws_conn_id, sorted(self.statuses)]
+        if self.alias is not None:
+            watched.append(self.alias)
         return f"sagemaker-image-versions-{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -328,18 +337,15 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
-            image_name = parse_image_name("image_name", self.image_name)
-            statuses = parse_names("statuses", self.statuses, choices=WATCHED_STATUSES)
-            start_from = parse_start_from("start_from", self.start_from)
+            watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
         except ValueError as error:
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
             return
-        since = start_from if isinstance(start_from, datetime) else None
-        journal = _Journal(self)
-        cursor = await journal.open()
-        watch = polling.Watch(self.log, image_name)
-        above = Above() if cursor is None else decide.depth((), cursor)
-        with polling.subscribe(self, image_name, above, self.poll_interval) as subscription:
+        watch = polling.Watch(self.log, watched.image_name)
+        journal = _Journal(self, Cursor if watched.alias is None else AliasCursor)
+        search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)
+        cursor: Any = await journal.open()  # of the kind that the search is for
+        with polling.subscribe(self, watched.image_name, search.aim(cursor), self.poll_interval) as subscription:
             while True:
                 snapshot = await subscription.next()
                 if not watch.sees(snapshot):
@@ -347,27 +353,28 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     continue
                 subscription.interval = self.poll_interval
                 if cursor is None:
-                    cursor = decide.baseline(snapshot.versions, start_from)
+                    cursor = search.baseline(snapshot)
                     await journal.begin(cursor)
-                needed = decide.depth(snapshot.versions, cursor)
-                if needed.number < above.number:
-                    above = needed
-                    subscription.retarget(above)
+                found = search.look(snapshot, cursor)
+                if found is None:
+                    subscription.retarget(search.target)
                     continue
-                fresh, after = decide.unseen(snapshot.versions, cursor, statuses=statuses, since=since)
-                payloads = await self._payloads(fresh, subscription, watch)
-                if payloads is None:
+                fresh, after = found
+                payloads = await self._payloads(fresh, after, subscription, watch)
+                if payloads is None or not await journal.announce([each["event_id"] for each in payloads], after):
                     continue
-                await journal.announce([payload["event_id"] for payload in payloads])
                 for payload in payloads:
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
                 cursor = after
                 await journal.advance(cursor, told=bool(payloads))
-                above = decide.depth(snapshot.versions, cursor)
-                subscription.retarget(above)
+                subscription.retarget(search.aim(cursor, snapshot.versions))
 
     async def _payloads(
-        self, versions: list[ImageVersion], subscription: polling.Subscription, watch: polling.Watch
+        self,
+        versions: list[ImageVersion],
+        after: Cursor | AliasCursor,
+        subscription: polling.Subscription,
+        watch: polling.Watch,
     ) -> list[dict[str, Any]] | None:
         """Make the payloads; ``None`` if the details can't be read just now."""
         payloads: list[dict[str, Any]] = []
@@ -381,7 +388,10 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                         raise
                     watch.report_details(error)
                     return None
-            payloads.append(event_payload(record, self.image_name, subscription.region))
+            payload = event_payload(record, self.image_name, subscription.region)
+            if isinstance(after, AliasCursor):
+                payload |= {"alias": self.alias, "event_id": after.event_id}
+            payloads.append(payload)
         return payloads
 
     def _slow_down(self, snapshot: polling.Snapshot, subscription: polling.Subscription) -> None:
@@ -395,23 +405,88 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             subscription.interval = max(self.poll_interval, self.SLOW_PACE)
 
 
+class _NewVersions:
+    """What a watcher looks for without an alias."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self.target = Above()
+
+    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> Above:
+        """Give what the next poll has to read."""
+        if cursor is not None:
+            self.target = decide.depth(versions, cursor)
+        return self.target
+
+    def baseline(self, snapshot: polling.Snapshot) -> Cursor:
+        """Give the cursor of the very first start."""
+        return decide.baseline(snapshot.versions, self._watched.start_from)
+
+    def look(self, snapshot: polling.Snapshot, cursor: Cursor) -> tuple[list[ImageVersion], Cursor] | None:
+        """Give what to tell of, and the cursor after it; ``None`` if the next poll has to read more for that."""
+        needed = decide.depth(snapshot.versions, cursor)
+        if needed.number < self.target.number:
+            self.target = needed
+            return None
+        start_from = self._watched.start_from
+        return decide.unseen(
+            snapshot.versions,
+            cursor,
+            statuses=tuple(self._watched.statuses),
+            since=start_from if isinstance(start_from, datetime) else None,
+        )
+
+
+class _Moves:
+    """What a watcher looks for with an alias."""
+
+    def __init__(self, watched: Watched, watch: polling.Watch, journal: _Journal) -> None:
+        self._alias = str(watched.alias)
+        self._first = watched.start_from == "earliest"
+        self._watch = watch
+        self._journal = journal
+        self.target = Target(alias=self._alias)
+
+    def aim(self, *_: Any) -> Target:
+        """Give what the next poll has to read."""
+        return self.target
+
+    def baseline(self, snapshot: polling.Snapshot) -> AliasCursor:
+        """Give the cursor of the very first start."""
+        if self._first:
+            return AliasCursor()
+        return decide.moved(snapshot.outcomes[self.target], AliasCursor(), self._alias)[1]
+
+    def look(self, snapshot: polling.Snapshot, cursor: AliasCursor) -> tuple[list[ImageVersion], AliasCursor]:
+        """Give what to tell of, and the cursor after it."""
+        result = self._watch.judge(snapshot, self.target)
+        return decide.moved(result, cursor, self._alias, unsure=self._journal.may_have_lost(cursor.event_id))
+
+
 class _Journal:
     """
     Where a watcher keeps how far it came, so that it goes on there after a crash.
 
-    Two promises: what is told is noted before (``sent``), so that a repetition can be marked as one; and the cursor
-    moves past it only when Airflow had the time to store the event, so that a crash loses none.
+    Two promises: what is told is noted before (``sent``), so that a repetition can be marked as one; and it is done
+    with only when Airflow had the time to store the event, so that a crash loses none. Until then the cursor stays
+    before new versions. An alias's goes on at once, as its next move is one from where it was perhaps told to be, and
+    what is still in ``sent`` says that this is to be told again.
+
+    :param trigger: The trigger.
+    :param cursor_type: :class:`Cursor` or :class:`AliasCursor`.
     """
 
-    def __init__(self, trigger: SageMakerImageVersionEventTrigger) -> None:
+    def __init__(self, trigger: SageMakerImageVersionEventTrigger, cursor_type: type[Cursor | AliasCursor]) -> None:
         self._trigger = trigger
+        self._cursor_type = cursor_type
         self._told_before: set[str] = set()
+        self._has_told = False
         self._sent: list[str] = []
         self._written: dict[str, Any] | None = None
-        self._committed = Cursor()
-        self._waiting: list[tuple[float, Cursor, list[str]]] = []
+        self._committed: Cursor | AliasCursor = cursor_type()
+        self._waiting: list[tuple[float, Cursor | AliasCursor, list[str]]] = []
 
-    async def open(self) -> Cursor | None:
+    async def open(self) -> Cursor | AliasCursor | None:
         """Read the cursor; ``None`` at the very first start. Goes on until it can be read."""
         if not has_asset_state(self._trigger):
             self._trigger.log.warning(
@@ -424,14 +499,14 @@ class _Journal:
             await asyncio.sleep(self._trigger.RETRY)
         if not states:
             return None
-        # Assets that share the trigger: the one that came least far, so that none misses a version.
-        state = min(states, key=lambda state: sum(last - first + 1 for first, last, _ in state["runs"]))
         self._sent = list(dict.fromkeys(sent for state in states for sent in state["sent"]))
         self._told_before = set(self._sent)
-        self._committed = Cursor.from_json(state["runs"])
+        # Assets that share the trigger: the one that came least far, so that none misses anything.
+        cursors = [self._cursor_type.from_json(state[self._cursor_type.KEY]) for state in states]
+        self._committed = min(cursors, key=lambda cursor: cursor.progress)
         return self._committed
 
-    async def begin(self, cursor: Cursor) -> None:
+    async def begin(self, cursor: Cursor | AliasCursor) -> None:
         """Note where the very first start begins, before anything is told."""
         self._committed = cursor
         await self._write()
@@ -440,22 +515,32 @@ class _Journal:
         """Whether an event was perhaps told before the last start."""
         return identity in self._told_before
 
-    async def announce(self, identities: list[str]) -> None:
-        """Note what is about to be told."""
-        self._sent += identities
-        if identities:
-            await self._write()
+    def may_have_lost(self, identity: str) -> bool:
+        """Whether the last start cut off an event that was not told again yet."""
+        return self.may_have_told(identity) and not self._has_told
 
-    async def advance(self, cursor: Cursor, *, told: bool) -> None:
+    async def announce(self, identities: list[str], after: Cursor | AliasCursor) -> bool:
+        """Note what is about to be told; ``False`` if it must not be told, as that could not be noted."""
+        if not identities:
+            return True
+        self._sent = list(dict.fromkeys([*self._sent, *identities]))
+        if isinstance(after, AliasCursor):
+            self._committed = after
+            return await self._write()
+        await self._write()
+        return True
+
+    async def advance(self, cursor: Cursor | AliasCursor, *, told: bool) -> None:
         """Move on, at once as far as nothing was told, otherwise when Airflow had the time to store it."""
         clock = asyncio.get_running_loop().time
+        self._has_told |= told
         if told or self._waiting:
             self._waiting.append((clock(), cursor, list(self._sent)))
-        else:
-            self._committed = cursor
         while self._waiting and clock() - self._waiting[0][0] >= self._trigger.PERSISTED_AFTER:
             _, self._committed, stored = self._waiting.pop(0)
             self._sent = [identity for identity in self._sent if identity not in stored]
+        if isinstance(cursor, AliasCursor) or not self._waiting:
+            self._committed = cursor
         await self._write()
 
     async def _read(self) -> list[Any] | None:
@@ -469,10 +554,10 @@ class _Journal:
             )
             return None
 
-    async def _write(self) -> None:
-        state = {"runs": self._committed.to_json(), "sent": self._sent[-1000:]}
+    async def _write(self) -> bool:
+        state = {self._cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-1000:]}
         if state == self._written:
-            return
+            return True
         try:
             await write_asset_state(self._trigger, self._trigger.state_key, state)
         except Exception as error:  # noqa: BLE001  # tried again at the next poll; until then an event may repeat
@@ -480,5 +565,6 @@ class _Journal:
                 "The state of the asset can't be written, will try again at the next poll: %s",
                 polling.describe_error(error),
             )
-        else:
-            self._written = state
+            return False
+        self._written = state
+        return True

@@ -270,7 +270,18 @@ async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emu
     assert polls(emulator) < 20
 
 
-@pytest.mark.parametrize("arguments", [{"image_name": "bad name!"}, {"statuses": ["DELETING"]}, {"start_from": "noon"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_name": "bad name!"},
+        {"statuses": ["DELETING"]},
+        {"start_from": "noon"},
+        {"start_from": 3, "alias": "prod"},
+        {"statuses": ["CREATE_FAILED"], "alias": "prod"},
+        {"alias": "-"},
+        {"alias": "None"},
+    ],
+)
 async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watch, emulator, capsys, arguments):
     watching = watch(**arguments)
     await asyncio.sleep(1.2)
@@ -396,5 +407,209 @@ def test_the_key_of_the_state_goes_with_what_is_watched():
 
     same = [{}, {"poll_interval": 5}, {"start_from": 3}, {"include_details": True}, {"verify": False}]
     assert len({key(**arguments) for arguments in same}) == 1
-    others = [{"image_name": "b"}, {"region_name": "eu-west-1"}, {"aws_conn_id": "b"}, {"statuses": ["CREATE_FAILED"]}]
-    assert len({key(**arguments) for arguments in [{}, *others]}) == 5
+    others = [{"image_name": "b"}, {"region_name": "eu-west-1"}, {"aws_conn_id": "b"}, {"statuses": ["CREATE_FAILED"]},
+              {"alias": "prod"}, {"alias": "blue"}]  # fmt: skip
+    assert len({key(**arguments) for arguments in [{}, *others]}) == 7
+    # What is stored already is found by it.
+    assert key() == "sagemaker-image-versions-4d51c3547fb224de"
+
+
+# --- An alias's moves ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def promote(emulator):
+    """Move the alias prod to a version, or away from all of them."""
+    client = emulator.client("sagemaker")
+
+    def move(number=None):
+        if "prod" in client.list_aliases(ImageName=IMAGE)["SageMakerImageVersionAliases"]:
+            client.update_image_version(ImageName=IMAGE, Alias="prod", AliasesToDelete=["prod"])
+        if number is not None:
+            client.update_image_version(ImageName=IMAGE, Version=number, AliasesToAdd=["prod"])
+
+    return move
+
+
+async def looked(watching, emulator):
+    """Wait until a poll that began from now on was judged."""
+    before = len(emulator.calls("DescribeImageVersion"))
+    await watching.until(lambda: len(emulator.calls("DescribeImageVersion")) > before + 2)
+
+
+async def test_a_move_of_an_alias_is_told_with_the_record_and_what_identifies_it(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod", include_details=True)
+    await looked(watching, emulator)
+    promote(8)
+    await watching.told_of(8)
+    (payload,) = watching.told
+    assert payload["alias"] == "prod"
+    assert payload["image_name"] == IMAGE
+    assert payload["region"] == "us-east-1"
+    assert payload["status"] == payload["ImageVersionStatus"] == "CREATED"
+    assert "@sha256:" in payload["ContainerImage"]
+    assert payload["Aliases"] == ["prod"]
+    assert payload["event_id"] != event_id(payload)
+    assert payload["redelivered"] is False
+
+
+async def test_to_watch_an_alias_is_one_call_a_poll_whatever_the_number_of_versions(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 1_000)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    assert not emulator.calls("ListImageVersions")
+    assert {call["parameters"]["Alias"] for call in emulator.calls("DescribeImageVersion")} == {"prod"}
+
+
+async def test_from_earliest_the_present_owner_is_told_of_too(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod", start_from="earliest")
+    await watching.told_of(7)
+    promote(8)
+    await watching.told_of(7, 8)
+
+
+async def test_an_image_that_gets_the_alias_later_is_waited_for(watch, emulator, promote):
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    emulator.create_versions(IMAGE, 2)
+    await looked(watching, emulator)
+    promote(1)
+    await watching.told_of(1)
+
+
+async def test_an_alias_on_a_version_that_is_still_creating_is_told_when_it_is_created(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 7)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    promote()
+    emulator.creation_seconds = 60
+    client = emulator.client("sagemaker")
+    client.create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token", Aliases=["prod"])
+    await looked(watching, emulator)
+    assert watching.told == []
+    emulator.set_version(IMAGE, 8, status="CREATED")
+    await watching.told_of(8)
+
+
+async def test_an_alias_given_back_to_the_same_version_has_not_moved(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 7)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    promote()
+    await looked(watching, emulator)
+    promote(7)
+    await looked(watching, emulator)
+    assert watching.told == []
+
+
+async def test_each_way_of_an_alias_that_goes_back_and_forth_is_a_move_of_its_own(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod", start_from="earliest")
+    expected = [7]
+    await watching.told_of(*expected)
+    for number in (8, 7, 8):
+        promote(number)
+        expected.append(number)
+        await watching.told_of(*expected)
+    assert len({payload["event_id"] for payload in watching.told}) == 4
+
+
+async def test_a_move_told_just_before_a_crash_is_told_again_with_the_same_identity(
+    watch, emulator, promote, monkeypatch
+):
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    promote(8)
+    await watching.told_of(8)
+    await watching.kill()
+    again = watch(alias="prod")
+    await again.told_of(8)
+    assert again.told == [{**watching.told[0], "redelivered": True}]
+
+
+async def test_a_move_back_while_nothing_ran_is_told_though_the_one_before_was_not_settled(
+    watch, emulator, promote, monkeypatch
+):
+    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    promote(8)
+    await watching.told_of(8)
+    await watching.kill()
+    promote(7)
+    again = watch(alias="prod")
+    await again.told_of(7)
+    assert again.told[0]["redelivered"] is False
+    assert again.told[0]["event_id"] != watching.told[0]["event_id"]
+
+
+async def test_a_restart_without_a_move_tells_of_nothing_and_a_move_meanwhile_is_told(watch, emulator, promote, store):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod", start_from="earliest")
+    await watching.told_of(7)
+    await settled(watching, store, emulator)
+    await watching.kill()
+    again = watch(alias="prod", start_from="earliest", poll_interval=0.1)
+    await looked(again, emulator)
+    assert again.told == []
+    await again.kill()
+    promote(8)
+    await watch(alias="prod").told_of(8)
+
+
+async def test_a_move_is_told_only_once_it_could_be_noted(watch, emulator, promote, store):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    store.broken = True
+    promote(8)
+    await looked(watching, emulator)
+    assert watching.told == []
+    store.broken = False
+    await watching.told_of(8)
+
+
+async def test_nothing_is_written_while_an_alias_stays(watch, emulator, promote, store):
+    emulator.create_versions(IMAGE, 7)
+    promote(7)
+    watching = watch(alias="prod")
+    await looked(watching, emulator)
+    await looked(watching, emulator)
+    assert store.writes == 1
+
+
+async def test_without_a_state_store_an_alias_s_moves_are_told_too(watch, emulator, promote):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    watching = watch(None, alias="prod")
+    await looked(watching, emulator)
+    promote(8)
+    await watching.told_of(8)
+
+
+async def test_watchers_of_versions_and_of_aliases_do_not_disturb_each_other(watch, emulator, promote, store):
+    emulator.create_versions(IMAGE, 8)
+    promote(7)
+    versions, moves = watch(), watch(alias="prod")
+    await looked(moves, emulator)
+    emulator.create_versions(IMAGE, 1)
+    await versions.told_of(9)
+    promote(9)
+    await moves.told_of(9)
+    assert versions.numbers == [9]
+    assert len(store.values) == 2

@@ -333,6 +333,7 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(emu
         sdk.Asset("other"),
         image_version_asset("other-image"),
         image_version_asset(IMAGE, statuses=["CREATE_FAILED"]),
+        image_version_asset(IMAGE, alias="prod"),
     ]
     context["outlet_events"] = OutletEventAccessors()
     create(outlets=[asset, *others]).execute(context)

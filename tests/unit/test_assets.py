@@ -32,6 +32,8 @@ def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
             {"statuses": ["CREATE_FAILED", "CREATED"], "region_name": "us-gov-west-1"},
             "sagemaker-image://us-gov-west-1/a?statuses=CREATED-CREATE_FAILED",
         ),
+        ({"alias": "prod", "region_name": "eu-west-1"}, "sagemaker-image://eu-west-1/a?alias=prod"),
+        ({"alias": "_Prod-1.0", "statuses": "CREATED"}, "sagemaker-image://default/a?alias=_Prod-1.0"),
         ({"uri": "sagemaker-image://default/b", "name": "c"}, "sagemaker-image://default/b"),
     ],
 )
@@ -48,6 +50,13 @@ def test_watchers_of_different_things_are_different_assets(arguments, uri):
         {"statuses": ["DELETING"]},
         {"start_from": "noon"},
         {"start_from": -1},
+        {"alias": "-prod"},
+        {"alias": ""},
+        {"alias": "None"},
+        {"start_from": 3, "alias": "prod"},
+        {"start_from": "2026-01-31T12:00:00Z", "alias": "prod"},
+        {"statuses": ["CREATE_FAILED"], "alias": "prod"},
+        {"statuses": ["CREATED", "CREATE_FAILED"], "alias": "prod"},
         {"poll_interval": 0},
         {"poll_interval": "soon"},
         {"botocore_config": {"no_such_option": 1}},
@@ -70,7 +79,12 @@ def test_an_unknown_argument_of_the_trigger_is_refused():
 
 
 @pytest.mark.parametrize(
-    "uri", ["sagemaker-image://default/a", "sagemaker-image://us-gov-west-1/A.b-c?statuses=CREATED"]
+    "uri",
+    [
+        "sagemaker-image://default/a",
+        "sagemaker-image://us-gov-west-1/A.b-c?statuses=CREATED",
+        "sagemaker-image://us-gov-west-1/A.b-c?alias=_Prod-1.0",
+    ],
 )
 def test_airflow_takes_a_valid_uri_as_it_is(uri):
     assert Asset("a", uri=uri).uri == uri
@@ -79,15 +93,37 @@ def test_airflow_takes_a_valid_uri_as_it_is(uri):
 
 @pytest.mark.parametrize(
     "uri",
-    ["sagemaker-image://default", "sagemaker-image://moon/a", "sagemaker-image://default/a/b", "sagemaker-image:///a"],
+    [
+        "sagemaker-image://default",
+        "sagemaker-image://moon/a",
+        "sagemaker-image://default/a/b",
+        "sagemaker-image:///a",
+        "sagemaker-image://default/a?alias=-prod",
+        "sagemaker-image://default/a?alias=",
+    ],
 )
 def test_an_invalid_uri_is_refused_with_the_form_it_should_have(uri):
     with pytest.raises(ValueError, match="sagemaker-image://REGION/IMAGE"):
         sanitize_uri(urlsplit(uri))
 
 
+def test_an_alias_is_watched_with_what_goes_with_it():
+    asset = image_version_asset("a", alias="prod", start_from="earliest", include_details=True)
+    trigger = SageMakerImageVersionEventTrigger(
+        image_name="a", alias="prod", start_from="earliest", include_details=True
+    )
+    assert asset.watchers[0].trigger.serialize() == trigger.serialize()
+    for arguments, way_out in [
+        ({"start_from": 3}, "'latest'.*'earliest'"),
+        ({"statuses": "CREATE_FAILED"}, "leave out"),
+    ]:
+        with pytest.raises(ValueError, match=f"alias='prod'.*{way_out}"):
+            image_version_asset("a", alias="prod", **arguments)
+
+
 def test_the_uri_of_an_image_can_be_made_without_a_watcher():
     assert uri_of("a", "us-east-1") == "sagemaker-image://us-east-1/a"
+    assert uri_of("a", "us-east-1", alias="prod") == "sagemaker-image://us-east-1/a?alias=prod"
 
 
 def event(number, identity, **extra):

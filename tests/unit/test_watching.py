@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -11,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.model import Above, Cursor, SettledRun, event_id
+from airflow_provider_imageversions import decide, polling, triggers
+from airflow_provider_imageversions.model import Above, AliasCursor, Cursor, SettledRun, Target, Watched, event_id
 from tests.decision_table import version, versions
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -289,3 +292,306 @@ def test_after_a_restart_the_first_poll_reads_down_to_the_lowest_version_that_ma
     assert decide.depth((), cursor).number < 2
     assert decide.depth((), settle("2:CREATED 3:CREATED")) == Above()
     assert decide.depth((), Cursor()) == Above()
+
+
+# --- An alias's moves ------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The triggerer is killed."""
+
+
+class Store:
+    def __init__(self):
+        self.values = {}
+        self.broken = False
+
+    async def aget(self, key):
+        return json.loads(self.values[key]) if key in self.values else None
+
+    async def aset(self, key, value):
+        if self.broken:
+            raise RuntimeError("the database is away")
+        self.values[key] = json.dumps(value)
+
+
+class Clock(asyncio.SelectorEventLoop):
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+
+class AliasWatcher:
+    """What the event trigger does about an alias, with its own journal and without the waiting."""
+
+    def __init__(self, stores, start_from):
+        self.trigger = triggers.SageMakerImageVersionEventTrigger(image_name="my-image", alias="prod")
+        self.trigger.asset_state_store = type("Accessors", (), {"_by_name": dict(enumerate(stores))})()
+        self.journal = triggers._Journal(self.trigger, AliasCursor)
+        watched = Watched("my-image", ["CREATED"], start_from, "prod")
+        self.search = triggers._Moves(watched, polling.Watch(logging.getLogger("quiet"), "my-image"), self.journal)
+        self.cursor = None
+        self.is_open = False
+
+    async def poll(self, owner, tell, killed=None):
+        if not self.is_open:
+            self.cursor, self.is_open = await self.journal.open(), True
+        outcomes = {self.search.target: decide.outcome(owner, self.search.target)}
+        snapshot = polling.Snapshot(frozenset(outcomes), outcomes=outcomes)
+        if self.cursor is None:
+            self.cursor = self.search.baseline(snapshot)
+            await self.journal.begin(self.cursor)
+        fresh, after = self.search.look(snapshot, self.cursor)
+        identities = [after.event_id for _ in fresh]
+        if not await self.journal.announce(identities, after):
+            return
+        if killed == "before telling":
+            raise Crash
+        for record in fresh:
+            tell(record, after.event_id, redelivered=self.journal.may_have_told(after.event_id))
+        if killed == "after telling":
+            raise Crash
+        self.cursor = after
+        await self.journal.advance(after, told=bool(fresh))
+
+
+class WatchingAnAlias(RuleBasedStateMachine):
+    """Promotions, roll-backs, removals, deletions, recreations; crashes at every point, writes that fail."""
+
+    @initialize(start_from=st.sampled_from(["latest", "earliest"]), owned=st.booleans())
+    def begin(self, start_from, owned):
+        self.loop = Clock()
+        self.service = Service()
+        for _ in range(3):
+            self.create()
+            self.finish(self.service.next_number - 1)
+        self.owner = None
+        if owned:
+            self.move(1)
+        self.stores = [Store(), Store()]
+        self.start_from = start_from
+        self.in_flight, self.stored = [], []
+        self.all_told = {}
+        self.clear_the_state()
+
+    def teardown(self):
+        if hasattr(self, "loop"):
+            self.nothing_is_missed()
+            self.loop.close()
+
+    def numbers(self, status):
+        return sorted(n for n, v in self.service.listed.items() if v["ImageVersionStatus"] == status)
+
+    def present(self):
+        return [v for number, v in self.service.listed.items() if number == self.owner]
+
+    def ready(self):
+        return next((event_id(v) for v in self.present() if v["ImageVersionStatus"] == "CREATED"), None)
+
+    @rule()
+    def create(self):
+        self.service.tick()
+        self.service.create()
+        self.touch(self.service.next_number - 1)
+
+    def touch(self, number):
+        self.service.tick()
+        self.service.listed[number]["LastModifiedTime"] = self.service.clock.isoformat()
+
+    def finish(self, number):
+        self.service.listed[number]["ImageVersionStatus"] = "CREATED"
+
+    @precondition(lambda self: self.numbers("CREATING"))
+    @rule(data=st.data())
+    def finish_one(self, data):
+        self.finish(data.draw(st.sampled_from(self.numbers("CREATING"))))
+
+    def move(self, number):
+        if self.owner in self.service.listed:
+            self.touch(self.owner)
+        self.owner = number
+        self.touch(number)
+
+    @precondition(lambda self: self.service.listed)
+    @rule(data=st.data())
+    def promote(self, data):
+        self.move(data.draw(st.sampled_from(sorted(self.service.listed))))
+
+    @rule()
+    def remove_the_alias(self):
+        self.owner = None
+
+    @precondition(lambda self: self.service.listed)
+    @rule(data=st.data())
+    def change_metadata(self, data):
+        self.touch(data.draw(st.sampled_from(sorted(self.service.listed))))
+
+    @precondition(lambda self: self.service.listed)
+    @rule(data=st.data())
+    def delete(self, data):
+        gone = data.draw(st.sampled_from(sorted(self.service.listed)))
+        self.owner = None if self.owner == gone else self.owner
+        del self.service.listed[gone]
+
+    @rule()
+    def recreate(self):
+        self.service.tick()
+        self.service.recreate()
+        self.owner = None
+
+    @rule()
+    def let_time_pass(self):
+        self.loop.now += 2 * self.watcher.trigger.PERSISTED_AFTER
+        self.stored += self.in_flight
+        self.in_flight = []
+
+    def tell(self, record, identity, *, redelivered):
+        owner = event_id(record)
+        assert owner == self.ready()
+        if identity in self.all_told:
+            # A repetition needs a crash since the last time, and says so.
+            assert self.crashed
+            assert redelivered or self.cleared
+            assert self.noted == (identity, owner) or self.cleared
+        else:
+            assert self.noted[1] != owner or redelivered
+        assert self.all_told.setdefault(identity, owner) == owner
+        self.noted, self.crashed, self.cleared = (identity, owner), False, False
+        self.in_flight.append((identity, owner))
+
+    def poll(self, killed=None):
+        try:
+            self.loop.run_until_complete(self.watcher.poll(self.present(), self.tell, killed))
+        except Crash:
+            if killed == "before telling":
+                kept = json.loads(next(iter(self.stores[0].values.values())))["alias"]
+                self.noted = (kept[1], kept[0])
+            self.restart(lost=killed == "before telling")
+
+    @rule(killed=st.sampled_from([None, None, "before telling", "after telling"]))
+    def poll_once(self, killed):
+        self.poll(killed)
+
+    @rule(broken=st.sampled_from([0, 1]))
+    def poll_while_a_store_is_broken(self, broken):
+        self.stores[broken].broken = True
+        self.poll()
+        self.stores[broken].broken = False
+
+    @rule(lost=st.booleans())
+    def restart(self, lost):
+        self.stored += [] if lost else self.in_flight
+        self.in_flight = []
+        self.crashed = True
+        self.watcher = AliasWatcher(self.stores, self.start_from)
+
+    @rule()
+    def clear_the_state(self):
+        self.restart(lost=False)
+        for store in self.stores:
+            store.values = {}
+        self.noted, self.cleared = (None, None), True
+        if self.start_from == "latest":
+            self.noted = (None, self.ready())
+            self.stored.append(self.noted)
+        self.poll()
+
+    def handled(self):
+        """What a consumer that leaves out what it has processed deployed last."""
+        deployed, done = None, set()
+        for identity, owner in self.stored + self.in_flight:
+            if identity not in done:
+                deployed = owner
+            done |= {identity} - {None}
+        return deployed
+
+    def nothing_is_missed(self):
+        self.poll()
+        assert self.ready() in {None, self.handled()}
+
+
+class WatchingAnAliasAlways(WatchingAnAlias):
+    """The same, with a poll after each change."""
+
+    @invariant()
+    def nothing_is_missed(self):
+        if hasattr(self, "watcher"):
+            WatchingAnAlias.nothing_is_missed(self)
+
+
+WatchingAnAlias.TestCase.settings = WatchingAnAliasAlways.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=40, deadline=None
+)
+TestWatchingAnAlias = WatchingAnAlias.TestCase
+TestWatchingAnAliasAlways = WatchingAnAliasAlways.TestCase
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("polled", [True, False])
+def test_a_move_that_could_not_be_noted_is_not_told_and_undone_leaves_no_trace(broken, polled):
+    watching = WatchingAnAlias()
+    watching.begin(start_from="latest", owned=True)
+    watching.move(2)
+    watching.poll()
+    watching.move(3)
+    watching.poll_while_a_store_is_broken(broken)
+    watching.move(2)
+    if polled:
+        watching.poll()
+    watching.restart(lost=False)
+    watching.teardown()
+    assert [owner for _, owner in watching.stored[1:]] == [watching.ready()]
+
+
+def owner_of(number, status="CREATED", modified=0):
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/{number}"
+    changed = (START + timedelta(days=100, seconds=modified)).isoformat()
+    return version(number, status, ImageVersionArn=arn, LastModifiedTime=changed)
+
+
+def follow(*owners, cursor=None):
+    """Where an alias goes, as the numbers and the identities that are told."""
+    told = []
+    for owner in owners:
+        outcome = decide.outcome([] if owner is None else [owner], Target(alias="prod"))
+        fresh, cursor = decide.moved(outcome, cursor or AliasCursor(), "prod")
+        told += [(record["Version"], cursor.event_id) for record in fresh]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        ([owner_of(7), owner_of(8)], [7, 8]),
+        ([owner_of(7), owner_of(7, modified=5)], [7]),
+        ([owner_of(7), None, owner_of(7)], [7]),
+        ([owner_of(7), owner_of(8, "CREATING"), owner_of(8)], [7, 8]),
+        ([owner_of(8, "CREATE_FAILED"), owner_of(8, "DELETING"), owner_of(8, "ARCHIVED"), None], []),
+        ([owner_of(7), {**owner_of(7), "CreationTime": (START + timedelta(days=90)).isoformat()}], [7, 7]),
+        ([owner_of(7), owner_of(8), owner_of(7), owner_of(8)], [7, 8, 7, 8]),
+    ],
+)
+def test_a_move_is_told_when_the_alias_is_on_another_created_version(owners, expected):
+    told = follow(*owners)
+    assert [number for number, _ in told] == expected
+    assert len({identity for _, identity in told}) == len(told)
+
+
+def test_a_move_is_told_again_with_its_identity_only_while_its_event_may_be_lost():
+    ready = decide.outcome([owner_of(7)], Target(alias="prod"))
+    cursor = decide.moved(ready, AliasCursor(), "prod")[1]
+    assert AliasCursor.from_json(json.loads(json.dumps(cursor.to_json()))) == cursor
+    assert decide.moved(ready, cursor, "prod") == ([], cursor)
+    assert decide.moved(ready, cursor, "prod", unsure=True) == ([owner_of(7)], cursor)
+    gone = decide.outcome([], Target(alias="prod"))
+    assert decide.moved(gone, cursor, "prod", unsure=True) == ([], cursor)
+
+
+def test_aliases_that_move_alike_and_watches_that_begin_anew_have_moves_of_their_own():
+    there = decide.outcome([owner_of(8)], Target(alias="prod"))
+    first = decide.moved(decide.outcome([owner_of(7)], Target(alias="prod")), AliasCursor(), "prod")[1]
+    later = decide.moved(decide.outcome([owner_of(7, modified=5)], Target(alias="prod")), AliasCursor(), "prod")[1]
+    identities = [decide.moved(there, cursor, alias)[1].event_id
+                  for cursor, alias in [(first, "prod"), (first, "blue"), (later, "prod")]]  # fmt: skip
+    assert len(set(identities)) == 3
