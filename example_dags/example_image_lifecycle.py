@@ -99,7 +99,7 @@ with DAG(
 with DAG(
     dag_id="example_deploy_on_promotion",
     description="Deploys the version of a SageMaker image that the alias prod moves to.",
-    schedule=[image_version_asset(IMAGE_NAME, poll_interval=10)],
+    schedule=[image_version_asset(IMAGE_NAME, alias="prod", poll_interval=10)],
     max_active_runs=1,
     catchup=False,
     tags=["example", "sagemaker"],
