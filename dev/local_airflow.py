@@ -53,6 +53,18 @@ LOG_FIELDS_LEFT_OUT = (
     *("logger", "filename", "lineno", "loc"),
 )
 RUN_ENDED = frozenset({"success", "failed"})
+# Holds every lock of the database's WAL index (bytes 120 to 127 of the -shm file, https://sqlite.org/walformat.html)
+# until its input ends, even if that is because the caller was killed. A process of its own, since a process loses its
+# locks on a file as soon as it closes any descriptor of it. The open connection keeps SQLite from removing the file.
+DATABASE_LOCK = """
+import fcntl, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=60)
+connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+with open(sys.argv[1] + "-shm", "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 8, 120)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
 
 
 class Component(NamedTuple):
@@ -246,6 +258,33 @@ class LocalAirflow:
         if sig in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}:
             process.wait(timeout=60)
             del self._processes[name]
+
+    def restart_ended(self) -> list[str]:
+        """Start what ended by itself again, as a service manager does in production; return the names."""
+        ended = {name: process.pid for name, process in self._processes.items() if process.poll() is not None}
+        for name, group in ended.items():
+            _signal_group(group, signal.SIGKILL)  # what a component leaves behind goes with it there, too
+            self._spawn(name)
+        return list(ended)
+
+    @contextlib.contextmanager
+    def database_away(self) -> Iterator[None]:
+        """
+        Cut every process off from the database.
+
+        Any statement fails with an OperationalError after 10 seconds, whether it reads or writes, on a connection that
+        was open before or on a new one, as with a database server that does not answer. An ordinary lock
+        (``BEGIN EXCLUSIVE``) would still let everyone read, and a file that is moved away stays open where it was.
+        """
+        command = [sys.executable, "-c", DATABASE_LOCK, str(self.home / "airflow.db")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            try:
+                if holder.stdout is None or holder.stdout.readline() != b"locked\n":
+                    raise LocalAirflowError("The database can't be locked")
+                yield
+            finally:
+                if holder.stdin is not None:
+                    holder.stdin.close()
 
     def component_log(self, name: str, lines: int | None = None) -> str:
         """Return what a component printed, or the last lines of it."""

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import LocalAirflow
@@ -22,13 +23,23 @@ def service():
 
 
 @pytest.fixture(scope="session")
-def airflow(service, tmp_path_factory):
+def fernet_key():
+    """What Airflow encrypts connections and the arguments of triggers with."""
+    return Fernet.generate_key().decode()
+
+
+@pytest.fixture(scope="session")
+def airflow(service, fernet_key, tmp_path_factory):
     dags = tmp_path_factory.mktemp("dags")
     for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     connection = service.airflow_connection()
     denied = json.dumps({**json.loads(connection), "login": "denied"})
-    environment = {"AIRFLOW_CONN_AWS_DEFAULT": connection, "AIRFLOW_CONN_DENIED": denied}
+    environment = {
+        "AIRFLOW_CONN_AWS_DEFAULT": connection,
+        "AIRFLOW_CONN_DENIED": denied,
+        "AIRFLOW__CORE__FERNET_KEY": fernet_key,
+    }
     with LocalAirflow(dags, env=environment, progress=print) as local:
         yield local
 

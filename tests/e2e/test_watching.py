@@ -1,16 +1,21 @@
-"""Retraining starts by itself, and loses nothing when the triggerer is killed."""
+"""Retraining starts by itself, and loses nothing when something is killed, away, throttled, expired or edited."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import sqlite3
 import time
 from contextlib import closing
+from http.client import HTTPException
 
 import pytest
+from cryptography.fernet import Fernet
 
+from airflow_provider_imageversions.polling import BACKOFF_CAP
+from dev.local_airflow import ApiError
 from tests.e2e.test_waiting import register
 
 pytestmark = pytest.mark.e2e
@@ -18,9 +23,14 @@ pytestmark = pytest.mark.e2e
 IMAGE = "demo-image"
 RETRAIN = "example_retrain_on_new_image_version"
 ALERT = "example_alert_on_failed_image_version"
-# KILLS=10 VERSIONS=20 make e2e: as often as a release wants it. By default, what fits between two cups of coffee.
+OLD_KEY, NEW_KEY, OTHER_KEY = "AKIAOLD", "AKIANEW", "AKIAOTHER"
+SECRETS = {OLD_KEY: "the-old-secret", NEW_KEY: "the-new-secret", OTHER_KEY: "the-other-secret"}
+SESSION_TOKEN = "the-session-token"
+# KILLS=10 VERSIONS=20 OUTAGE=60 make e2e: as often and as long as a release wants it. By default, what fits between
+# two cups of coffee.
 KILLS = int(os.environ.get("KILLS", "2"))
 VERSIONS = int(os.environ.get("VERSIONS", "5"))
+OUTAGE = float(os.environ.get("OUTAGE", "20"))
 
 
 def story(airflow):
@@ -32,24 +42,45 @@ def story(airflow):
     return "\n".join(map(str, states))
 
 
-def eventually(airflow, condition, seconds, what):
+def eventually(airflow, condition, seconds, what, tend=None):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
-        airflow.raise_if_dead()
+        (tend or airflow.raise_if_dead)()
         assert time.monotonic() < deadline, f"{what}\n{story(airflow)}\n{airflow.diagnosis()}"
         time.sleep(0.5)
     return result
 
 
-def events(airflow):
+def stored(airflow, query):
     """
-    The asset events that Airflow stored for new versions, oldest first.
+    What is in Airflow's database.
 
-    From its database: while a run is being made of an event, the API answers 500 to the question for events.
+    The API does not show triggers, and answers 500 to the question for events while a run is being made of one.
     """
     with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=60)) as database:
-        rows = database.execute("SELECT extra FROM asset_event ORDER BY id").fetchall()
-    return [payload for (extra,) in rows if (payload := json.loads(extra).get("payload")) is not None]
+        return database.execute(query).fetchall()
+
+
+def events(airflow, image):
+    """The asset events that Airflow stored for an image, oldest first."""
+    extras = [json.loads(extra) for (extra,) in stored(airflow, "SELECT extra FROM asset_event ORDER BY id")]
+    payloads = [extra["payload"] for extra in extras if "payload" in extra]
+    return [payload for payload in payloads if payload.get("image_name") == image]
+
+
+def told(airflow, image):
+    return [payload["Version"] for payload in events(airflow, image)]
+
+
+def triggers(airflow, fernet_key):
+    """The arguments of the triggers that Airflow stored, decrypted."""
+    rows = stored(airflow, "SELECT kwargs FROM trigger")
+    return [Fernet(fernet_key).decrypt(kwargs).decode() for (kwargs,) in rows]
+
+
+def is_settled(airflow):
+    """Whether no watcher would tell anything again after a crash."""
+    return not any(json.loads(value)["sent"] for (value,) in stored(airflow, "SELECT value FROM asset_state_store"))
 
 
 def trained(airflow):
@@ -61,6 +92,14 @@ def trained(airflow):
         if each["key"] == "trained_image_versions"
         for identity in json.loads(each["value"])
     ]
+
+
+def is_reachable(airflow):
+    try:
+        airflow.runs(RETRAIN)
+    except (OSError, HTTPException, ApiError):
+        return False
+    return True
 
 
 def is_idle(airflow):
@@ -83,7 +122,7 @@ def watched(airflow, service):
 def test_a_new_version_is_trained_with_by_itself(airflow, service, watched):
     version = register(service, watched)
     eventually(airflow, lambda: trained(airflow), 90, "the new version is trained with")
-    (payload,) = [each for each in events(airflow) if each["status"] == "CREATED"]
+    (payload,) = events(airflow, watched)
     assert payload["Version"] == version
     assert trained(airflow) == [payload["event_id"]]
     job = service.client("sagemaker").describe_training_job(
@@ -101,6 +140,122 @@ def test_a_failed_version_raises_an_alert_with_its_reason(airflow, service, watc
     assert f"Version {version} of {watched} failed" in message
     assert "does-not-exist" in message
     assert len(airflow.runs(RETRAIN)) == before
+
+
+def edit(airflow, **constants):
+    """Rewrite constants of the watchers' DAG file, as a person does who edits it."""
+    path = airflow.dags_folder / "watches.py"
+    text = path.read_text()
+    for name, value in constants.items():
+        text, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", text, flags=re.MULTILINE)
+        assert count == 1
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def connect(airflow, service, method, conn_id, key):
+    """Store a connection in Airflow, or change it there."""
+    settings = json.loads(service.airflow_connection())
+    extra = json.dumps({**settings["extra"], "aws_session_token": SESSION_TOKEN})
+    body = {"connection_id": conn_id, "conn_type": "aws", "login": key, "password": SECRETS[key], "extra": extra}
+    airflow.api(method, f"/api/v2/connections{'' if method == 'POST' else f'/{conn_id}'}", body)
+
+
+@pytest.fixture(scope="module")
+def stored_connections(airflow, service):
+    """Two images that are watched through connections in Airflow's database, each with a client of its own."""
+    for name, key in (("rotated", OLD_KEY), ("throttled", OTHER_KEY)):
+        service.create_versions(f"{name}-image", 1)
+        connect(airflow, service, "POST", name, key)
+        airflow.wait_for_dag(f"tells_of_{name}_image")
+        airflow.unpause(f"tells_of_{name}_image")
+
+    def are_polled():
+        return all(len(service.calls("ListImageVersions", f"{name}-image")) > 1 for name in ("rotated", "throttled"))
+
+    eventually(airflow, are_polled, 60, "both are polled")
+
+
+def received(airflow, dag_id):
+    """What the newest run of a consumer got."""
+    runs = [run for run in airflow.runs(dag_id) if run["state"] == "success"]
+    return airflow.xcom(dag_id, runs[-1]["dag_run_id"], "tell") if runs else []
+
+
+def test_the_longest_and_worst_reason_arrives_at_the_consumer_without_what_no_database_takes(
+    airflow, service, stored_connections
+):
+    image = "rotated-image"
+    (version,) = service.create_versions(image, 1, status="CREATING")
+    odd = "\x00\x1b[31m\x7f\x85\udfff\ud800\ufffe\u2028\u202e\t\nÄ漢😀'\"\\{{ 1 }}</script>%s"
+    reason = odd + "r" * (1024 - len(odd))
+    service.set_version(image, version, status="CREATE_FAILED", failure_reason=reason)
+    eventually(airflow, lambda: received(airflow, "tells_of_rotated_image"), 60, "the consumer")
+    (payload,) = received(airflow, "tells_of_rotated_image")
+    assert payload["Version"] == version
+    assert payload["FailureReason"] == re.sub("[\x00\x1b\x7f\x85\ud800\udfff]", "\ufffd", reason)
+
+
+def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow, service, stored_connections):
+    logged = len(airflow.component_log("triggerer"))
+    before = {image: told(airflow, image) for image in ("rotated-image", "throttled-image")}
+    service.add_fault("throttling", image_name="throttled-image", operation=None, times=None)
+    service.add_fault("expired_token", access_key_id=OLD_KEY, operation=None, times=None)
+    deadline = time.monotonic() + OUTAGE
+    time.sleep(OUTAGE / 3)
+    expected = {image: service.create_versions(image, 2, status="CREATING") for image in before}
+    for image, versions in expected.items():
+        for version in reversed(versions):
+            service.set_version(image, version, status="CREATED")
+
+    def is_told(image):
+        return set(told(airflow, image)) >= set(expected[image])
+
+    time.sleep(deadline - time.monotonic())
+    assert {image: told(airflow, image) for image in before} == before
+    connect(airflow, service, "PATCH", "rotated", NEW_KEY)
+    eventually(airflow, lambda: is_told("rotated-image"), 60, "the new credentials are used")
+    assert service.calls("ListImageVersions", "rotated-image")[-1]["access_key_id"] == NEW_KEY
+    service.clear_faults()
+    # While throttled it kept away for longer and longer, by chance up to three times as long as that lasted.
+    eventually(airflow, lambda: is_told("throttled-image"), BACKOFF_CAP + 10, "throttling is over")
+    for image, versions in expected.items():
+        assert told(airflow, image) == before[image] + versions
+        lines = [line for line in airflow.component_log("triggerer")[logged:].splitlines() if image in line]
+        assert len([line for line in lines if "can't be polled, will go on trying" in line]) == 1, lines
+        assert len([line for line in lines if "can be polled again" in line]) == 1, lines
+
+
+def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stored_connections, fernet_key):
+    image, dag_id = "rotated-image", "tells_of_rotated_image"
+    before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
+    service.set_version(image, before, status="CREATED")
+    eventually(airflow, lambda: before in told(airflow, image), 30, "the version before the edit")
+    eventually(airflow, lambda: is_settled(airflow), 60, "it is settled")
+    earlier = told(airflow, image)
+    service.set_version(image, meanwhile, status="CREATED")
+    edit(airflow, POLL_INTERVAL=2, INCLUDE_DETAILS=True)
+
+    def watchers(*, include_details):
+        option = f'"include_details": {json.dumps(include_details)}'
+        return [each for each in triggers(airflow, fernet_key) if image in each and option in each]
+
+    eventually(airflow, lambda: not watchers(include_details=False), 60, "the old watcher is gone")
+    # Airflow drops the new one together with the old one, and takes it up when it parses the file for the second time:
+    # half a minute later, or when it is edited again.
+    edit(airflow, TAGS=["edited"])
+    eventually(airflow, lambda: watchers(include_details=True), 60, "the edit is in force")
+    service.set_version(image, after, status="CREATED")
+    eventually(airflow, lambda: after in told(airflow, image), 60, "the version after the edit")
+    assert "ContainerImage" in events(airflow, image)[-1]
+    assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
+    # What was not settled yet when the new watcher took over is perhaps told by both, to the same event_id.
+    assert list(dict.fromkeys(told(airflow, image))) == [*earlier, meanwhile, after]
+    assert [version for version in told(airflow, image) if version != meanwhile] == [*earlier, after]
+    identities = {payload["event_id"] for payload in events(airflow, image)}
+    assert len(identities) == len(earlier) + 2
+    eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
 
 
 def test_every_version_is_trained_with_once_though_the_triggerer_is_killed_again_and_again(airflow, service, watched):
@@ -126,24 +281,55 @@ def test_every_version_is_trained_with_once_though_the_triggerer_is_killed_again
     for version in waiting:
         service.set_version(watched, version, status="CREATED")
 
-    def told():
-        return {each["Version"] for each in events(airflow) if each["status"] == "CREATED"} >= set(expected)
-
-    eventually(airflow, told, 120, "every version is told of")
+    eventually(airflow, lambda: set(told(airflow, watched)) >= set(expected), 120, "every version is told of")
     eventually(airflow, lambda: len(set(trained(airflow)) - known) >= VERSIONS and is_idle(airflow), 100, "all trained")
-    identities = {each["event_id"]: each["Version"] for each in events(airflow)}
+    identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
     done = [identities[identity] for identity in trained(airflow) if identity not in known]
     # Each exactly once, though some were perhaps told of twice.
     assert sorted(done) == sorted(expected)
 
 
+def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow, service, watched):
+    known = set(trained(airflow))
+    expected = service.create_versions(watched, 3, status="CREATING")
+    with airflow.database_away():
+        deadline = time.monotonic() + OUTAGE
+        for version in expected:
+            service.set_version(watched, version, status="CREATED")
+        with pytest.raises(sqlite3.OperationalError):
+            stored(airflow, "SELECT * FROM dag")
+        while time.monotonic() < deadline:
+            # Airflow's own components may end without their database. In production a service manager starts them.
+            airflow.restart_ended()
+            time.sleep(0.5)
+    eventually(airflow, lambda: is_reachable(airflow), 60, "the API answers", airflow.restart_ended)
+    eventually(
+        airflow,
+        lambda: len(set(trained(airflow)) - known) >= len(expected) and is_idle(airflow),
+        120,
+        "all are trained with",
+        airflow.restart_ended,
+    )
+    identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
+    done = [identities[identity] for identity in trained(airflow) if identity not in known]
+    assert sorted(done) == sorted(expected)
+
+
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
-    # What was told last is settled at a poll ten seconds later.
-    time.sleep(25)
-    before, runs = len(events(airflow)), len(airflow.runs(RETRAIN))
+    eventually(airflow, lambda: is_settled(airflow), 60, "what was told last is settled")
+    before = stored(airflow, "SELECT * FROM asset_event"), stored(airflow, "SELECT id FROM dag_run")
     calls = len(service.calls("ListImageVersions", watched))
     airflow.kill("triggerer")
     airflow.start("triggerer")
     eventually(airflow, lambda: len(service.calls("ListImageVersions", watched)) > calls + 3, 90, "it polls again")
-    assert len(events(airflow)) == before
-    assert len(airflow.runs(RETRAIN)) == runs
+    assert (stored(airflow, "SELECT * FROM asset_event"), stored(airflow, "SELECT id FROM dag_run")) == before
+
+
+def test_neither_the_stored_triggers_nor_the_logs_hold_a_secret(airflow, stored_connections, fernet_key):
+    texts = triggers(airflow, fernet_key)
+    assert any('"aws_conn_id": "rotated"' in text for text in texts)
+    texts += [path.read_text(errors="replace") for path in airflow.home.rglob("*.log")]
+    texts += [airflow.component_log("triggerer")]
+    assert "rotated-image" in texts[-1]
+    for secret in (*SECRETS.values(), SESSION_TOKEN):
+        assert not [text for text in texts if secret in text]
