@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import count
 from pathlib import Path
@@ -14,12 +15,29 @@ from dev.local_airflow import LocalAirflow
 ROOT = Path(__file__).parents[2]
 
 
+def rewrite(path, **constants):
+    """Change constants in capitals of a DAG file, at once for whoever reads it meanwhile."""
+    text = path.read_text()
+    for name, value in constants.items():
+        text, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", text, flags=re.MULTILINE)
+        assert count == 1, name
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
 @pytest.fixture(scope="session")
 def service():
     """The emulator that Airflow talks to; tests keep apart by the names of their images."""
     with Emulator(creation_seconds=4.0) as emulator:
         emulator.client("s3").create_bucket(Bucket="demo-bucket")
         yield emulator
+
+
+@pytest.fixture
+def edit(airflow):
+    """Rewrite constants of a DAG file while Airflow runs."""
+    return lambda name, **constants: rewrite(airflow.dags_folder / name, **constants)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +51,8 @@ def airflow(service, fernet_key, tmp_path_factory):
     dags = tmp_path_factory.mktemp("dags")
     for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    queue = service.client("sqs").create_queue(QueueName="image-versions")["QueueUrl"]
+    rewrite(dags / "example_push_with_eventbridge.py", IMAGE_NAME="pushed-image", QUEUE=queue)
     connection = service.airflow_connection()
     denied = json.dumps({**json.loads(connection), "login": "denied"})
     environment = {

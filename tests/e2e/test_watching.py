@@ -78,6 +78,11 @@ def triggers(airflow, fernet_key):
     return [Fernet(fernet_key).decrypt(kwargs).decode() for (kwargs,) in rows]
 
 
+def has_baseline(service, image):
+    """Whether what is created from now on is new to a watcher that just started."""
+    return any(call["status"] == 200 for call in service.calls("ListImageVersions", image))
+
+
 def is_settled(airflow):
     """Whether no watcher would tell anything again after a crash."""
     return not any(json.loads(value)["sent"] for (value,) in stored(airflow, "SELECT value FROM asset_state_store"))
@@ -142,18 +147,6 @@ def test_a_failed_version_raises_an_alert_with_its_reason(airflow, service, watc
     assert len(airflow.runs(RETRAIN)) == before
 
 
-def edit(airflow, **constants):
-    """Rewrite constants of the watchers' DAG file, as a person does who edits it."""
-    path = airflow.dags_folder / "watches.py"
-    text = path.read_text()
-    for name, value in constants.items():
-        text, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", text, flags=re.MULTILINE)
-        assert count == 1
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
-
-
 def connect(airflow, service, method, conn_id, key):
     """Store a connection in Airflow, or change it there."""
     settings = json.loads(service.airflow_connection())
@@ -171,10 +164,8 @@ def stored_connections(airflow, service):
         airflow.wait_for_dag(f"tells_of_{name}_image")
         airflow.unpause(f"tells_of_{name}_image")
 
-    def are_polled():
-        return all(len(service.calls("ListImageVersions", f"{name}-image")) > 1 for name in ("rotated", "throttled"))
-
-    eventually(airflow, are_polled, 60, "both are polled")
+    for name in ("rotated", "throttled"):
+        eventually(airflow, lambda name=name: has_baseline(service, f"{name}-image"), 60, "the watcher polls")
 
 
 def received(airflow, dag_id):
@@ -227,7 +218,7 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
 
 
-def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stored_connections, fernet_key):
+def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stored_connections, fernet_key, edit):
     image, dag_id = "rotated-image", "tells_of_rotated_image"
     before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
     service.set_version(image, before, status="CREATED")
@@ -235,7 +226,7 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     eventually(airflow, lambda: is_settled(airflow), 60, "it is settled")
     earlier = told(airflow, image)
     service.set_version(image, meanwhile, status="CREATED")
-    edit(airflow, POLL_INTERVAL=2, INCLUDE_DETAILS=True)
+    edit("watches.py", POLL_INTERVAL=2, INCLUDE_DETAILS=True)
 
     def watchers(*, include_details):
         option = f'"include_details": {json.dumps(include_details)}'
@@ -244,7 +235,7 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     eventually(airflow, lambda: not watchers(include_details=False), 60, "the old watcher is gone")
     # Airflow drops the new one together with the old one, and takes it up when it parses the file for the second time:
     # half a minute later, or when it is edited again.
-    edit(airflow, TAGS=["edited"])
+    edit("watches.py", TAGS=["edited"])
     eventually(airflow, lambda: watchers(include_details=True), 60, "the edit is in force")
     service.set_version(image, after, status="CREATED")
     eventually(airflow, lambda: after in told(airflow, image), 60, "the version after the edit")
@@ -313,6 +304,57 @@ def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow
     identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
     done = [identities[identity] for identity in trained(airflow) if identity not in known]
     assert sorted(done) == sorted(expected)
+
+
+def push(service, queue, number, status):
+    """Tell of a version as EventBridge does, several times for one change."""
+    detail = {
+        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/pushed-image",
+        "ImageVersionArn": f"arn:aws:sagemaker:us-east-1:123456789012:image-version/pushed-image/{number}",
+        "Version": float(number),
+        "Tags": {},
+    }
+    for text in (status.upper(), status.lower(), status.upper()):
+        event = {
+            "version": "0",
+            "source": "aws.sagemaker",
+            "detail-type": "SageMaker Image Version State Change",
+            "detail": {**detail, "ImageVersionStatus": text},
+        }
+        service.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(event))
+
+
+def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(airflow, service):
+    image, dag_id = "pushed-image", "example_push_with_eventbridge"
+    queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]
+    service.create_versions(image, 1)
+    airflow.wait_for_dag(dag_id)
+    airflow.unpause(dag_id)
+    eventually(airflow, lambda: has_baseline(service, image), 60, "the watcher polls")
+
+    def trained_by_now():
+        ended = [run["dag_run_id"] for run in airflow.runs(dag_id) if run["state"] == "success"]
+        return [version for run_id in ended for version in airflow.xcom(dag_id, run_id, "train")]
+
+    def ended(number):
+        return len([run for run in airflow.runs(dag_id) if run["state"] == "success"]) >= number
+
+    pushed, polled = service.create_versions(image, 2, status="CREATING")
+    push(service, queue, pushed, "Creating")
+    service.add_fault("throttling", image_name=image, times=None)
+    service.set_version(image, pushed, status="CREATED")
+    push(service, queue, pushed, "Created")
+    eventually(airflow, lambda: trained_by_now() == [pushed], 60, "the push arrives")
+    assert told(airflow, image) == []
+
+    service.set_version(image, polled, status="CREATED")
+    service.clear_faults()
+    eventually(airflow, lambda: set(trained_by_now()) == {pushed, polled}, 120, "the watcher tells of the other")
+    assert told(airflow, image) == [pushed, polled]
+    runs = len(airflow.runs(dag_id))
+    push(service, queue, polled, "Created")
+    eventually(airflow, lambda: ended(runs + 1), 60, "a late message starts a run")
+    assert trained_by_now() == [pushed, polled]
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):

@@ -83,6 +83,18 @@ def test_the_pure_modules_import_neither_airflow_nor_boto(module):
     assert result.stdout.strip() in {"[]", "['time']"}
 
 
+def test_no_module_of_the_package_needs_aiobotocore():
+    root = Path(airflow_provider_imageversions.__file__).parent
+    modules = [
+        ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        for path in root.rglob("*.py")
+        if path.stem not in {"__init__", "__main__"}
+    ]
+    program = "import sys, importlib; sys.modules['aiobotocore'] = None\n"
+    program += "\n".join(f"importlib.import_module({module!r})" for module in modules)
+    subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+
 def test_only_the_decisions_compare_a_status():
     statuses = {status.value for status in ImageVersionStatus}
     for module in Path(airflow_provider_imageversions.__file__).parent.glob("*.py"):
