@@ -561,6 +561,8 @@ class _Journal:
         try:
             await write_asset_state(self._trigger, self._trigger.state_key, state)
         except Exception as error:  # noqa: BLE001  # tried again at the next poll; until then an event may repeat
+            # One of several assets may have it.
+            self._written = None
             self._trigger.log.warning(
                 "The state of the asset can't be written, will try again at the next poll: %s",
                 polling.describe_error(error),
