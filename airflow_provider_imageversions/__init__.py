@@ -34,7 +34,11 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": of_integration("triggers"),
         "extra-links": ["airflow_provider_imageversions.links.SageMakerImageLink"],
         "asset-uris": [
-            {"schemes": ["sagemaker-image"], "handler": "airflow_provider_imageversions.assets.sanitize_uri"}
+            {
+                "schemes": ["sagemaker-image"],
+                "handler": "airflow_provider_imageversions.assets.sanitize_uri",
+                "to_openlineage_converter": "airflow_provider_imageversions.assets.convert_asset_to_openlineage",
+            }
         ],
         "config": {
             "sagemaker_image_versions": {

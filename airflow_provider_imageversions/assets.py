@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from airflow_provider_imageversions.hooks import check_botocore_config
 from airflow_provider_imageversions.model import (
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from airflow.sdk import Asset
+    from openlineage.client.event_v2 import Dataset
 
     from airflow_provider_imageversions.model import ImageVersion
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
@@ -121,6 +122,34 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     except ValueError as error:
         raise ValueError(f"URI {uri.geturl()!r}: {error} {form}.") from error
     return uri
+
+
+def openlineage_dataset(region: str, image_name: str, version: int | None = None) -> Dataset:
+    """
+    Describe an image to OpenLineage, for what OpenLineage's provider calls: nothing else may import it.
+
+    :param region: AWS region, or ``default`` as in an asset's URI.
+    :param image_name: Name of the image.
+    :param version: Number of the version; ``None``: no certain one.
+    """
+    from openlineage.client.event_v2 import Dataset  # noqa: PLC0415  # most installations do without
+    from openlineage.client.facet_v2 import dataset_version_dataset  # noqa: PLC0415  # likewise
+
+    facets: dict[str, Any] = {}
+    if version is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))
+    return Dataset(namespace=f"{SCHEME}://{region}", name=image_name, facets=facets)
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:  # noqa: ARG001  # Airflow's signature
+    """
+    Describe an image's asset to OpenLineage, which calls this for an asset among a task's inlets or outlets.
+
+    :param asset: The asset; its URI tells the region and the image, and no version.
+    :param lineage_context: The hook that reported the asset, if one did.
+    """
+    uri = urlsplit(asset.uri)
+    return openlineage_dataset(uri.netloc, uri.path.removeprefix("/"))
 
 
 def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:

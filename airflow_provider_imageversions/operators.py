@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_imageversions import decide, polling
-from airflow_provider_imageversions.assets import watched_payload, watches
+from airflow_provider_imageversions.assets import openlineage_dataset, watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowException,
     AirflowSkipException,
@@ -52,6 +52,8 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -196,6 +198,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         self.limit = limit
         self.fields = fields
         self.include_details = include_details
+        self._read: tuple[str, int | None] | None = None
         ListImageVersionsRequest.check_settled(
             image_name=image_name,
             creation_time_after=creation_time_after,
@@ -224,14 +227,30 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         SageMakerImageLink.store(context, self, hook, self.image_name)
         result: list[dict[str, Any]] = []
         size, limited = 0, self.do_xcom_push and keeps_xcom_in_database()
+        number: int | None = None
         for record in records:
+            number = record["Version"]
             result.append(_project(hook.add_details(self.image_name, record) if details else record, fields))
             size += len(json.dumps(result[-1])) + len(", ")
             if limited and size > XCOM_LIMIT:
                 # At once, rather than after the calls for all the rest.
                 raise self._too_much(len(result))
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
+        self._read = (str(hook.conn_region_name), number if len(result) == 1 else None)
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
+        """
+        Tell OpenLineage that the task read the image, and which version if it listed a single one.
+
+        :param task_instance: The task instance.
+        """
+        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
+
+        if self._read is None:
+            return OperatorLineage()
+        region, number = self._read
+        return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, number)])
 
     def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
         known: tuple[str, ...] = LISTED_FIELDS

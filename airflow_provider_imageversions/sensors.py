@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
     ENDS_FROM_TRIGGER,
     STARTS_FROM_TRIGGER,
@@ -38,6 +39,8 @@ from airflow_provider_imageversions.triggers import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -141,6 +144,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self._looks: polling.Task | None = None
         self._began = datetime.now(timezone.utc)
         self._looked_at: datetime | None = None
+        self._found: ImageVersion | None = None
         if is_settled(image_name):
             parse_image_name("image_name", image_name)
         if is_settled(include_details):
@@ -308,6 +312,19 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         record: ImageVersion = result.xcom_value
         return record
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
+        """
+        Tell OpenLineage that the task read the version that it waited for; nothing if there was none to be had.
+
+        :param task_instance: The task instance.
+        """
+        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
+
+        if self._found is None:
+            return OperatorLineage()
+        region = self._found["ImageVersionArn"].split(":")[3]
+        return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, self._found["Version"])])
+
     def _target(self) -> Target:
         parse_image_name("image_name", self.image_name)
         parse_boolean("include_details", self.include_details)
@@ -337,6 +354,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         raise ImageVersionFailedError(f"SageMaker image {self.image_name!r}: {reason}")
 
     def _report_success(self, record: ImageVersion, began: str | None = None) -> None:
+        self._found = record
         start = self._began if began is None else datetime.fromisoformat(began)
         self.log.info(
             "SageMaker image %r: version %d is CREATED, after %.0f seconds of waiting",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import subprocess
@@ -96,10 +97,12 @@ class Run:
 
     def __init__(self, context):
         self.context = context
+        self.task = None
         self.trigger = None
         self.timeout = None
 
     def __call__(self, sensor):
+        """Execute a sensor; what each process of a worker has of it is another object, ``task`` the last one."""
         from airflow_provider_imageversions import compat
 
         try:
@@ -109,9 +112,9 @@ class Run:
 
         while True:
             # Each look of a rescheduled sensor is a process of its own.
-            sensor._looks = None
+            self.task = copy.copy(sensor)
             try:
-                return sensor.execute(self.context)
+                return self.task.execute(self.context)
             except AirflowRescheduleException as reschedule:
                 ti = self.context["ti"]
                 now = reschedule.reschedule_date.now(reschedule.reschedule_date.tzinfo)
@@ -132,6 +135,7 @@ class Run:
         self.trigger = getattr(__import__(module, fromlist=[name]), name)(**arguments)
         assert isinstance(self.trigger, BaseTrigger)
         self.timeout = deferral.timeout.total_seconds()
+        self.task = sensor = copy.copy(sensor)
         try:
             event = asyncio.run(asyncio.wait_for(first_event(self.trigger), self.timeout))
         except asyncio.TimeoutError:

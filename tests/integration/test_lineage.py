@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.openlineage.extractors import ExtractorManager
+from airflow.sdk import Asset
+from airflow.utils.state import TaskInstanceState
+from openlineage.client.event_v2 import Dataset, Job, Run, RunEvent, RunState
+from openlineage.client.facet_v2 import dataset_version_dataset
+from openlineage.client.serde import Serde
+
+import airflow_provider_imageversions
+from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
+
+IMAGE = "My-image"
+
+
+def lineage(task, state=TaskInstanceState.SUCCESS):
+    """What OpenLineage's provider takes from a task that ended."""
+    found = ExtractorManager().extract_metadata(SimpleNamespace(run_id="run"), task, state, None)
+    return found.inputs, found.outputs
+
+
+def image(version=None, region="us-east-1"):
+    facets = {}
+    if version is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))
+    return Dataset(namespace=f"sagemaker-image://{region}", name=IMAGE, facets=facets)
+
+
+def sensor(**arguments):
+    return SageMakerImageVersionSensor(task_id="wait", image_name=IMAGE, poke_interval=0.2, timeout=30, **arguments)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_a_sensor_read_the_version_that_it_waited_for(emulator, connection, run, mode, details):
+    emulator.create_versions(IMAGE, 3)
+    emulator.creation_seconds = 0.5
+    emulator.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage="training:1", ClientToken="token")
+    task = sensor(after_version=3, include_details=details, **mode)
+    run(task)
+    assert lineage(run.task) == ([image(4)], [])
+    # Each process of a worker has an object of its own, which knows no more than it was told.
+    assert run.task is not task
+    assert lineage(task) == ([], [])
+
+
+def test_a_sensor_whose_deferral_timed_out_read_what_it_found_at_its_last_look(emulator, connection, run):
+    emulator.create_versions(IMAGE, 1)
+    task = sensor(deferrable=True)
+    task.timeout = 0
+    run(task)
+    assert lineage(run.task) == ([image(1)], [])
+
+
+def test_a_sensor_in_another_region_says_so(emulator, connection, run, mode):
+    emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
+    run(sensor(region_name="eu-west-1", **mode))
+    assert lineage(run.task) == ([image(1, "eu-west-1")], [])
+
+
+def test_a_sensor_that_failed_read_nothing_and_says_what_its_task_says_of_itself(emulator, connection, run, mode):
+    emulator.create_versions(IMAGE, 1)
+    emulator.set_version(IMAGE, 1, status="CREATE_FAILED")
+    with pytest.raises(ImageVersionFailedError):
+        run(sensor(**mode, outlets=[Asset("s3://bucket/key")]))
+    inputs, outputs = lineage(run.task, TaskInstanceState.FAILED)
+    assert inputs == []
+    assert [(output.namespace, output.name) for output in outputs] == [("s3://bucket", "key")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "version"), [({}, None), ({"limit": 1, "fields": ["ImageArn"]}, 3), ({"limit": 0}, None)]
+)
+def test_a_list_read_the_image_and_a_version_if_it_is_one(emulator, connection, context, arguments, version):
+    emulator.create_versions(IMAGE, 3)
+    task = SageMakerListImageVersionsOperator(task_id="list", image_name=IMAGE, **arguments)
+    task.execute(context)
+    assert lineage(task) == ([image(version)], [])
+
+
+def test_a_list_that_failed_read_nothing(emulator, connection, context):
+    task = SageMakerListImageVersionsOperator(task_id="list", image_name=IMAGE)
+    with pytest.raises(Exception, match="ResourceNotFound"):
+        task.execute(context)
+    assert lineage(task, TaskInstanceState.FAILED) == ([], [])
+
+
+@pytest.mark.parametrize("arguments", [{}, {"alias": "prod"}, {"statuses": ["CREATE_FAILED"]}])
+def test_the_asset_is_the_image_that_the_tasks_read(arguments):
+    asset = image_version_asset(IMAGE, region_name="us-east-1", **arguments)
+    task = SageMakerListImageVersionsOperator(task_id="list", image_name=IMAGE, inlets=[asset], outlets=[asset])
+    assert lineage(task) == ([image()], [image()])
+
+
+def test_the_region_of_the_connection_is_not_known_from_an_asset_alone():
+    task = SageMakerListImageVersionsOperator(task_id="list", image_name=IMAGE, inlets=[image_version_asset(IMAGE)])
+    assert lineage(task) == ([image(region="default")], [])
+
+
+def test_what_is_told_can_be_sent(emulator, connection, run):
+    emulator.create_versions(IMAGE, 1)
+    run(sensor())
+    event = RunEvent(
+        eventTime="2026-01-31T12:00:00Z",
+        run=Run(runId="01234567-89ab-7def-8123-456789abcdef"),
+        job=Job(namespace="default", name="dag.wait"),
+        eventType=RunState.COMPLETE,
+        inputs=lineage(run.task)[0],
+        producer="https://example.com",
+    )
+    (sent,) = json.loads(Serde.to_json(event))["inputs"]
+    assert sent["namespace"] == "sagemaker-image://us-east-1"
+    assert sent["name"] == IMAGE
+    assert sent["facets"]["version"]["datasetVersion"] == "1"
+
+
+# Airflow itself imports the first two of every provider that is installed.
+OPENLINEAGE = """
+def is_openlineage(name):
+    announced = ("airflow.providers.openlineage", "airflow.providers.openlineage.get_provider_info")
+    return name.split(".")[0] == "openlineage" or (name.startswith(announced[0]) and name not in announced)
+"""
+
+
+def python(program):
+    result = subprocess.run([sys.executable, "-c", OPENLINEAGE + program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_nothing_of_openlineage_is_imported_before_it_asks():
+    modules = sorted(path.stem for path in Path(airflow_provider_imageversions.__file__).parent.glob("[a-z]*.py"))
+    imports = "".join(f"import airflow_provider_imageversions.{module}\n" for module in modules)
+    assert "import airflow_provider_imageversions.sensors\n" in imports
+    output = python(f"import sys\n{imports}print([name for name in sys.modules if is_openlineage(name)])")
+    assert output[-1] == "[]"
+
+
+def test_nothing_breaks_where_openlineage_is_not_installed(emulator, connection):
+    emulator.create_versions(IMAGE, 2)
+    output = python(f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if is_openlineage(name):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from types import SimpleNamespace
+
+from airflow.providers_manager import ProvidersManager
+from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+
+try:
+    import openlineage
+except ModuleNotFoundError:
+    print("absent")
+context = {{"ti": SimpleNamespace(xcom_push=lambda **_: None, try_number=1)}}
+for operator in (SageMakerListImageVersionsOperator, SageMakerImageVersionSensor):
+    print(operator(task_id="a", image_name={IMAGE!r}, outlets=[image_version_asset({IMAGE!r})]).execute(context))
+print("sagemaker-image" in ProvidersManager().asset_uri_handlers)
+""")
+    assert "absent" in output
+    assert "".join(output).count("'Version': 2") == 2
+    assert output[-1] == "True"
