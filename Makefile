@@ -58,7 +58,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@# By PIP_CONSTRAINT, unlike by -c, the build backend is pinned too. Silent where nobody watches.
 	@test -t 1 || quiet=--quiet; \
-	    PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check $$quiet -e '.[dev]'
+	    PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check $$quiet -e '.[dev,docs]'
 	@touch $@
 
 constraints: ## find the newest versions that fit together and write constraints.txt
@@ -67,7 +67,7 @@ constraints: ## find the newest versions that fit together and write constraints
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	grep '^#' constraints.txt > build/uv/new.txt
 	printf '%s\n' 'hatchling>=1.26' editables | build/uv/bin/uv pip compile --quiet --no-config \
-	    --universal --python-version 3.10 --extra dev --no-emit-package airflow-provider-imageversions \
+	    --universal --python-version 3.10 --extra dev --extra docs --no-emit-package airflow-provider-imageversions \
 	    --no-annotate --no-header pyproject.toml - >> build/uv/new.txt
 	mv build/uv/new.txt constraints.txt
 	rm -rf build/uv
