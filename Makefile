@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format types unit e2e venv constraints clean
+.PHONY: help demo test bench lint format types unit e2e docs venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -20,7 +20,7 @@ help: ## list the commands
 demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its web page up until Ctrl-C
 	@$(BIN)/python -m dev.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
-test: lint types unit e2e ## run everything: lint, types, all tests
+test: lint types docs unit e2e ## run everything: lint, types, documentation, all tests
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check
@@ -39,6 +39,10 @@ unit: $(INSTALLED) ## run the unit and integration tests
 
 e2e: $(INSTALLED) ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
+
+docs: $(INSTALLED) ## build the documentation into build/docs/html
+	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
+	@echo "build/docs/html/index.html"
 
 bench: $(INSTALLED) ## measure against botocore and the Amazon provider, about 25 minutes; BENCH=--quick for 3
 	@test -d $(VENV)-bench || $(PYTHON) -m venv $(VENV)-bench

@@ -5,7 +5,7 @@ The queue is for speed and the watcher for certainty. Both tell of a version to 
 trained with is left out, whichever way it comes again.
 
 Needs apache-airflow-providers-common-messaging and aiobotocore; without the first this file defines no DAG. Change what
-is in capitals. The rule that feeds the queue is in docs/retraining.md.
+is in capitals. The rule that feeds the queue is in docs/push.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SNIPPETS = ROOT / "docs" / "snippets"
+# Of these, tests parse or run each: test_example_dags.py, this file and tests/e2e/test_docs.py.
+SOURCES = [*sorted((ROOT / "example_dags").glob("*.py")), *sorted(SNIPPETS.rglob("*.py"))]
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page, *languages):
+    """The fenced blocks of a page in these languages."""
+    fences = re.findall(r"^( *)```(\S+)[^\n]*\n(.*?)^\1```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(text) for _, language, text in fences if language.lower() in languages]
+
+
+def regions(path):
+    """The marked regions of a file."""
+    found = re.findall(r"^ *# \[START (\w+)\]\n(.*?)^ *# \[END \1\]$", path.read_text(), re.DOTALL | re.MULTILINE)
+    return {name: textwrap.dedent(text).strip() for name, text in found}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_python_block_is_a_region_of_a_file_that_tests_run(page):
+    known = {text for source in SOURCES for text in regions(source).values()}
+    assert [block for block in blocks(page, "python", "python3", "py", "pycon") if block.strip() not in known] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_include_is_of_a_region_or_of_a_whole_file_that_tests_run(page):
+    includes = re.findall(r"^```\{literalinclude\} (\S+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    for path, options in includes:
+        source = (page.parent / path).resolve()
+        assert source in SOURCES
+        marks = re.findall(r"^:(\S+): \"\[(START|END) (\w+)\]\"$", options, re.MULTILINE)
+        if marks:
+            assert [mark[:2] for mark in marks] == [("start-after", "START"), ("end-before", "END")]
+            assert len({region for *_, region in marks} & regions(source).keys()) == 1
+        else:
+            assert set(re.findall(r"^:(\S+):", options, re.MULTILINE)) <= {"caption", "language"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_each_region_is_complete(path):
+    text = path.read_text()
+    assert list(regions(path)) == re.findall(r"# \[START (\w+)\]", text) == re.findall(r"# \[END (\w+)\]", text)
+
+
+@pytest.mark.parametrize("path", sorted((SNIPPETS / "dags").glob("*.py")), ids=name_of)
+def test_each_dag_of_the_documentation_can_be_parsed(path):
+    load(path)
+
+
+def test_the_quick_start_fills_the_emulator(emulator):
+    text = (SNIPPETS / "quickstart_emulator.py").read_text()
+    assert "http://127.0.0.1:5000" in text
+    exec(text.replace("http://127.0.0.1:5000", emulator.endpoint_url), {})  # noqa: S102  # ours
+    versions = emulator.client("sagemaker").list_image_versions(ImageName="my-image")["ImageVersions"]
+    assert {version["ImageVersionStatus"] for version in versions} == {"CREATED"}
+    assert len(versions) == 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_json_block_is_json(page):
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+def commands(page):
+    """What a page tells to type: the lines of its shell blocks, and code in its text that begins like a command."""
+    lines = [line for block in blocks(page, "console", "shell", "sh", "bash") for line in block.splitlines()]
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines += re.findall(r"`((?:make|airflow|pip install|(?:\S*/)?python -m) [^`]+)`", text)
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_command_exists(page):
+    targets = re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    extras = importlib.metadata.metadata("airflow-provider-imageversions").get_all("Provides-Extra")
+    for command in commands(page):
+        words = [word for word in command if not re.fullmatch(r"[A-Z]+=\S*", word)]
+        match words:
+            case ["make", *wanted]:
+                assert set(wanted) <= set(targets), command
+            case [python, "-m", module, *_] if Path(python).name == "python":
+                assert importlib.util.find_spec(module) or module == "build", command
+            case ["pip", "install", *options, what]:
+                name, _, extra = what.partition("[")
+                assert name in {"airflow-provider-imageversions", "aiobotocore"}, command
+                assert not extra or extra.rstrip("]") in extras, command
+                assert set(options) <= {"-e", "."}, command
+            case ["airflow", *arguments]:
+                from airflow.cli.cli_parser import get_parser
+
+                get_parser().parse_args(arguments)
+            case _:
+                pytest.fail(f"{name_of(page)}: nothing here knows how to check {command}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_link_to_a_file_leads_to_one(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+# --- Troubleshooting -------------------------------------------------------------------------------------
+
+# From Airflow, botocore, Python and SageMaker.
+OTHERS = {
+    "No module named 'airflow.sdk'",
+    "AccessDeniedException … is not authorized to perform: sagemaker:…",
+    "ExpiredTokenException",
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "Unable to locate credentials",
+    "You must specify a region.",
+    "ThrottlingException … Rate exceeded",
+    "Sensor has timed out",
+    "PollCrashedError: …",
+}
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def text_of(node):
+    """A message as the source has it, with … for what differs; None if it is no text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"%[.0-9]*[a-z]", "…", node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return None
+
+
+def messages():
+    """What the package raises, warns of or logs for somebody to mend; the emulated service's errors aside."""
+    for path in sorted((ROOT / "airflow_provider_imageversions").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            warns = any(keyword.arg == "warn" and ast.unparse(keyword.value) != "False" for keyword in call.keywords)
+            raised = name.endswith(("Error", "Exception", "Timeout")) and name not in {
+                "ApiError",
+                "NotImplementedError",
+            }
+            told = name in {"Failed", "warning", "error", "exception", "warn", "__init__"}
+            texts = [text_of(node) for node in (*call.args, *(keyword.value for keyword in call.keywords))]
+            if raised or told or (name == "report" and warns):
+                yield from (words(text) for text in texts if text)
+
+
+def explained():
+    """The messages in the headings of the page."""
+    headings = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    return [words(code) for heading in headings for code in re.findall(r"`([^`]+)`", heading)]
+
+
+def test_each_message_is_explained():
+    page = "\n".join(explained())
+    missing = []
+    for message in messages():
+        parts = [part.split() for part in message.split("…")]
+        telling = [part for part in parts if len(part) > 2] or [max(parts, key=len)]
+        if not any(" ".join(part[:5]) in page for part in telling):
+            missing.append(message)
+    assert missing == []
+
+
+def test_no_message_is_explained_that_does_not_exist():
+    sources = [path.read_text() for path in (ROOT / "airflow_provider_imageversions").rglob("*.py")]
+    texts = [text_of(node) for source in sources for node in ast.walk(ast.parse(source))]
+    known = "\n".join(words(text) for text in texts if text)
+    # A message may be put together of several texts, at a colon, or begin or end with a name that is put in.
+    pieces = [
+        (message, piece.split())
+        for message in explained()
+        if message not in OTHERS
+        for part in message.split("…")
+        for piece in re.split(r"[:;] ", part.strip(" :"))
+    ]
+    assert [
+        (message, piece)
+        for message, piece in pieces
+        if not any(" ".join(shown) in known for shown in (piece, piece[1:], piece[:-1]))
+    ] == []
