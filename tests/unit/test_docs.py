@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -55,7 +56,8 @@ def test_each_include_is_of_a_region_or_of_a_whole_file_that_tests_run(page):
         marks = re.findall(r"^:(\S+): \"\[(START|END) (\w+)\]\"$", options, re.MULTILINE)
         if marks:
             assert [mark[:2] for mark in marks] == [("start-after", "START"), ("end-before", "END")]
-            assert len({region for *_, region in marks} & regions(source).keys()) == 1
+            (region,) = {region for *_, region in marks}
+            assert region in regions(source)
         else:
             assert set(re.findall(r"^:(\S+):", options, re.MULTILINE)) <= {"caption", "language"}
 
@@ -206,3 +208,16 @@ def test_no_message_is_explained_that_does_not_exist():
         for message, piece in pieces
         if not any(" ".join(shown) in known for shown in (piece, piece[1:], piece[:-1]))
     ] == []
+
+
+# --- Reference -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["hooks", "operators", "sensors", "triggers", "links"])
+def test_each_public_class_is_in_the_reference(module):
+    name = f"airflow_provider_imageversions.{module}"
+    own = [thing for thing in vars(importlib.import_module(name)).values() if getattr(thing, "__module__", "") == name]
+    classes = [thing.__name__ for thing in own if inspect.isclass(thing) and not thing.__name__.startswith("_")]
+    page = (ROOT / "docs" / "api" / f"{module}.rst").read_text()
+    assert classes
+    assert [known for known in classes if f":: {name}.{known}\n" not in page] == []
