@@ -58,7 +58,13 @@ def image_version_asset(
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
     # Here rather than above: Airflow imports this module for sanitize_uri() alone, early and everywhere.
-    from airflow.sdk import Asset, AssetWatcher  # noqa: PLC0415
+    try:
+        from airflow.sdk import Asset, AssetWatcher  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "image_version_asset() needs Airflow 3, whose assets have watchers. On Airflow 2 schedule the DAG by time, "
+            "and wait with SageMakerImageVersionSensor."
+        ) from error
 
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -177,3 +178,9 @@ def test_a_state_change_is_read_whatever_the_case_of_its_status(status):
 def test_another_event_is_refused(wrong):
     with pytest.raises(ValueError, match=r"State Change|Version=1\.5"):
         parse_state_change(wrong)
+
+
+def test_airflow_2_is_told_what_to_do_instead(monkeypatch):
+    monkeypatch.setitem(sys.modules, "airflow.sdk", None)
+    with pytest.raises(ImportError, match=r"needs Airflow 3.*SageMakerImageVersionSensor"):
+        image_version_asset("my-image")

@@ -128,9 +128,8 @@ def test_each_link_to_a_file_leads_to_one(page):
 
 # --- Troubleshooting -------------------------------------------------------------------------------------
 
-# From Airflow, botocore, Python and SageMaker.
+# From Airflow, botocore and SageMaker.
 OTHERS = {
-    "No module named 'airflow.sdk'",
     "AccessDeniedException … is not authorized to perform: sagemaker:…",
     "ExpiredTokenException",
     "UnrecognizedClientException",
