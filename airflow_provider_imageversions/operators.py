@@ -82,6 +82,7 @@ class _ImageOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
     operator_extra_links = (SageMakerImageLink(),)
     ui_color = "#f2e6d9"
+    _READS: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -99,9 +100,24 @@ class _ImageOperator(BaseOperator):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        self._lineage: tuple[str, int | None] | None = None
         if is_settled(image_name):
             parse_image_name("image_name", image_name)
         check_botocore_config(botocore_config)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
+        """
+        Tell OpenLineage that the task read or wrote the image, and which version if it was a certain one.
+
+        :param task_instance: The task instance.
+        """
+        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
+
+        if self._lineage is None:
+            return OperatorLineage()
+        region, number = self._lineage
+        dataset = openlineage_dataset(region, self.image_name, number)
+        return OperatorLineage(inputs=[dataset]) if self._READS else OperatorLineage(outputs=[dataset])
 
 
 class SageMakerListImageVersionsOperator(_ImageOperator):
@@ -142,6 +158,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
     """
 
+    _READS: ClassVar[bool] = True
     _FILTERS: ClassVar[tuple[str, ...]] = (
         "creation_time_after",
         "creation_time_before",
@@ -198,7 +215,6 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         self.limit = limit
         self.fields = fields
         self.include_details = include_details
-        self._read: tuple[str, int | None] | None = None
         ListImageVersionsRequest.check_settled(
             image_name=image_name,
             creation_time_after=creation_time_after,
@@ -236,21 +252,8 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
                 # At once, rather than after the calls for all the rest.
                 raise self._too_much(len(result))
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
-        self._read = (str(hook.conn_region_name), number if len(result) == 1 else None)
+        self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
         return result
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
-        """
-        Tell OpenLineage that the task read the image, and which version if it listed a single one.
-
-        :param task_instance: The task instance.
-        """
-        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
-
-        if self._read is None:
-            return OperatorLineage()
-        region, number = self._read
-        return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, number)])
 
     def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
         known: tuple[str, ...] = LISTED_FIELDS
@@ -379,6 +382,7 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         if self.wait_for_completion:
             look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
             self._refuse_failure(task.wait(look))
+        self._lineage = (str(task.hook.conn_region_name), None)
         return task.call(lambda hook: hook.describe_image(request.image_name))
 
     def _create(
@@ -506,6 +510,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         task = self._begin(context, request.image_name)
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
         if not self.wait_for_completion:
+            self._lineage = (str(task.hook.conn_region_name), number)
             return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for version %d", request.image_name, number)
@@ -594,6 +599,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
 
     def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
+        self._lineage = (str(hook.conn_region_name), version["Version"])
         for outlet in self.outlets:
             payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name))
             if payload is not None:
@@ -757,6 +763,7 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         except BaseException:  # Airflow's execution_timeout is one
             self._give_back(task, taken, number)
             raise
+        self._lineage = (str(task.hook.conn_region_name), number)
         record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record

@@ -16,7 +16,13 @@ from openlineage.client.serde import Serde
 
 import airflow_provider_imageversions
 from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.operators import (
+    SageMakerCreateImageOperator,
+    SageMakerCreateImageVersionOperator,
+    SageMakerImageOperationError,
+    SageMakerListImageVersionsOperator,
+    SageMakerUpdateImageVersionOperator,
+)
 from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
 
 IMAGE = "My-image"
@@ -74,6 +80,43 @@ def test_a_sensor_that_failed_read_nothing_and_says_what_its_task_says_of_itself
     inputs, outputs = lineage(run.task, TaskInstanceState.FAILED)
     assert inputs == []
     assert [(output.namespace, output.name) for output in outputs] == [("s3://bucket", "key")]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_task_that_creates_a_version_wrote_it_after_a_deferral_too(emulator, connection, run, deferrable):
+    emulator.creation_seconds = 0.3
+    create = {"task_id": "create", "image_name": IMAGE, "base_image": "training:1", "poke_interval": 0.2}
+    SageMakerCreateImageOperator(
+        task_id="image", image_name=IMAGE, role_arn="arn:aws:iam::123456789012:role/sagemaker"
+    ).execute(run.context)
+    run(SageMakerCreateImageVersionOperator(**create, deferrable=deferrable))
+    assert lineage(run.task) == ([], [image(1)])
+    run.context["ti"].task_id = "other"
+    run(SageMakerCreateImageVersionOperator(**create, wait_for_completion=False))
+    assert lineage(run.task) == ([], [image(2)])
+
+
+def test_a_task_whose_version_failed_wrote_nothing(emulator, connection, run):
+    emulator.creation_seconds = 0.3
+    emulator.create_versions(IMAGE, 1)
+    create = SageMakerCreateImageVersionOperator(
+        task_id="create", image_name=IMAGE, base_image="training:does-not-exist", poke_interval=0.2
+    )
+    with pytest.raises(SageMakerImageOperationError):
+        run(create)
+    assert lineage(run.task, TaskInstanceState.FAILED) == ([], [])
+
+
+def test_tasks_that_create_an_image_or_promote_a_version_wrote_them(emulator, connection, run):
+    run(
+        SageMakerCreateImageOperator(
+            task_id="image", image_name=IMAGE, role_arn="arn:aws:iam::123456789012:role/sagemaker"
+        )
+    )
+    assert lineage(run.task) == ([], [image()])
+    emulator.create_versions(IMAGE, 2)
+    run(SageMakerUpdateImageVersionOperator(task_id="up", image_name=IMAGE, version=1, aliases_to_move=["prod"]))
+    assert lineage(run.task) == ([], [image(1)])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +202,13 @@ from types import SimpleNamespace
 
 from airflow.providers_manager import ProvidersManager
 from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.operators import (
+    SageMakerCreateImageOperator,
+    SageMakerCreateImageVersionOperator,
+    SageMakerImageOperationError,
+    SageMakerListImageVersionsOperator,
+    SageMakerUpdateImageVersionOperator,
+)
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 try:

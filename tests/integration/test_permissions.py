@@ -137,6 +137,7 @@ SCENARIOS = {
     ],
     WATCHER: [watcher()],
     f"{WATCHER} with `include_details`": [watcher(include_details=True)],
+    f"{WATCHER} with `alias`": [watcher(alias="prod")],
     "`SageMakerCreateImageOperator`": [
         operator(CREATE, role_arn=ROLE),
         lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, poke_interval=1)),
