@@ -23,7 +23,7 @@ from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, find, judge
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Target, parse_time
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from airflow_provider_imageversions.model import Above, ImageVersion
+    from airflow_provider_imageversions.model import ImageVersion
 
 T = TypeVar("T")
 
@@ -80,7 +80,11 @@ class Snapshot:
 
     def covers(self, target: Target | Above) -> bool:
         """Whether the target can be judged by this snapshot."""
-        return self.fault is not None or target in self.targets
+        if self.fault is not None or target in self.targets:
+            return True
+        return isinstance(target, Above) and any(
+            isinstance(read, Above) and read.number <= target.number for read in self.targets
+        )
 
     @property
     def is_hopeless(self) -> bool:

@@ -337,6 +337,14 @@ async def test_nothing_is_written_while_nothing_changes(watch, emulator, store):
     assert store.writes == 1
 
 
+async def test_what_was_read_further_down_than_needed_is_not_read_again_at_once(watch, emulator, store):
+    emulator.create_versions(IMAGE, 150)
+    watching = watch(poll_interval=60.0)
+    await watching.until(lambda: store.values, 20)
+    await asyncio.sleep(0.6)
+    assert polls(emulator) == 2  # pages of the first poll, which needs all versions
+
+
 async def test_assets_that_share_a_trigger_share_its_events_and_each_keeps_the_state(watch, emulator):
     one, other = Store(), Store()
     emulator.create_versions(IMAGE, 1)

@@ -382,8 +382,15 @@ def test_a_task_in_a_worker_may_look_more_often_than_a_doubled_pause_has_room_fo
     assert task.wait(lambda _hook: Waiting("not yet") if next(looks) < 1100 else "found") == "found"
 
 
+def test_a_snapshot_covers_a_watcher_that_needs_less():
+    snapshot = polling.Snapshot(targets=frozenset({Above(5), Target()}))
+    assert [snapshot.covers(Above(number)) for number in (4, 5, 6)] == [False, True, True]
+    assert [snapshot.covers(target) for target in (Target(), Target(version=9))] == [True, False]
+    assert not polling.Snapshot(targets=frozenset({Target()})).covers(Above(5))
+
+
 async def test_polls_that_began_together_spread_over_the_interval():
-    poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
+    poll = polling._Poll(polling._registry(), polling._Client(polling._registry(), {}), IMAGE)
     poll._rounds = 1
     snapshot = polling.Snapshot(targets=frozenset())
     assert poll._gap(snapshot, 60.0, 0.0) == 30
