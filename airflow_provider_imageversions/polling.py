@@ -40,7 +40,7 @@ THREADS = 16
 CALLS_AT_ONCE = 2
 """Calls that a connection may have under way at the same time: one that hangs holds up no other connection."""
 BURST = 10
-"""API calls that a connection may make at once, after a quiet time."""
+"""API calls that a connection may make in a region at once, after a quiet time."""
 SLOWEST_RATE = 0.05
 """API calls per second below which throttling does not push a connection."""
 BACKOFF_CAP = 300.0
@@ -461,8 +461,8 @@ class _Poll:
         return await asyncio.shield(task)
 
     async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
-        await self.client.limiter.take(2)
         hook = await self.client.hook()
+        await self.client.limiter(hook).take(2)
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
         except Exception as error:
@@ -488,7 +488,6 @@ class _Poll:
 
     async def _take(self) -> Snapshot:
         for last in (False, True):
-            await self.client.limiter.take()
             hook = None
             try:
                 hook = await self.client.hook()
@@ -499,13 +498,15 @@ class _Poll:
                 self._begin()
                 snapshot = Snapshot(targets=frozenset(), fault=fault, error=error)
             else:
+                limiter = self.client.limiter(hook)
+                await limiter.take()
                 # Only now, so that all who came while the first client was made are served by the first call.
                 targets = self._begin()
                 snapshot = await self.client.run(take, hook, self._image_name, targets)
+                limiter.learn(snapshot)
             if snapshot.fault is not Fault.CREDENTIALS or last:
                 break
             self.client.discard(hook)
-        self.client.limiter.learn(snapshot)
         return snapshot
 
     def _begin(self) -> frozenset[Target | Above]:
@@ -556,9 +557,8 @@ class _Poll:
 class _Client:
     """One boto3 client, for all polls through the same connection, region, TLS and botocore settings."""
 
-    def __init__(self, pool: ThreadPoolExecutor, parameters: dict[str, Any]) -> None:
-        self.limiter = _Limiter()
-        self._pool = pool
+    def __init__(self, registry: _Registry, parameters: dict[str, Any]) -> None:
+        self._registry = registry
         self._parameters = parameters
         self._hook: SageMakerImageVersionsHook | None = None
         self._expires = 0.0
@@ -568,7 +568,7 @@ class _Client:
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run AWS work off the event loop."""
         async with self._places:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._registry.pool, function, *arguments)
 
     async def hook(self) -> SageMakerImageVersionsHook:
         """Give the hook with its client open; made when there is none or it is old."""
@@ -587,6 +587,10 @@ class _Client:
         """The region of the client, once there is one."""
         return str(self._hook.conn_region_name) if self._hook is not None else ""
 
+    def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
+        """Give what limits the calls of a hook that :meth:`hook` gave."""
+        return self._registry.limiter(hook.aws_conn_id, str(hook.conn_region_name))
+
     def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
         """Have the client made anew, unless somebody else did so already."""
         if self._hook is hook:
@@ -599,15 +603,14 @@ class _Client:
 
 
 class _Limiter:
-    """How often a connection calls the API: a sustained rate with a burst, less after throttling."""
+    """
+    How often a connection calls the API in a region: a sustained rate with a burst, less after throttling.
 
-    def __init__(self) -> None:
-        self._full_rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
-        if self._full_rate <= 0:
-            raise ValueError(
-                f"[sagemaker_image_versions] calls_per_second={self._full_rate} is not valid: it must be above 0."
-            )
-        self._rate = self._full_rate
+    :param rate: Calls per second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._full_rate = self._rate = rate
         self._credit = float(BURST)
         self._counted_at = asyncio.get_running_loop().time()
 
@@ -632,6 +635,12 @@ class _Registry:
     """The polls and clients of one event loop; a loop belongs to one thread of one process."""
 
     def __init__(self) -> None:
+        self._rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
+        if self._rate <= 0:
+            raise ValueError(
+                f"[sagemaker_image_versions] calls_per_second={self._rate} is not valid: it must be above 0."
+            )
+        self._limiters: dict[tuple[str | None, str], _Limiter] = {}
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
         self.polls: dict[tuple[str, str], _Poll] = {}
 
@@ -641,9 +650,13 @@ class _Registry:
         poll = self.polls.get((connection, image_name))
         if poll is None:
             siblings = (other.client for (key, _), other in self.polls.items() if key == connection)
-            client = next(siblings, None) or _Client(self.pool, parameters)
+            client = next(siblings, None) or _Client(self, parameters)
             poll = self.polls[connection, image_name] = _Poll(self, client, image_name)
         return poll
+
+    def limiter(self, aws_conn_id: str | None, region: str) -> _Limiter:
+        """Give what all clients through the same connection to the same region share, as the service counts them."""
+        return self._limiters.setdefault((aws_conn_id, region), _Limiter(self._rate))
 
     def forget(self, poll: _Poll) -> None:
         """Let go of a poll, and of its client and the threads if it was the last one."""

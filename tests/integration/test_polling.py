@@ -214,7 +214,6 @@ async def test_a_rate_that_allows_no_call_is_refused(emulator, connection, monke
     payload = (await first_event(trigger())).payload
     assert payload["status"] == "error"
     assert "calls_per_second=0.0" in payload["error"]
-    polling._registries.clear()
 
 
 async def test_records_from_far_down_and_by_alias_have_no_details_that_nobody_asked_for(emulator, connection):
@@ -332,9 +331,9 @@ async def test_throttling_halves_the_rate_and_success_restores_it(emulator, conn
     emulator.create_versions(IMAGE, 1, status="CREATING")
     emulator.add_fault("throttling", times=2)
     with subscribe(interval=0.02) as subscription:
-        limiter = subscription._poll.client.limiter
-        full = limiter._rate
+        full = 1000.0
         assert (await subscription.next()).fault is Fault.THROTTLED
+        limiter = polling._registry().limiter("aws_default", "us-east-1")
         assert limiter._rate == full / 2
         assert (await subscription.next()).fault is Fault.THROTTLED
         assert limiter._rate == full / 4
@@ -343,9 +342,26 @@ async def test_throttling_halves_the_rate_and_success_restores_it(emulator, conn
         assert limiter._rate == full
 
 
-async def test_calls_beyond_the_burst_keep_to_the_rate(monkeypatch):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
-    limiter = polling._Limiter()
+async def test_clients_of_one_connection_share_their_limit_in_a_region(emulator, connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "0.001")
+    connection("other", login="other")
+    emulator.create_versions(IMAGE, 1)
+    emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
+    # Each with a client of its own, for the region that the connection names or that is said again.
+    settings = [{"botocore_config": {"read_timeout": 9 + number}} for number in range(polling.BURST + 1)]
+    together = [{}, {"region_name": "us-east-1"}, *settings]
+    waits = [asyncio.create_task(first_event(trigger(**parameters))) for parameters in together]
+    await eventually(lambda: sum(wait.done() for wait in waits) >= polling.BURST, 20)
+    for parameters in ({"aws_conn_id": "other"}, {"region_name": "eu-west-1"}):
+        assert (await first_event(trigger(**parameters))).payload["status"] == "ready"
+    assert sum(wait.done() for wait in waits) == polling.BURST
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def test_calls_beyond_the_burst_keep_to_the_rate():
+    limiter = polling._Limiter(20.0)
     began = time.monotonic()
     for _ in range(polling.BURST):
         await limiter.take()
@@ -368,7 +384,7 @@ async def test_calls_beyond_the_burst_keep_to_the_rate(monkeypatch):
     ],
 )
 async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, failures, lasting, low, high):
-    poll = polling._Poll(polling._registry(), polling._Client(None, {}), IMAGE)
+    poll = polling._Poll(polling._registry(), polling._Client(polling._registry(), {}), IMAGE)
     poll._failures, poll._rounds = failures, 2
     snapshot = polling.Snapshot(targets=frozenset(), fault=fault, lasting=lasting)
     assert poll._gap(snapshot, 60.0, 0.0) == low
