@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 16
+WOKEN_AT_ONCE = 50
+"""Waits that go on in one turn of the event loop, so that thousands do not hold it up for all others."""
 CALLS_AT_ONCE = 2
 """Calls that a connection may have under way at the same time: one that hangs holds up no other connection."""
 BURST = 10
@@ -388,6 +391,33 @@ class Subscription:
         self._poll.leave(self)
 
 
+class _Crowd:
+    """Those who wait for the same thing; when it happens, they go on a few at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Wait for the next :meth:`release`."""
+        place = self._loop.create_future()
+        self._waiting.append(place)
+        await place
+
+    def release(self) -> None:
+        """Let go all who wait now; who comes back meanwhile waits for the next time."""
+        released, self._waiting = self._waiting, deque()
+        self._let_go(released)
+
+    def _let_go(self, released: deque[asyncio.Future[None]]) -> None:
+        for _ in range(min(WOKEN_AT_ONCE, len(released))):
+            place = released.popleft()
+            if not place.done():
+                place.set_result(None)
+        if released:
+            self._loop.call_soon(self._let_go, released)
+
+
 class PollCrashedError(RuntimeError):
     """A shared poll met an exception that is a bug here or in a library, not a state of the service."""
 
@@ -400,7 +430,7 @@ class _Poll:
         self._registry = registry
         self._image_name = image_name
         self._subscriptions: set[Subscription] = set()
-        self._details: dict[int, asyncio.Task[ImageVersion]] = {}
+        self._details: dict[int, tuple[asyncio.Task[ImageVersion], _Crowd]] = {}
         self._task: asyncio.Task[None] | None = None
         self._crash: BaseException | None = None
         self._snapshot: Snapshot | None = None
@@ -412,7 +442,7 @@ class _Poll:
         self._failing: tuple[Fault, float] | None = None
         self._failures = 0
         self._wanted_now = False
-        self._published = asyncio.Event()
+        self._published = _Crowd()
         self._woken = asyncio.Event()
 
     def join(self, subscription: Subscription) -> int:
@@ -454,11 +484,13 @@ class _Poll:
     async def add_details(self, version: ImageVersion) -> ImageVersion:
         """Look up a version's details, once for all who ask at the same time."""
         number = version["Version"]
-        task = self._details.get(number)
-        if task is None:
-            task = self._details[number] = _spawn(self._look_up_details(version))
+        if number not in self._details:
+            task, crowd = self._details[number] = (_spawn(self._look_up_details(version)), _Crowd())
             task.add_done_callback(lambda done: (self._details.pop(number), done.cancelled() or done.exception()))
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda _: crowd.release())
+        task, crowd = self._details[number]
+        await crowd.wait()
+        return task.result()
 
     async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
         hook = await self.client.hook()
@@ -519,8 +551,7 @@ class _Poll:
         self._snapshot = snapshot
         self._serial = self._started
         self._rounds += 1
-        published, self._published = self._published, asyncio.Event()
-        published.set()
+        self._published.release()
 
     async def _pause(self) -> None:
         snapshot, luck = self._snapshot, random.random()  # noqa: S311  # spreads calls, keeps no secret
@@ -551,7 +582,7 @@ class _Poll:
             self._crash = task.exception()
             # Whoever comes from now on gets a poll of their own; those who are here get the exception.
             self._registry.forget(self)
-            self._published.set()
+            self._published.release()
 
 
 class _Client:

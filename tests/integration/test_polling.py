@@ -5,6 +5,7 @@ import gc
 import itertools
 import time
 import warnings
+from collections import Counter
 
 import pytest
 
@@ -49,12 +50,66 @@ def nothing_is_left():
 async def test_a_thousand_waits_for_one_image_share_one_call(emulator, connection):
     emulator.create_versions(IMAGE, 3)
     waits = [asyncio.create_task(first_event(trigger(version=4, poll_interval=2.0))) for _ in range(1000)]
-    await asyncio.sleep(0.8)
-    assert polls(emulator) == 1
-    emulator.create_versions(IMAGE, 1)
-    events = await asyncio.gather(*waits)
+    with subscribe(Target(version=4), interval=2.0) as witness:
+        await witness.next()
+        assert polls(emulator) == 1
+        emulator.create_versions(IMAGE, 1)
+        events = await asyncio.gather(*waits)
     assert {event.payload["version"]["Version"] for event in events} == {4}
     assert polls(emulator) == 2
+
+
+async def test_a_thousand_waits_go_on_a_few_at_a_time_and_none_starves(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    turn = 0
+    woken = Counter()
+
+    async def count_turns():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def wait():
+        with subscribe(interval=0.1) as subscription:
+            for _ in range(3):
+                await subscription.next()
+                woken[turn] += 1
+
+    async def come_back_at_once():
+        with subscribe(interval=0.01) as subscription:
+            while True:
+                await subscription.next()
+
+    others = [asyncio.create_task(count_turns()), asyncio.create_task(come_back_at_once())]
+    await asyncio.wait_for(asyncio.gather(*(wait() for _ in range(1000))), 60)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    assert woken.total() == 3000
+    # Two slices may fall between two turns of the one that counts.
+    assert max(woken.values()) <= 2 * polling.WOKEN_AT_ONCE
+
+
+async def test_no_wait_is_forgotten_while_others_come_go_and_are_cancelled(emulator, connection):
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    staying = [asyncio.create_task(first_event(trigger(poll_interval=0.02))) for _ in range(300)]
+
+    async def come_and_go(seconds):
+        while True:
+            passing = asyncio.create_task(first_event(trigger(poll_interval=0.02)))
+            await asyncio.sleep(seconds)
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)
+
+    coming = [asyncio.create_task(come_and_go(number / 2000)) for number in range(100)]
+    await eventually(lambda: polls(emulator) > 20, 60)
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    events = await asyncio.wait_for(asyncio.gather(*staying), 30)
+    for task in coming:
+        task.cancel()
+    await asyncio.gather(*coming, return_exceptions=True)
+    assert {event.payload["status"] for event in events} == {"ready"}
 
 
 async def test_waits_for_different_versions_share_the_calls_that_the_lowest_needs(emulator, connection):
@@ -263,7 +318,8 @@ async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection
     def broken(*_):
         raise KeyError("bug")
 
-    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(3)]
+    many = 2 * polling.WOKEN_AT_ONCE + 1
+    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(many)]
     await eventually(lambda: polls(emulator) > 0)
     monkeypatch.setattr(polling, "_read", broken)
     events = await asyncio.wait_for(asyncio.gather(*waits), 5)
