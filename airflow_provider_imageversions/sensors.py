@@ -103,6 +103,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     template_fields: Sequence[str] = ("image_name", *_TARGET, "include_details", *AWS_PARAMETERS)
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
     operator_extra_links = (SageMakerImageLink(),)
+    # A client has locks, which cannot be copied.
+    shallow_copy_attrs: Sequence[str] = ("_current_hook",)
     ui_color = "#f2e6d9"
 
     def __init__(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import time
 from datetime import datetime, timedelta, timezone
@@ -561,6 +562,15 @@ def test_a_region_that_renders_to_nothing_is_the_connection_s(rendered, taken):
 )
 def test_a_template_deep_in_the_botocore_settings_is_left_alone_when_the_dag_is_parsed(value):
     assert sensor(botocore_config=value).botocore_config == value
+
+
+def test_a_copy_of_a_sensor_that_has_looked_can_look_too(emulator, connection, context):
+    emulator.create_versions(IMAGE, 1)
+    original = sensor(version=2)
+    assert not original.poke(context).is_done
+    twin = copy.deepcopy(original)
+    emulator.create_versions(IMAGE, 1)
+    assert twin.poke(context).xcom_value == original.poke(context).xcom_value
 
 
 def test_deferrable_follows_airflow_s_default(monkeypatch):
