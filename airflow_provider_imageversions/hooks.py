@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import json
 import re
+import socket
+import ssl
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.loaders
+import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
@@ -112,6 +116,24 @@ class MissingConnectionError(LookupError):
 
 class ConnectionLookupError(RuntimeError):
     """Airflow could not say what the connection is, as when its database is away; it may know later."""
+
+
+class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
+    """The endpoint's certificate does not verify, or the CA bundle to verify it with can't be used."""
+
+    fmt = (
+        "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "
+        "connection, to the path of a CA bundle that the endpoint's certificate is signed by)"
+    )
+
+
+class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
+    """There is no such region: neither botocore nor the name service knows it."""
+
+    fmt = (
+        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
+        "region_name, of the task or of connection {aws_conn_id!r})"
+    )
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -500,9 +522,18 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[None]:
-        """Say, in the service's own typed error, which image was not found where and through which connection."""
+        """Say, in the same typed error, what was looked for where and through which connection, and the way out."""
         try:
             yield
+        except botocore.exceptions.SSLError as error:
+            if judge(error) is not decide.Fault.PERMANENT:
+                raise
+            raise CertificateError(**error.kwargs, verify=self.verify) from error
+        except botocore.exceptions.EndpointConnectionError as error:
+            region = str(self.conn_region_name)
+            if not _lacks_region(error, region):
+                raise
+            raise UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.aws_conn_id) from error
         except botocore.exceptions.ClientError as error:
             if judge(error) is not decide.Fault.MISSING:
                 raise
@@ -540,6 +571,10 @@ def judge(error: Exception) -> decide.Fault | None:
         ),
     ):
         return decide.Fault.CREDENTIALS
+    if isinstance(error, UnknownRegionError) or (
+        isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error)
+    ):
+        return decide.Fault.PERMANENT
     if isinstance(
         error,
         (
@@ -571,6 +606,33 @@ def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
         if judge(error) is decide.Fault.MISSING:
             return None
         raise
+
+
+def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
+    """Whether the certificate or the CA bundle is unfit, rather than the connection broken."""
+    cause = next(iter(getattr(error.kwargs["error"], "args", ())), None)
+    if isinstance(cause, ssl.SSLError):
+        return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in {"X509", "PEM"}
+    return isinstance(cause, OSError)
+
+
+def _lacks_region(error: botocore.exceptions.EndpointConnectionError, region: str) -> bool:
+    """Whether the address does not exist for its region; that of a known one may be back when the network is."""
+    cause = getattr(error.kwargs["error"], "__cause__", None)
+    host = urlsplit(error.kwargs["endpoint_url"]).hostname or ""
+    return (
+        isinstance(cause, socket.gaierror)
+        and cause.errno == socket.EAI_NONAME
+        and region in host.split(".")
+        and region not in _known_regions()
+    )
+
+
+@cache
+def _known_regions() -> frozenset[str]:
+    session = botocore.session.get_session()
+    partitions = session.get_available_partitions()
+    return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))
 
 
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -1,17 +1,31 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
+import socket
+import ssl
 import time
 import tracemalloc
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
+from threading import Thread
 
 import botocore.exceptions
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from airflow_provider_imageversions import hooks
 from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook, judge
+from airflow_provider_imageversions.hooks import (
+    CertificateError,
+    MissingConnectionError,
+    SageMakerImageVersionsHook,
+    judge,
+)
 from airflow_provider_imageversions.model import event_id
 
 IMAGE = "my-image"
@@ -375,6 +389,98 @@ def test_a_host_without_an_address_is_a_fault_that_may_pass(connection):
     with pytest.raises(botocore.exceptions.EndpointConnectionError) as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
     assert judge(caught.value) is Fault.TRANSIENT
+
+
+class NoVersions(BaseHTTPRequestHandler):
+    """Answers every call with an empty list."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"ImageVersions": []}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(cleanup):
+    """Start a service on loopback, behind TLS if it is given a context; gives its port."""
+
+    def start(context=None):
+        server = HTTPServer(("127.0.0.1", 0), NoVersions)
+        cleanup.callback(server.server_close)
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        cleanup.callback(server.shutdown)
+        return server.server_port
+
+    return start
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that nobody but itself has signed: PEM files of it and its key."""
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = builder.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    files[0].write_bytes(signed.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bundle_is_given(
+    connection, serve, certificate, tmp_path
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    connection(endpoint_url=f"https://127.0.0.1:{serve(context)}", config_kwargs={"retries": {"total_max_attempts": 1}})
+    (tmp_path / "empty.pem").touch()
+    (tmp_path / "damaged.pem").write_text(certificate[0].read_text()[:200] + "\n-----END CERTIFICATE-----\n")
+    for bundle in (None, "missing.pem", "empty.pem", "damaged.pem", "."):
+        verify = bundle and str(tmp_path / bundle)
+        with pytest.raises(CertificateError, match=r"verify=.*CA bundle") as caught:
+            SageMakerImageVersionsHook(verify=verify).list_image_versions(IMAGE)
+        assert judge(caught.value) is judge(caught.value.__cause__) is Fault.PERMANENT
+    assert SageMakerImageVersionsHook(verify=str(certificate[0])).list_image_versions(IMAGE) == []
+
+
+def test_a_connection_that_breaks_in_the_handshake_is_a_fault_that_may_pass(connection, serve):
+    connection(endpoint_url=f"https://127.0.0.1:{serve()}", config_kwargs={"retries": {"total_max_attempts": 1}})
+    with pytest.raises(botocore.exceptions.SSLError) as caught:
+        SageMakerImageVersionsHook().list_image_versions(IMAGE)
+    assert judge(caught.value) is Fault.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    ("region", "answer", "fault"),
+    [
+        ("us-esat-1", socket.EAI_NONAME, Fault.PERMANENT),
+        ("us-esat-1", socket.EAI_AGAIN, Fault.TRANSIENT),  # the name service itself is away
+        ("us-east-1", socket.EAI_NONAME, Fault.TRANSIENT),
+        ("cn-north-1", socket.EAI_NONAME, Fault.TRANSIENT),
+        ("us east 1", socket.EAI_NONAME, Fault.PERMANENT),
+    ],
+)
+def test_a_region_that_does_not_exist_is_a_misconfiguration(monkeypatch, connection, region, answer, fault):
+    connection(endpoint_url=None, config_kwargs={"retries": {"total_max_attempts": 1}})
+
+    def look_up(*_, **__):
+        raise socket.gaierror(answer, "no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(botocore.exceptions.BotoCoreError) as caught:
+        SageMakerImageVersionsHook(region_name=region).list_image_versions(IMAGE)
+    assert judge(caught.value) is fault
+    if fault is Fault.PERMANENT:
+        assert "region" in str(caught.value)
+        assert repr(region) in str(caught.value)
 
 
 def test_missing_credentials_are_judged_as_such(emulator):
