@@ -120,6 +120,10 @@ def test_an_image_is_created_with_all_that_is_asked_for_and_waited_for(
     assert context["ti"].xcoms["sagemaker_image"]["image_name"] == IMAGE
 
 
+def test_without_waiting_an_image_that_is_creating_is_enough(client, connection, context, slow_images):
+    assert create_image(wait_for_completion=False).execute(context)["ImageStatus"] == "CREATING"
+
+
 def test_an_image_that_exists_is_used_updated_or_refused(image, client, context):
     assert create_image(description="new").execute(context).get("Description") is None
     assert create_image(description="new", action_if_image_exists="update").execute(context)["Description"] == "new"
@@ -189,6 +193,7 @@ def test_it_waits_until_the_version_is_created(emulator, image, run, deferrable)
     assert (record["Version"], record["ImageVersionStatus"]) == (1, "CREATED")
     assert "@sha256:" in record["ContainerImage"]
     assert (run.trigger is not None) == deferrable
+    assert not deferrable or 0 < run.timeout <= QUICK["timeout"]
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -292,6 +297,13 @@ def test_an_image_that_is_creating_is_waited_for(client, connection, context, sl
     assert create().execute(context)["Version"] == 1
 
 
+def test_an_image_that_can_get_no_versions_is_named_as_the_cause(emulator, image, context):
+    emulator.add_fault("access_denied", operation="CreateImageVersion")
+    emulator.add_fault("unknown_status", operation="DescribeImage", status="CREATE_FAILED")
+    with pytest.raises(SageMakerImageOperationError, match="the image is CREATE_FAILED"):
+        create().execute(context)
+
+
 def test_an_alias_of_another_version_is_refused_with_the_way_to_move_it(emulator, image, client, context):
     client.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["prod"])
     with pytest.raises(SageMakerImageOperationError, match=r"'prod' is that of version 1.*aliases_to_move=\['prod'\]"):
@@ -312,6 +324,13 @@ def test_what_passes_by_itself_is_waited_out_and_makes_no_duplicate(emulator, im
     assert numbers(client) == [1]
 
 
+def test_it_looks_at_least_once_an_interval(emulator, image, context):
+    emulator.creation_seconds = 60
+    with pytest.raises(TimeoutError):
+        create(poke_interval=0.05, timeout=1.5).execute(context)
+    assert len(emulator.calls("DescribeImageVersion")) > 8
+
+
 def test_it_gives_up_when_the_time_is_over(emulator, image, context):
     emulator.creation_seconds = 60
     with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds"):
@@ -321,8 +340,11 @@ def test_it_gives_up_when_the_time_is_over(emulator, image, context):
         create(timeout=0.5, base_image="training:other").execute(context)
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("details", [False, True])
-def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(emulator, image, context, details):
+def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
+    emulator, image, context, run, details, deferrable
+):
     sdk = pytest.importorskip("airflow.sdk")
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
@@ -336,7 +358,7 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(emu
         image_version_asset(IMAGE, alias="prod"),
     ]
     context["outlet_events"] = OutletEventAccessors()
-    create(outlets=[asset, *others]).execute(context)
+    run(create(outlets=[asset, *others], deferrable=deferrable))
     told = context["outlet_events"][asset].extra["payload"]
     assert all(not context["outlet_events"][other].extra for other in others)
     (trigger,) = watches(asset)
@@ -454,6 +476,12 @@ def test_only_a_created_version_is_promoted(emulator, versions, context):
     assert owner(versions, "prod") == 1
 
 
+def test_what_is_no_promotion_is_done_to_a_failed_version_too(emulator, versions, context):
+    emulator.set_version(IMAGE, 3, status="CREATE_FAILED")
+    record = update(version=3, aliases_to_add=["broken"], release_notes="No base image").execute(context)
+    assert (record["Aliases"], record["ReleaseNotes"]) == (["broken"], "No base image")
+
+
 def test_a_late_run_does_not_undo_a_later_promotion_if_it_must_not(versions, context):
     update(version=3, aliases_to_move=["prod"]).execute(context)
     with pytest.raises(compat.AirflowSkipException, match="version 3 already"):
@@ -516,6 +544,12 @@ def test_a_version_is_deleted_and_waited_for(emulator, versions, context):
     emulator.creation_seconds = 0.5
     assert delete(version=2).execute(context) == 2
     assert numbers(versions) == [1, 3]
+
+
+def test_without_waiting_a_version_that_is_being_deleted_is_enough(emulator, versions, context):
+    emulator.creation_seconds = 60
+    assert delete(version=2, wait_for_completion=False).execute(context) == 2
+    assert versions.describe_image_version(ImageName=IMAGE, Version=2)["ImageVersionStatus"] == "DELETING"
 
 
 def test_a_version_may_be_deleted_by_its_alias(versions, context):
@@ -700,3 +734,38 @@ def test_region_and_botocore_settings_reach_every_call(emulator, connection, con
     assert emulator.calls(operation)
     assert all(call["region"] == "eu-west-1" and "x9" in call["user_agent"] for call in emulator.calls())
     assert context["ti"].xcoms["sagemaker_image"]["region_name"] == "eu-west-1"
+
+
+def test_where_the_image_is_reaches_the_trigger(emulator, connection, run):
+    emulator.create_versions(IMAGE, 2, region_name="eu-west-1")
+    connection("other")
+    reach = {
+        "aws_conn_id": "other",
+        "region_name": "eu-west-1",
+        "verify": False,
+        "botocore_config": {"user_agent_extra": "x9"},
+    }
+    run(create(deferrable=True, **reach))
+    _, arguments = run.trigger.serialize()
+    assert {name: arguments[name] for name in reach} == reach
+    assert (arguments["image_name"], arguments["version"], arguments["poll_interval"]) == (IMAGE, 3, 0.2)
+    assert all(call["region"] == "eu-west-1" and "x9" in call["user_agent"] for call in emulator.calls())
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "operations"),
+    [
+        (
+            update,
+            {"version": 3, "aliases_to_move": ["prod"]},
+            ["DescribeImageVersion", "ListAliases", "UpdateImageVersion"],
+        ),
+        (delete, {"version": 1}, ["DescribeImageVersion", "DeleteImageVersion"]),
+        (prune, {"keep_newest": 1}, ["ListImageVersions", "ListAliases", "DeleteImageVersion"]),
+    ],
+)
+def test_throttling_of_any_call_is_waited_out(emulator, versions, context, make, arguments, operations):
+    for operation in operations:
+        emulator.add_fault("throttling", operation=operation, times=1)
+        emulator.add_fault("throttling", operation=operation, times=1, after=1)
+    make(botocore_config={"retries": {"total_max_attempts": 1}}, **arguments).execute(context)
