@@ -104,7 +104,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
     operator_extra_links = (SageMakerImageLink(),)
     # A client has locks, which cannot be copied.
-    shallow_copy_attrs: Sequence[str] = ("_current_hook",)
+    shallow_copy_attrs: Sequence[str] = ("_looks",)
     ui_color = "#f2e6d9"
 
     def __init__(
