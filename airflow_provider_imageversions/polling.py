@@ -129,7 +129,8 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
                 found = [_describe(hook, image_name, version=number) for number in {numbers[far] for far in far_down}]
                 calls += len(found)
                 versions += [version for version in found if version is not None]
-                pending -= {wait for wait in waits if not isinstance(decide.outcome(versions, wait), decide.Waiting)}
+                described = [wait for wait in waits if wait in far_down]
+                pending -= {far for far in described if not isinstance(decide.outcome(versions, far), decide.Waiting)}
             if not pending:
                 break
         calls += max(1, -(-len(versions) // PAGE_SIZE_MAX))
