@@ -13,6 +13,7 @@ kind                    what the client gets
 ``slow``, ``timeout``   the true answer, ``seconds`` late; a client with a shorter timeout gives up
 ``expired_token``       400 ExpiredTokenException
 ``invalid_token``       400 UnrecognizedClientException
+``clock_skew``          400 InvalidSignatureException, as for a client whose clock is a quarter of an hour behind
 ``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its text
 ``broken_json``         200 with half of the JSON, which botocore takes for a success without content
 ``truncated``           200 with half of the body that Content-Length announces; to botocore the same
@@ -29,6 +30,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -116,6 +118,15 @@ class Fault:
         if unknown:
             raise ValueError(f"Fault {self.kind!r} has no option {', '.join(sorted(unknown))}")
 
+    def answer(self, call: Call, proceed: Callable[[], Answer]) -> Answer:
+        """
+        Answer a call.
+
+        :param call: the call
+        :param proceed: gives the true answer
+        """
+        return KINDS[self.kind](call, self.options, proceed)
+
     def applies_to(self, call: Call) -> bool:
         """
         Say whether the fault is meant for a call.
@@ -150,17 +161,12 @@ class Faults:
         with self._lock:
             self._waiting.clear()
 
-    def answer(self, call: Call, proceed: Callable[[], Answer]) -> Answer:
+    def take(self, call: Call) -> Fault | None:
         """
-        Answer a call, with its fault if one waits for it.
+        Take the fault that waits for a call, if there is one.
 
         :param call: the call
-        :param proceed: gives the true answer
         """
-        fault = self._take(call)
-        return proceed() if fault is None else KINDS[fault.kind](call, fault.options, proceed)
-
-    def _take(self, call: Call) -> Fault | None:
         with self._lock:
             for fault in self._waiting:
                 if not fault.applies_to(call):
@@ -192,6 +198,13 @@ def _access_denied(call: Call, _options: dict[str, Any], _proceed: Callable[[], 
         f"because no identity-based policy allows the {action} action"
     )
     return Answer(400, _JSON_HEADERS, error_body("AccessDeniedException", message).encode())
+
+
+def _clock_skew(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+    now = datetime.now(timezone.utc)
+    late, limit = (f"{now - timedelta(minutes=minutes):%Y%m%dT%H%M%SZ}" for minutes in (16, 15))
+    message = f"Signature expired: {late} is now earlier than {limit} ({now:%Y%m%dT%H%M%SZ} - 15 min.)"
+    return Answer(400, _JSON_HEADERS, error_body("InvalidSignatureException", message).encode())
 
 
 def _reset(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
@@ -281,6 +294,7 @@ KINDS: dict[str, Effect] = {
     "invalid_token": _error(
         400, "UnrecognizedClientException", "The security token included in the request is invalid."
     ),
+    "clock_skew": _clock_skew,
     "access_denied": _access_denied,
     "broken_json": _broken_json,
     "truncated": _truncated,

@@ -80,10 +80,16 @@ class _Application:
     def _answer_sagemaker(self, operation: str, environ: dict[str, Any], body: bytes) -> Answer:
         access_key_id, region = _credential_scope(environ.get("HTTP_AUTHORIZATION", ""))
         call = Call(operation, _json_object(body), region, access_key_id, environ.get("HTTP_USER_AGENT", ""))
-        record = {**vars(call), "time": time.time(), "monotonic": time.monotonic(), "status": None}
+        fault = self._faults.take(call)
+        kind = None if fault is None else fault.kind
+        record = {**vars(call), "time": time.time(), "monotonic": time.monotonic(), "status": None, "fault": kind}
         self._calls.append(record)
         application = self._moto if access_key_id is None else self._sagemaker
-        answer = self._faults.answer(call, lambda: _ask(application, environ))
+
+        def proceed() -> Answer:
+            return _ask(application, environ)
+
+        answer = proceed() if fault is None else fault.answer(call, proceed)
         record["status"] = answer.status or None
         return answer
 
@@ -314,8 +320,8 @@ class EmulatorClient:
         Return the calls to SageMaker so far, oldest first.
 
         Each has ``operation``, ``parameters`` (as received), ``region``, ``access_key_id``, ``user_agent``,
-        ``time`` (epoch), ``monotonic`` (the server's clock) and ``status`` (HTTP; None where there was no
-        answer or not yet).
+        ``time`` (epoch), ``monotonic`` (the server's clock), ``status`` (HTTP; None where there was no
+        answer or not yet) and ``fault`` (the kind of the fault that hit it, or None).
 
         :param operation: only calls of this operation
         :param image_name: only calls for this image

@@ -52,6 +52,7 @@ def pages(client):
         ("unavailable", (503, "ServiceUnavailable"), "temporary failure"),
         ("expired_token", (400, "ExpiredTokenException"), "security token included in the request is expired"),
         ("invalid_token", (400, "UnrecognizedClientException"), "security token included in the request is invalid"),
+        ("clock_skew", (400, "InvalidSignatureException"), "Signature expired: "),
         (
             "access_denied",
             (400, "AccessDeniedException"),
@@ -70,7 +71,7 @@ def test_an_error_of_the_service_comes_once(emulator, client, kind, expected, te
     assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == expected
     assert text in answer["Error"]["Message"]
     assert [version["Version"] for version in one_list(client)["ImageVersions"]] == [5, 4]
-    assert [call["status"] for call in emulator.calls()] == [expected[0], 200]
+    assert [(call["status"], call["fault"]) for call in emulator.calls()] == [(expected[0], kind), (200, None)]
 
 
 def test_a_reset_connection_has_no_answer(emulator, client):

@@ -243,22 +243,6 @@ async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
     await watching.told_of(1)
 
 
-@pytest.mark.parametrize(
-    "kind", ["throttling", "unavailable", "reset", "broken_json", "expired_token", "access_denied"]
-)
-async def test_nothing_that_the_service_does_ends_a_watch(watch, emulator, connection, kind):
-    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    emulator.create_versions(IMAGE, 1)
-    watching = watch()
-    await watching.until(lambda: polls(emulator) > 1)
-    emulator.add_fault(kind, times=None)
-    before = polls(emulator)
-    await watching.until(lambda: polls(emulator) > before + 5)
-    emulator.create_versions(IMAGE, 1)
-    emulator.clear_faults()
-    await watching.told_of(2)
-
-
 async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
     emulator.add_fault("access_denied", times=None)
     watching = watch(poll_interval=0.05)

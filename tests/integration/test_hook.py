@@ -4,7 +4,6 @@ import gc
 import ipaddress
 import socket
 import ssl
-import time
 import tracemalloc
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -172,38 +171,6 @@ def test_the_memory_of_the_iterator_does_not_grow_with_the_number_of_versions(di
     assert peak(10_000) < small * 2
 
 
-def test_records_that_come_again_because_versions_were_added_between_two_pages_are_given_once(hook, emulator):
-    emulator.create_versions(IMAGE, 25)
-    emulator.add_fault("repeating_token")
-    assert numbers(hook.list_image_versions(IMAGE, page_size=10)) == list(range(25, 0, -1))
-    assert len(listing_calls(emulator)) == 4
-
-
-def test_a_version_added_between_two_pages_does_not_disturb_the_list(hook, emulator):
-    emulator.create_versions(IMAGE, 25)
-    records = hook.iter_image_versions(IMAGE, page_size=10)
-    listed = [next(records)["Version"] for _ in range(10)]
-    emulator.create_versions(IMAGE, 3)
-    assert listed + numbers(records) == list(range(25, 0, -1))
-
-
-def test_a_version_deleted_between_two_pages_does_not_end_the_list(hook, emulator):
-    emulator.create_versions(IMAGE, 25)
-    records = hook.iter_image_versions(IMAGE, page_size=10)
-    listed = [next(records)["Version"] for _ in range(10)]
-    client = emulator.client("sagemaker")
-    for number in (16, 15):
-        client.delete_image_version(ImageName=IMAGE, Version=number)
-    time.sleep(2.2)
-    assert listed + numbers(records) == [*range(25, 15, -1), *range(14, 0, -1)]
-
-
-def test_an_empty_page_in_between_is_followed(hook, emulator):
-    emulator.create_versions(IMAGE, 25)
-    emulator.add_fault("empty_page", after=1)
-    assert len(hook.list_image_versions(IMAGE, page_size=10)) == 25
-
-
 @pytest.mark.parametrize("kind", ["repeating_token", "cyclic_token"])
 def test_tokens_that_go_round_in_circles_end_in_an_error_that_may_pass(hook, emulator, kind):
     emulator.create_versions(IMAGE, 250)
@@ -212,14 +179,6 @@ def test_tokens_that_go_round_in_circles_end_in_an_error_that_may_pass(hook, emu
         hook.list_image_versions(IMAGE)
     assert judge(caught.value) is Fault.TRANSIENT
     assert len(listing_calls(emulator)) < 12
-
-
-def test_an_invalid_starting_token_is_the_service_s_error(hook, emulator):
-    emulator.create_versions(IMAGE, 25)
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        hook.list_image_versions(IMAGE, starting_token="bm90IG91cnM=")
-    assert caught.value.response["Error"]["Code"] == "ValidationException"
-    assert judge(caught.value) is Fault.PERMANENT
 
 
 def test_a_missing_image_is_botocore_s_typed_error_that_says_where_it_was_looked_for(hook, emulator):
@@ -366,29 +325,6 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
         hook.list_image_versions(IMAGE)
     assert judge(caught.value) is fault
     assert len(listing_calls(emulator)) == calls
-
-
-@pytest.mark.parametrize("kind", ["throttling", "server_error", "unavailable", "reset"])
-def test_a_fault_that_passes_is_not_noticed(hook, emulator, kind):
-    emulator.create_versions(IMAGE, 1)
-    emulator.add_fault(kind, times=2)
-    assert len(hook.list_image_versions(IMAGE)) == 1
-
-
-def test_a_slow_answer_ends_in_a_timeout_that_may_pass(connection, emulator):
-    emulator.create_versions(IMAGE, 1)
-    emulator.add_fault("slow", times=None, seconds=2)
-    hook = SageMakerImageVersionsHook(config={"read_timeout": 0.3, "retries": {"total_max_attempts": 1}})
-    with pytest.raises(botocore.exceptions.ReadTimeoutError) as caught:
-        hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.TRANSIENT
-
-
-def test_a_host_without_an_address_is_a_fault_that_may_pass(connection):
-    connection(endpoint_url="http://no-such-host.invalid:1", config_kwargs={"retries": {"total_max_attempts": 1}})
-    with pytest.raises(botocore.exceptions.EndpointConnectionError) as caught:
-        SageMakerImageVersionsHook().list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.TRANSIENT
 
 
 class NoVersions(BaseHTTPRequestHandler):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import time
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -115,18 +114,6 @@ def test_a_sensor_fails_with_the_service_s_reason(emulator, connection, run, mod
         run(sensor(**mode))
 
 
-def test_a_long_reason_with_control_characters_arrives_on_one_clean_line(emulator, connection, run, mode):
-    emulator.create_versions(IMAGE, 1)
-    reason = ("\x1b[31mno\x00 base\nimage \N{SNOWMAN} \x85" + "x" * 1024)[:1024]
-    emulator.set_version(IMAGE, 1, status="CREATE_FAILED", failure_reason=reason)
-    with pytest.raises(ImageVersionFailedError) as caught:
-        run(sensor(**mode))
-    message = str(caught.value)
-    assert message.isprintable()
-    assert "no\ufffd base image \N{SNOWMAN}" in message
-    assert message.endswith("x" * 900)
-
-
 def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection, run, mode):
     emulator.create_versions(IMAGE, 10_000)
     emulator.create_versions(IMAGE, 1, status="CREATING")
@@ -159,59 +146,6 @@ def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulato
     assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
     emulator.create_versions(IMAGE, 1)
     assert run(sensor(**mode))["Version"] == 1
-
-
-@pytest.mark.parametrize(
-    "kind", ["throttling", "server_error", "unavailable", "reset", "broken_json", "truncated", "cyclic_token"]
-)
-def test_what_passes_by_itself_is_waited_out_in_every_mode(emulator, connection, run, mode, kind):
-    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    seed(emulator, "2:DELETING 1:CREATED")
-    emulator.add_fault(kind, times=3)
-    assert run(sensor(**mode))["Version"] == 1
-    assert polls(emulator) >= (1 if kind == "cyclic_token" else 4)
-
-
-def test_slow_answers_are_waited_out_in_every_mode(emulator, connection, run, mode):
-    connection(config_kwargs={"retries": {"total_max_attempts": 1}, "read_timeout": 0.3})
-    seed(emulator, "1:CREATED")
-    emulator.add_fault("slow", times=2, seconds=1)
-    assert run(sensor(**mode))["Version"] == 1
-
-
-def test_an_outage_ends_a_wait_by_its_timeout_only(emulator, connection, run, mode):
-    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    emulator.add_fault("unavailable", times=None)
-    began = time.monotonic()
-    with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(**mode, timeout=1.5))
-    assert time.monotonic() - began >= 1.5
-
-
-def test_an_unknown_status_is_waited_on_and_never_taken_for_success(emulator, connection, run, mode):
-    seed(emulator, "1:CREATED")
-    emulator.add_fault("unknown_status", times=3, status="ARCHIVED")
-    assert run(sensor(**mode))["Version"] == 1
-    assert polls(emulator) == 4
-
-
-@pytest.mark.parametrize("kind", ["expired_token", "invalid_token"])
-def test_new_credentials_in_the_connection_are_picked_up(emulator, connection, run, mode, kind, monkeypatch):
-    seed(emulator, "1:CREATING")
-    connection(login="stale")
-    emulator.add_fault(kind, times=None, access_key_id="stale")
-    task = sensor(**mode)
-    original = polling.take
-
-    def take_and_rotate(hook, *arguments):
-        snapshot = original(hook, *arguments)
-        connection(login="fresh")
-        emulator.set_version(IMAGE, 1, status="CREATED")
-        return snapshot
-
-    monkeypatch.setattr(polling, "take", take_and_rotate)
-    assert run(task)["Version"] == 1
-    assert {call["access_key_id"] for call in emulator.calls("ListImageVersions")} == {"stale", "fresh"}
 
 
 def error_of(mode, in_poke):

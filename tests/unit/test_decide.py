@@ -99,6 +99,7 @@ def test_select_without_a_limit_gives_all():
         ("InvalidClientTokenId", 403, Fault.CREDENTIALS),
         ("SignatureDoesNotMatch", 403, Fault.CREDENTIALS),
         ("InvalidSignatureException", 400, Fault.CREDENTIALS),
+        ("RequestExpired", 400, Fault.CREDENTIALS),
         ("ThrottlingException", 400, Fault.THROTTLED),
         ("TooManyRequestsException", 429, Fault.THROTTLED),
         ("Odd", 429, Fault.THROTTLED),

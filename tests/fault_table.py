@@ -1,0 +1,388 @@
+"""What each fault does to each part of the package: one table, for test_faults.py and for docs/faults.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
+
+PARTS = {
+    "hook": "hook",
+    "list": "list operator",
+    "poke": "sensor, poke",
+    "reschedule": "sensor, reschedule",
+    "deferrable": "sensor, deferrable",
+    "event": "event trigger",
+    "create": "create operator",
+    "update": "update operator",
+    "delete": "delete operator",
+    "prune": "prune operator",
+}
+READERS = ("hook", "list")
+SENSORS = ("poke", "reschedule", "deferrable")
+CHANGERS = ("create", "update", "delete", "prune")
+
+UNNOTICED = "no harm"
+WAITS = "waits"
+RENEWS = "renews"
+REPORTS = "reports"
+WORDS = {
+    UNNOTICED: "The result is the right one, at the first try of the task.",
+    WAITS: "It tries again until the fault is over, and then the result is the right one. A sensor and an operator do "
+    "so within their `timeout`, an event trigger for ever.",
+    RENEWS: "It takes the new credentials from the connection, and the result is the right one.",
+    REPORTS: "It logs an error, looks again every five minutes, and goes on when a person has mended it.",
+}
+
+POLLING = "SageMakerImageVersionPollingError"
+FAILED = "ImageVersionFailedError"
+REFUSED = "SageMakerImageOperationError"
+TIMEOUT = "AirflowSensorTimeout"
+
+
+def cells(
+    *,
+    readers: str | None = None,
+    sensors: str | None = None,
+    event: str | None = None,
+    changers: str | None = None,
+    **one: str | None,
+) -> dict[str, str | None]:
+    groups = {
+        **dict.fromkeys(READERS, readers),
+        **dict.fromkeys(SENSORS, sensors),
+        "event": event,
+        **dict.fromkeys(CHANGERS, changers),
+    }
+    return {**groups, **one}
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A fault.
+
+    Cells: a key of WORDS, or the error that the part raises: the name of an exception, or the code of a ClientError;
+    None: the fault can't come there.
+
+    Fault: what the emulator is asked to do (to every call, unless it names the operation). Where there is more to do,
+    test_faults.py has a function with the name of the row.
+
+    Says: what the error's text has to have; a regular expression.
+    """
+
+    name: str
+    title: str
+    cells: dict[str, str | None]
+    fault: dict[str, Any] = field(default_factory=dict)
+    says: str = ""
+    note: str = ""
+
+
+def _passing(name: str, what: str, error: str, once: dict[str, Any], says: str = "") -> list[Row]:
+    """A fault that passes, and that botocore tries again."""
+    return [
+        Row(
+            f"{name}_once",
+            f"{what}, once",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED),
+            {**once, "times": 1} if once else {},
+        ),
+        Row(
+            f"{name}_long",
+            f"{what}, for longer than botocore tries",
+            cells(readers=error, sensors=WAITS, event=WAITS, changers=WAITS),
+            {**once, "times": 3} if once else {},
+            says,
+        ),
+    ]
+
+
+def _damaged(kind: str, what: str) -> Row:
+    return Row(
+        kind,
+        what,
+        cells(readers="ResponseParserError", sensors=WAITS, event=WAITS, changers=WAITS),
+        {"kind": kind, "times": 1},
+        "answer is broken",
+    )
+
+
+def _lasting(name: str, what: str, kind: str, error: str, says: str) -> Row:
+    return Row(
+        name,
+        what,
+        cells(readers=error, sensors=error, deferrable=POLLING, event=REPORTS, changers=error),
+        {"kind": kind, "times": None},
+        says,
+    )
+
+
+def _momentary(name: str, what: str, kind: str, error: str, note: str) -> Row:
+    return Row(
+        name,
+        what,
+        cells(readers=error, sensors=error, deferrable=WAITS, event=WAITS, changers=error),
+        {"kind": kind, "times": 2},
+        error,
+        note,
+    )
+
+
+def _rotated(name: str, what: str, kind: str, error: str) -> Row:
+    return Row(
+        name,
+        what,
+        cells(readers=error, sensors=RENEWS, event=RENEWS, changers=RENEWS),
+        {"kind": kind, "times": None, "access_key_id": "stale"},
+        error,
+        "A hook keeps its client: make another hook. The list operator's next try makes one.",
+    )
+
+
+_GROUPS: dict[str, list[Row]] = {
+    "The service and the way to it": [
+        *_passing("throttling", "throttling", "ThrottlingException", {"kind": "throttling"}, "Rate exceeded"),
+        *_passing("server_error", "500 InternalFailure", "InternalFailure", {"kind": "server_error"}),
+        *_passing("unavailable", "503 ServiceUnavailable", "ServiceUnavailable", {"kind": "unavailable"}),
+        *_passing("reset", "connection reset before the answer", "ConnectionClosedError", {"kind": "reset"}),
+        *_passing("timeout", "no answer within the read timeout", "ReadTimeoutError", {"kind": "slow", "seconds": 0.8}),
+        *_passing("dns", "the host's name can't be resolved", "EndpointConnectionError", {}, "Could not connect"),
+        Row(
+            "slow",
+            "slow answers, within the read timeout",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED),
+            {"kind": "slow", "seconds": 0.2, "times": 2},
+        ),
+        _damaged("truncated", "an answer that ends in the middle"),
+        _damaged("broken_json", "an answer that is no JSON"),
+        Row(
+            "outage",
+            "an outage that outlasts `timeout`",
+            cells(readers="ServiceUnavailable", sensors=TIMEOUT, event=WAITS, changers="ServiceUnavailable"),
+            {"kind": "unavailable", "times": None},
+        ),
+        Row(
+            "lost_answer",
+            "the call took effect, its answer was lost",
+            cells(changers=UNNOTICED),
+            {"kind": "lost_answer", "times": 1},
+            note="No version is made twice.",
+        ),
+        Row(
+            "in_use",
+            "400 ResourceInUse: somebody else changes the image",
+            cells(changers=WAITS),
+            {"kind": "in_use", "times": 2},
+        ),
+    ],
+    "Credentials and clocks": [
+        _rotated(
+            "expired_rotated",
+            "credentials that expire, with new ones in the connection",
+            "expired_token",
+            "ExpiredTokenException",
+        ),
+        _rotated(
+            "withdrawn_rotated",
+            "credentials that are withdrawn, with new ones in the connection",
+            "invalid_token",
+            "UnrecognizedClientException",
+        ),
+        _lasting("expired", "expired credentials, and no others", "expired_token", "ExpiredTokenException", "expired"),
+        _lasting(
+            "withdrawn",
+            "credentials that are not valid",
+            "invalid_token",
+            "UnrecognizedClientException",
+            "token included in the request is invalid",
+        ),
+        _lasting("denied", "access denied", "access_denied", "AccessDeniedException", "not authorized to perform"),
+        _momentary(
+            "denied_briefly",
+            "access denied, until a new policy has spread",
+            "access_denied",
+            "AccessDeniedException",
+            "A deferred sensor gives it 10 seconds, refused credentials 2 minutes.",
+        ),
+        _lasting(
+            "clock_skew",
+            "this machine's clock is a quarter of an hour late",
+            "clock_skew",
+            "InvalidSignatureException",
+            "Signature expired",
+        ),
+        _momentary(
+            "clock_skew_briefly", "the same, until the clock is set", "clock_skew", "InvalidSignatureException", ""
+        ),
+        Row(
+            "future",
+            "the service's clock is an hour ahead: versions from the future",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED),
+            note="Pruning with `keep_younger_than` keeps them.",
+        ),
+    ],
+    "Pages": [
+        Row(
+            "invalid_token",
+            "a `starting_token` that is none of the service's",
+            cells(readers="ValidationException"),
+        ),
+        Row(
+            "repeating_once",
+            "the same page twice",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED, delete=None),
+            {"kind": "repeating_token", "times": 1},
+        ),
+        Row(
+            "repeating",
+            "the same page for ever",
+            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None),
+            {"kind": "repeating_token", "times": None},
+        ),
+        Row(
+            "cyclic",
+            "tokens that lead in a circle",
+            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None),
+            {"kind": "cyclic_token", "times": None},
+        ),
+        Row(
+            "empty_page",
+            "an empty page in between",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, prune=UNNOTICED),
+            {"kind": "empty_page", "after": 1, "times": 1},
+        ),
+        Row(
+            "added_between",
+            "versions are added between two pages",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, prune=UNNOTICED),
+            note="No version comes twice. What was added is in the next list, and the event trigger tells of it.",
+        ),
+        Row(
+            "deleted_between",
+            "versions are deleted between two pages",
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, prune=UNNOTICED),
+        ),
+        Row(
+            "image_deleted_between",
+            "the image is deleted between two pages",
+            cells(readers="ResourceNotFound", sensors=WAITS, event=WAITS, prune="ResourceNotFound"),
+            says="finds no image 'my-image'",
+            note="Who waits goes on when the image was made anew.",
+        ),
+    ],
+    "Images and versions": [
+        Row(
+            "missing",
+            "there is no such image (yet)",
+            cells(
+                readers="ResourceNotFound",
+                sensors=WAITS,
+                event=WAITS,
+                changers="ResourceNotFound",
+                delete=UNNOTICED,
+            ),
+            says="finds no (version . of )?image 'my-image'|No Image with the name my-image",
+            note="To delete what does not exist is done already.",
+        ),
+        Row(
+            "recreated",
+            "the image is deleted and made anew",
+            cells(sensors=WAITS, event=WAITS),
+            note="Numbers begin at 1 again. The event trigger tells of the new versions, with other `event_id`s.",
+        ),
+        Row(
+            "deleting",
+            "the version is DELETING",
+            cells(sensors=FAILED, event=UNNOTICED, create=REFUSED, update=REFUSED, delete=WAITS, prune=UNNOTICED),
+            says="version 3 is DELETING",
+            note="To update means to give it another version's alias, here and below.",
+        ),
+        Row(
+            "gone",
+            "the version was deleted while it was awaited",
+            cells(
+                sensors=TIMEOUT,
+                event=UNNOTICED,
+                create="TimeoutError",
+                update="ResourceNotFound",
+                delete=UNNOTICED,
+                prune=UNNOTICED,
+            ),
+            note="A number that is not there yet and one that is there no more look alike.",
+        ),
+        Row(
+            "gone_and_succeeded",
+            "the same, and a later version is CREATED",
+            cells(sensors=FAILED, event=UNNOTICED),
+            says="version 3 does not exist, and as version 4 is CREATED already",
+        ),
+        Row(
+            "unknown_status",
+            "a status that this package does not know",
+            cells(
+                readers=UNNOTICED,
+                sensors=WAITS,
+                event=WAITS,
+                create=WAITS,
+                update=REFUSED,
+                delete=UNNOTICED,
+                prune=UNNOTICED,
+            ),
+            {"kind": "unknown_status", "status": "ARCHIVED", "times": 3},
+            "is ARCHIVED",
+            "Lists give the status as it is, and pruning keeps the version.",
+        ),
+        Row(
+            "long_reason",
+            "a FailureReason of 1,024 characters, some of them control characters, some not ASCII",
+            cells(readers=UNNOTICED, sensors=FAILED, event=UNNOTICED, changers=REFUSED, update=None, prune=UNNOTICED),
+            says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}$",
+            note="Control characters become \N{REPLACEMENT CHARACTER} everywhere, and in an error it is one line.",
+        ),
+    ],
+}
+TABLE = [row for rows in _GROUPS.values() for row in rows]
+
+_HEAD = """\
+<!-- Made of tests/fault_table.py by `python -m tests.fault_table`; change that. -->
+# Faults
+
+What goes wrong between Airflow and SageMaker, and what each part of this package makes of it. Each cell is a test: the
+part really runs, over HTTP, against the [emulator](../README.md#test-your-dags-without-aws), which shows the fault.
+
+"""
+_LEGEND = """\
+- A name is that of the error that is raised: a code of botocore's `ClientError`, or an exception. The task fails then,
+  and Airflow tries again as `retries` says; but not after `ImageVersionFailedError`, which no retry can help.
+- *sensor* waits for a version, in each of its modes. An error that ends a deferral is a
+  `SageMakerImageVersionPollingError` whose text has the service's own.
+- \N{EN DASH}: the fault can't come there.
+"""
+
+
+def render() -> str:
+    """Give the page for the docs."""
+
+    def shown(cell: str | None) -> str:
+        return "\N{EN DASH}" if cell is None else cell if cell in WORDS else f"`{cell}`"
+
+    words = "".join(f"- *{word}*: {meaning[0].lower()}{meaning[1:]}\n" for word, meaning in WORDS.items())
+    parts = [_HEAD, words, _LEGEND]
+    for heading, rows in _GROUPS.items():
+        parts += [
+            f"\n## {heading}\n\n",
+            f"| fault | {' | '.join(PARTS.values())} |\n",
+            "|---" * (1 + len(PARTS)),
+            "|\n",
+        ]
+        parts += [f"| {row.title} | {' | '.join(shown(row.cells[part]) for part in PARTS)} |\n" for row in rows]
+        notes = [f"- *{row.title}*: {row.note}\n" for row in rows if row.note]
+        parts += ["\n", *notes] if notes else []
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
