@@ -344,6 +344,8 @@ def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(a
     service.add_fault("throttling", image_name=image, times=None)
     service.set_version(image, pushed, status="CREATED")
     push(service, queue, pushed, "Created")
+    deleted = polled + 1
+    push(service, queue, deleted, "Created")
     eventually(airflow, lambda: trained_by_now() == [pushed], 60, "the push arrives")
     assert told(airflow, image) == []
 
