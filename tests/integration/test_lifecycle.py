@@ -766,6 +766,5 @@ def test_where_the_image_is_reaches_the_trigger(emulator, connection, run):
 )
 def test_throttling_of_any_call_is_waited_out(emulator, versions, context, make, arguments, operations):
     for operation in operations:
-        emulator.add_fault("throttling", operation=operation, times=1)
-        emulator.add_fault("throttling", operation=operation, times=1, after=1)
+        emulator.add_fault("throttling", operation=operation)
     make(botocore_config={"retries": {"total_max_attempts": 1}}, **arguments).execute(context)
