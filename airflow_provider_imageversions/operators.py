@@ -423,7 +423,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
     A retry never makes a duplicate: the request's ClientToken is derived from DAG, run, task and map index (and from
     the request itself), so a try after a crash, or a run that is cleared, goes on with the version that the first try
     made. Only where that one failed or was deleted, another one is made. So two Airflows that share an AWS account must
-    not share ids of DAGs and runs.
+    not share ids of DAGs and runs, and a template must not render to something else at each try, as the time now would.
 
     With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
     ``outlets``, the task itself tells of the version what the asset's watcher would, to the same ``event_id``, so that
