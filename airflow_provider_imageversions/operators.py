@@ -607,13 +607,11 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         return version
 
 
-def _taken(
-    hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None, number: int | None = None
-) -> decide.Failed | None:
+def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None) -> decide.Failed | None:
     """Say which of the aliases is another version's."""
     for alias in aliases or ():
         owner = find(hook.describe_image_version, image_name, alias=alias)
-        if owner is not None and owner["Version"] != number:
+        if owner is not None:
             return decide.Failed(
                 f"the alias {alias!r} is that of version {owner['Version']}: leave it out, and move it with "
                 f"SageMakerUpdateImageVersionOperator(aliases_to_move=[{alias!r}])"
