@@ -170,7 +170,9 @@ def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:
     return [trigger for trigger in triggers if isinstance(trigger, SageMakerImageVersionEventTrigger)]
 
 
-def watched_payload(asset: object, version: ImageVersion, image_name: str, region: str) -> dict[str, Any] | None:
+def watched_payload(
+    asset: object, version: ImageVersion, image_name: str, region: str, aws_conn_id: str | None
+) -> dict[str, Any] | None:
     """
     Give what an asset's watcher will tell of a version, for a task that tells it before; ``None`` if it won't.
 
@@ -178,10 +180,13 @@ def watched_payload(asset: object, version: ImageVersion, image_name: str, regio
     :param version: The version's record with its details.
     :param image_name: Name of the image.
     :param region: AWS region.
+    :param aws_conn_id: The Airflow connection, as through another one the image of that name may be another.
     """
     for trigger in watches(asset):
         if trigger.alias is not None:
             # Only its watcher knows what the move before was, and so what identifies this one.
+            continue
+        if trigger.region_name not in {None, region} or trigger.aws_conn_id != aws_conn_id:
             continue
         record: Any = {key: value for key, value in version.items() if trigger.include_details or key in LISTED_FIELDS}
         payload = event_payload(record, image_name, region)

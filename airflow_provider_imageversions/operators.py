@@ -16,6 +16,7 @@ from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     BaseOperator,
     conf,
+    is_trigger_timeout,
     keeps_xcom_in_database,
 )
 from airflow_provider_imageversions.hooks import (
@@ -299,8 +300,8 @@ class _ChangingOperator(_ImageOperator):
         self.poke_interval = parse_seconds("poke_interval", poke_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _begin(self, context: Any, image_name: str) -> polling.Task:
-        task = polling.Task(self, image_name, interval=self.poke_interval, timeout=self.timeout)
+    def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
+        task = polling.Task(self, image_name, interval=self.poke_interval, timeout=self.timeout, left=left)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task
 
@@ -455,7 +456,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
-    :raises TimeoutError: ``timeout`` is over; from a deferral Airflow's TaskDeferralTimeout.
+    :raises TimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
 
     .. seealso::
@@ -506,13 +507,23 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
 
     def execute(self, context: Any) -> ImageVersion:
         """Create it, or go on with what an earlier try created."""
+        return self._create_and_wait(context, deferrable=self.deferrable)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Go on after the deferral, or after it timed out."""
+        if is_trigger_timeout(next_method, next_kwargs):
+            # The triggerer may have been away. The same request gives the number again.
+            return self._create_and_wait(context, deferrable=False, left=0.0)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
-        task = self._begin(context, request.image_name)
+        task = self._begin(context, request.image_name, left)
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
         if not self.wait_for_completion:
             self._lineage = (str(task.hook.conn_region_name), number)
             return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
-        if self.deferrable:
+        if deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for version %d", request.image_name, number)
             self.defer(
                 trigger=SageMakerImageVersionTrigger(
@@ -555,8 +566,9 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            # A version may fail before it is looked at, so there is an end: one for each try, one for a run before.
-            if count >= ti.try_number or self._adopt(hook, request, number):
+            # No try makes more than the tries before it could have lost, so a first one takes what it gets: its version
+            # may fail, or not be found yet, before it is looked at, and must not be doubled for that.
+            if count >= ti.try_number - 1 or self._adopt(hook, request, number):
                 return number
         raise AssertionError
 
@@ -589,19 +601,18 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         if decide.adoptable(version):
             return True
         self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
-        if version is not None and request.aliases:
-            held = set(hook.list_aliases(request.image_name, number)).intersection(request.aliases)
-            if held:
-                hook.update_image_version(
-                    UpdateImageVersionRequest(request.image_name, number, aliases_to_delete=sorted(held))
-                )
+        held = set(request.aliases or ()).intersection(find(hook.list_aliases, request.image_name, number) or ())
+        if held:
+            hook.update_image_version(
+                UpdateImageVersionRequest(request.image_name, number, aliases_to_delete=sorted(held))
+            )
         return False
 
     def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         self._lineage = (str(hook.conn_region_name), version["Version"])
         for outlet in self.outlets:
-            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name))
+            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), self.aws_conn_id)
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
@@ -910,7 +921,7 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
         task = self._begin(context, image_name)
         version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
         if version is None:
-            self.log.info("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
+            self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
         number = version["Version"]
         task.call(lambda hook: _delete(hook, image_name, number))
@@ -949,7 +960,7 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
     :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. At least
         one of the two must be given; a version that either keeps is kept.
     :param keep_aliased: Keep versions that have an alias; default: yes.
-    :param limit: Delete no more than so many; default: all that may go.
+    :param limit: Delete no more than so many in one try of the task; default: all that may go.
     :param dry_run: Delete nothing, say what would be; default: no.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.

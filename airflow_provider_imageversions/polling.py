@@ -222,6 +222,7 @@ class Task:
     :param image_name: Name of the image.
     :param interval: Seconds between two looks at the most.
     :param timeout: Seconds after which waiting ends.
+    :param left: How many of them are left; default: all.
     :param looked_at: See :class:`Watch`.
     """
 
@@ -232,6 +233,7 @@ class Task:
         *,
         interval: float = 0.0,
         timeout: float = 0.0,
+        left: float | None = None,
         looked_at: datetime | None = None,
     ) -> None:
         self.watch = Watch(source.log, image_name, looked_at)
@@ -239,7 +241,7 @@ class Task:
         self._image_name = image_name
         self._interval = interval
         self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + (timeout if left is None else left)
         self._hook: SageMakerImageVersionsHook | None = None
 
     @property

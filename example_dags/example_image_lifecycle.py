@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerModelOperator, SageMakerTrainingOperator
@@ -105,7 +106,7 @@ with DAG(
     tags=["example", "sagemaker"],
 ) as deploy_on_promotion:
 
-    @task
+    @task(retries=5, retry_delay=timedelta(seconds=10))  # while the alias is moved, no version has it
     def model_config(run_id: str | None = None) -> dict[str, Any]:
         """Make the model's configuration of the version that has the alias now, whatever was told in between."""
         version = SageMakerImageVersionsHook().describe_image_version(IMAGE_NAME, alias="prod")

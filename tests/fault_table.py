@@ -351,7 +351,7 @@ _HEAD = """\
 # Faults
 
 What goes wrong between Airflow and SageMaker, and what each part of this package makes of it. Each cell is a test: the
-part really runs, over HTTP, against the [emulator](../README.md#test-your-dags-without-aws), which shows the fault.
+part really runs, over HTTP, against the [emulator](testing.md), which shows the fault.
 
 """
 _LEGEND = """\

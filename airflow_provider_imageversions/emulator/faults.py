@@ -9,6 +9,7 @@ kind                    what the client gets
 ``unavailable``         503 ServiceUnavailable
 ``reset``               the connection is reset (RST) before any answer
 ``lost_answer``         the call takes effect, and the connection is reset before the answer
+``not_found``           400 ResourceNotFound, as of what was made a moment ago
 ``in_use``              400 ResourceInUse "Resource was modified concurrently"
 ``slow``, ``timeout``   the true answer, ``seconds`` late; a client with a shorter timeout gives up
 ``expired_token``       400 ExpiredTokenException
@@ -287,6 +288,7 @@ KINDS: dict[str, Effect] = {
     ),
     "reset": _reset,
     "lost_answer": _lost_answer,
+    "not_found": _error(400, "ResourceNotFound", "It is not found yet."),
     "in_use": _error(400, "ResourceInUse", "Resource was modified concurrently"),
     "slow": _slow,
     "timeout": _slow,

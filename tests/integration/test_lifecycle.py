@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import signal
 import threading
@@ -24,6 +25,11 @@ from airflow_provider_imageversions.operators import (
     SageMakerUpdateImageVersionOperator,
 )
 from tests.conftest import TaskInstance, first_event
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import TaskDeferred
 
 IMAGE = "my-image"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
@@ -258,27 +264,38 @@ def test_a_retry_makes_another_version_where_that_of_the_first_try_was_deleted(e
     assert task.execute(context)["Version"] == 2
 
 
-@pytest.mark.parametrize("lost", ["failed", "deleted"])
-def test_a_run_that_is_made_anew_under_its_id_does_not_go_on_with_a_version_that_is_lost(
-    emulator, image, client, context, lost
-):
-    task = create()
-    task.execute(context)
-    if lost == "failed":
-        emulator.set_version(IMAGE, 1, status="CREATE_FAILED")
-    else:
-        client.delete_image_version(ImageName=IMAGE, Version=1)
-    assert task.execute(context)["Version"] == 2
+def test_a_version_that_is_not_found_at_first_is_not_made_twice(emulator, image, client, context):
+    emulator.add_fault("not_found", operation="DescribeImageVersion", times=3)
+    assert create().execute(context)["Version"] == 1
+    try_again(context)
+    emulator.add_fault("not_found", operation="DescribeImageVersion", times=3)
+    assert create().execute(context)["Version"] == 1
+    assert numbers(client) == [1]
 
 
 @pytest.mark.parametrize("tries", [1, 2, 3])
-def test_versions_that_fail_at_once_are_not_made_without_end(emulator, image, client, context, tries):
+def test_versions_that_fail_at_once_are_made_once_a_try(emulator, image, client, context, tries):
     emulator.creation_seconds = 0
     for _ in range(tries):
         with pytest.raises(SageMakerImageOperationError, match="CREATE_FAILED"):
             create(base_image="training:does-not-exist").execute(context)
         try_again(context)
-    assert len(numbers(client)) == tries + 1
+    assert numbers(client) == list(range(1, tries + 1))
+
+
+@pytest.mark.parametrize(("seconds", "ready"), [(0.5, True), (60, False)])
+def test_a_deferral_that_timed_out_looks_once_more(emulator, image, client, run, seconds, ready):
+    emulator.creation_seconds = seconds
+    with pytest.raises(TaskDeferred):
+        create(deferrable=True).execute(run.context)
+    time.sleep(0.6)
+    resume = functools.partial(create().resume_execution, "__fail__", {"error": "Trigger timeout"}, run.context)
+    if ready:
+        assert resume()["Version"] == 1
+    else:
+        with pytest.raises(TimeoutError, match="version 1 is CREATING, and the timeout of 20 seconds"):
+            resume()
+    assert numbers(client) == [1]
 
 
 def test_each_task_run_and_map_index_has_a_token_of_its_own(emulator, image, context):
@@ -355,6 +372,9 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
         sdk.Asset("other"),
         image_version_asset("other-image"),
         image_version_asset(IMAGE, statuses=["CREATE_FAILED"]),
+        image_version_asset(IMAGE, alias="prod"),
+        image_version_asset(IMAGE, region_name="eu-west-1"),
+        image_version_asset(IMAGE, aws_conn_id="other", name="of another account"),
         image_version_asset(IMAGE, alias="prod"),
     ]
     context["outlet_events"] = OutletEventAccessors()
