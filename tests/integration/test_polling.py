@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import threading
 import time
 import warnings
 from collections import Counter
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from airflow_provider_imageversions import polling
@@ -310,6 +313,72 @@ async def test_the_poll_and_the_client_go_with_the_last_one(emulator, connection
     await asyncio.sleep(0.5)
     assert polls(emulator) <= before + 1
     assert not polling._registries
+
+
+async def test_who_is_cancelled_takes_nobody_s_details_away(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    with subscribe() as subscription:
+        version = (await subscription.next()).versions[0]
+        emulator.add_fault("slow", operation="DescribeImageVersion", times=1, seconds=0.5)
+        asking = [asyncio.create_task(subscription.add_details(version)) for _ in range(3)]
+        await eventually(lambda: emulator.calls("DescribeImageVersion"))
+        asking[0].cancel()
+        records = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(records[0], asyncio.CancelledError)
+        assert all("ContainerImage" in record for record in records[1:])
+        assert len(emulator.calls("DescribeImageVersion")) == 1
+        # What was looked up is not kept: it may change.
+        await subscription.add_details(version)
+        assert len(emulator.calls("DescribeImageVersion")) == 2
+
+
+async def test_a_failed_look_up_of_details_reaches_all_who_asked(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    with subscribe() as subscription:
+        version = (await subscription.next()).versions[0]
+        emulator.add_fault("access_denied", operation="DescribeImageVersion", times=1)
+        answers = await asyncio.gather(*(subscription.add_details(version) for _ in range(3)), return_exceptions=True)
+        assert ["AccessDenied" in str(answer) for answer in answers] == [True] * 3
+        assert "ContainerImage" in await subscription.add_details(version)
+
+
+async def test_sockets_and_threads_go_with_the_last_one_who_needs_them(emulator, connection):
+    for image in (IMAGE, "other-image"):
+        emulator.create_versions(image, 1, status="CREATING")
+    port = urlsplit(emulator.endpoint_url).port
+
+    def sockets():
+        return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
+
+    def threads():
+        return [each for each in threading.enumerate() if each.name.startswith("sagemaker-image-versions")]
+
+    before = len(sockets())
+    with subscribe(image_name="other-image") as other, subscribe() as subscription:
+        await asyncio.gather(other.next(), subscription.next())
+        with subscribe(botocore_config={"read_timeout": 9}) as another_client:
+            await another_client.next()
+            of_both = len(sockets())
+        of_one = len(sockets())
+        assert before < of_one < of_both
+        assert threads()
+    await eventually(lambda: not threads())
+    assert len(sockets()) == before
+
+
+async def test_the_last_one_may_leave_in_the_midst_of_a_call(emulator, connection, capsys):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("slow", times=1, seconds=0.5)
+    waiting = asyncio.create_task(first_event(trigger()))
+    await eventually(lambda: polls(emulator) == 1)
+    began = time.monotonic()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert time.monotonic() - began < 0.3
+    assert not polling._registries
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    assert (await first_event(trigger())).payload["status"] == "ready"
+    assert "never retrieved" not in capsys.readouterr().err
 
 
 async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection, monkeypatch):
