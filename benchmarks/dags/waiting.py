@@ -12,14 +12,22 @@ from benchmarks.peer import PeerSensor
 KIND, SENSORS, INTERVAL = (os.environ[f"BENCHMARK_{name}"] for name in ("KIND", "SENSORS", "INTERVAL"))
 OPERATORS = {
     "deferrable": (SageMakerImageVersionSensor, {"deferrable": True}),
-    "start_from_trigger": (SageMakerImageVersionSensor, {"deferrable": True, "start_from_trigger": True}),
+    "start_from_trigger": (SageMakerImageVersionSensor, {"start_from_trigger": True}),
+    "start_from_trigger, end_from_trigger": (
+        SageMakerImageVersionSensor,
+        {"start_from_trigger": True, "end_from_trigger": True},
+    ),
     "peer": (PeerSensor, {}),
 }
 
 operator, arguments = OPERATORS[KIND]
-for dag_id, image_name in (("warm_up", "created"), ("measured", "waited-for")):
+for dag_id, image_name, sensors in (
+    ("warm_up", "created", int(SENSORS)),
+    ("lone", "waited-for", 1),
+    ("burst", "waited-for", int(SENSORS)),
+):
     with DAG(dag_id, schedule=None, max_active_tasks=1_000):
-        for number in range(int(SENSORS)):
+        for number in range(sensors):
             operator(
                 task_id=f"wait_{number}",
                 image_name=image_name,
