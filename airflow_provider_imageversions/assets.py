@@ -8,15 +8,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from airflow_provider_imageversions.hooks import check_botocore_config
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, check_aws_parameters
 from airflow_provider_imageversions.model import (
     LISTED_FIELDS,
     WATCHED_BY_DEFAULT,
     Watched,
     event_payload,
     parse_alias,
+    parse_boolean,
     parse_image_name,
     parse_seconds,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -80,8 +82,15 @@ def image_version_asset(
         trigger_kwargs.get("start_from", "latest"),
         trigger_kwargs.get("alias"),
     )
-    check_botocore_config(trigger_kwargs.get("botocore_config"))
-    checked: dict[str, Any] = {"statuses": watched.statuses}
+    for label, text in (("name", name), ("uri", uri)):
+        if text is not None and not isinstance(text, str):
+            raise refuse(label, text, "it must be a text.")
+    aws = {name: value for name, value in trigger_kwargs.items() if name in AWS_PARAMETERS}
+    check_aws_parameters(aws, templated=False)
+    checked: dict[str, Any] = {
+        "statuses": watched.statuses,
+        "include_details": parse_boolean("include_details", trigger_kwargs.get("include_details", False)),
+    }
     if "poll_interval" in trigger_kwargs:
         checked["poll_interval"] = parse_seconds("poll_interval", trigger_kwargs["poll_interval"])
     trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, **checked})

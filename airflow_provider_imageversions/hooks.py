@@ -19,6 +19,7 @@ import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
@@ -28,13 +29,20 @@ from airflow_provider_imageversions.model import (
     ListImageVersionsRequest,
     VersionSet,
     event_payload,
+    excerpt,
     is_absent,
     is_settled,
     parse_alias,
+    parse_boolean,
+    parse_conn_id,
     parse_image_name,
     parse_integer,
+    parse_region,
+    parse_seconds,
     parse_state_change,
     parse_statuses,
+    parse_verify,
+    refuse,
     to_record,
 )
 
@@ -56,6 +64,16 @@ T = TypeVar("T")
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
 _PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
+_CONFIG_ERRORS = (
+    AttributeError,
+    TypeError,
+    ValueError,
+    botocore.exceptions.InvalidChecksumConfigError,
+    botocore.exceptions.InvalidChecksumConfigError,
+    botocore.exceptions.InvalidConfigError,
+    botocore.exceptions.InvalidDefaultsMode,
+)
+
 AWS_PARAMETERS = ("aws_conn_id", "region_name", "verify", "botocore_config")
 
 
@@ -67,35 +85,121 @@ def aws_parameters(source: object) -> dict[str, Any]:
     takes what a template makes of a missing region or a boolean.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
-    if is_absent(values["region_name"]):
-        values["region_name"] = None
+    for name in ("region_name", "verify"):
+        if is_absent(values[name]):
+            values[name] = None
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
 
 
-def check_botocore_config(value: object) -> None:
+def check_aws_parameters(values: Mapping[str, object], *, templated: bool) -> None:
     """
-    Check ``botocore_config`` when a DAG is parsed: it goes into a trigger's arguments and rendered fields.
+    Check what is known of the four parameters.
 
-    :raises ValueError: It is no JSON object that botocore takes, or it holds a password.
+    :param values: Any of them, by name.
+    :param templated: Whether a value may be a template, to be checked when the task runs.
+    :raises ValueError: A value is none that boto3 takes, or ``botocore_config`` holds a password.
     """
-    if value is None or not is_settled(value):
-        return
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"botocore_config={value!r} is not valid: give botocore.config.Config's keyword arguments as a dict."
-        )
+    for name, value in values.items():
+        if is_settled(value) or not templated:
+            _parse_aws_parameter(name, value)
+
+
+def _parse_aws_parameter(name: str, value: object) -> Any:
+    if name == "aws_conn_id":
+        return parse_conn_id(name, value)
+    if is_absent(value):
+        return None
+    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": _parse_stored_config}[name](
+        name, value
+    )
+
+
+def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
+    """Parse settings for botocore that go into a trigger's arguments and a task's rendered fields."""
+    config = _parse_config(name, value)
     try:
         text = json.dumps(value)
-        Config(**value)
-    except (TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
-        raise ValueError(f"botocore_config is not valid, {error}: {sorted(map(str, value))}") from error
-    if re.search(r"://[^/\"@]+:[^/\"@]+@", text):
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid, it is no JSON: {error}") from error
+    if re.search(r"://[^/\"@]*:[^/\"@]+@", text):
         raise ValueError(
-            "botocore_config holds an address with a password, which would show up in the task's rendered fields: "
-            "put it into the Airflow connection, as config_kwargs."
+            f"{name} holds an address with a password, which would show up in the task's rendered fields: put it into "
+            "the Airflow connection, as config_kwargs."
         )
+    return config
+
+
+def _parse_config(name: str, value: object) -> dict[str, Any]:
+    """Parse the keyword arguments of botocore's Config, which itself finds out too late what is wrong with them."""
+    if not isinstance(value, dict):
+        raise refuse(name, value, "give botocore.config.Config's keyword arguments as a dict.")
+    config = {
+        option: _CONFIG_PARSERS.get(option, _as_it_is)(f"{name}[{option!r}]", setting)
+        for option, setting in value.items()
+        if setting is not None or option not in _CONFIG_PARSERS or option in _TIMEOUTS
+    }
+    try:
+        Config(**config)
+    except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
+        # Without the values, one of which may be a password.
+        raise ValueError(f"{name} is not valid, {error}: {[excerpt(option) for option in value]}") from error
+    return config
+
+
+def _as_it_is(_name: str, value: object) -> object:
+    return value
+
+
+def _parse_text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise refuse(name, value, "it must be a text.")
+    return value
+
+
+def _parse_timeout(name: str, value: object) -> float | None:
+    return None if value is None else parse_seconds(name, value, maximum=86400.0)
+
+
+def _parse_proxies(name: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(part, str) for item in value.items() for part in item):
+        raise ValueError(f"{name} is not valid: it must be a dict from a scheme to a proxy's address.")
+    return value
+
+
+def _parse_signature_version(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in AUTH_TYPE_MAPS:
+        raise refuse(name, value, "it must be one of botocore's, such as v4.")
+    return value
+
+
+_TIMEOUTS = ("connect_timeout", "read_timeout")
+# The others Config checks itself.
+_CONFIG_PARSERS: dict[str, Callable[[str, object], Any]] = {
+    "region_name": parse_region,
+    "signature_version": _parse_signature_version,
+    **dict.fromkeys(
+        (
+            "user_agent",
+            "user_agent_extra",
+            "user_agent_appid",
+            "defaults_mode",
+            "request_checksum_calculation",
+            "response_checksum_validation",
+            "account_id_endpoint_mode",
+            "auth_scheme_preference",
+        ),
+        _parse_text,
+    ),
+    **dict.fromkeys(_TIMEOUTS, _parse_timeout),
+    "max_pool_connections": lambda name, value: parse_integer(name, value, minimum=1),
+    "request_min_compression_size_bytes": lambda name, value: parse_integer(name, value, minimum=0),
+    "proxies": _parse_proxies,
+    **dict.fromkeys(
+        ("parameter_validation", "use_dualstack_endpoint", "use_fips_endpoint", "tcp_keepalive"), parse_boolean
+    ),
+}
 
 
 class MissingConnectionError(LookupError):
@@ -162,6 +266,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         config: Config | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        for name, value in {"aws_conn_id": aws_conn_id, "region_name": region_name, "verify": verify}.items():
+            _parse_aws_parameter(name, value)
+        if config is not None and not isinstance(config, Config):
+            config = _parse_config("config", config)
         super().__init__(
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -180,8 +288,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         verify: bool | str | None,
         botocore_config: dict[str, Any] | None,
     ) -> SageMakerImageVersionsHook:
-        """Make the hook from what :func:`aws_parameters` gives."""
-        return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=botocore_config)
+        """
+        Make the hook from what :func:`aws_parameters` gives.
+
+        :raises ValueError: One of them is none that boto3 takes.
+        """
+        config = _parse_aws_parameter("botocore_config", botocore_config)
+        return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=config)
 
     @cached_property
     def conn_config(self) -> AwsConnectionWrapper:
@@ -239,6 +352,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         data_path = botocore_session.get_config_variable("data_path")
         botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
+
+    def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the client, as the Amazon hook does, with a word on where a wrong setting can come from."""
+        try:
+            return super().get_client_type(*args, **kwargs)
+        except botocore.exceptions.NoRegionError as error:
+            raise ValueError(
+                f"region_name={self._region_name!r} and aws_conn_id={self.aws_conn_id!r} name no AWS region, and "
+                "neither do boto3's settings: give one of them one."
+            ) from error
+        except _CONFIG_ERRORS as error:
+            raise ValueError(
+                f"No client can be made of botocore_config and connection {self.aws_conn_id!r}: {error}"
+            ) from error
 
     def iter_image_versions(
         self,
@@ -327,7 +454,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name)}
         if version is not None and alias is not None:
-            raise ValueError(f"version={version!r} and alias={alias!r} exclude each other: give one of them.")
+            raise ValueError(
+                f"version={excerpt(version)} and alias={excerpt(alias)} exclude each other: give one of them."
+            )
         if version is not None:
             request["Version"] = parse_integer("version", version, minimum=0)
         if alias is not None:
@@ -353,7 +482,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         if version is not None:
             request["Version"] = parse_integer("version", version, minimum=0)
         key = "SageMakerImageVersionAliases"
-        return [alias for page in self._pages("list_aliases", request, key) for alias in page[key]]
+        # Each once, though one may move to a later page because another was added in between.
+        return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
         """

@@ -12,6 +12,7 @@ import json
 import re
 import uuid
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeAlias
 
     _Parser: TypeAlias = Callable[[str, object], Any]
@@ -299,20 +300,29 @@ SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
 SORT_ORDER = ("ASCENDING", "DESCENDING")
 _TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
 _EXCERPT = 200
+_INTEGER_MAX = 2**31 - 1  # of a whole number in AWS's APIs
+_SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, moments leave the calendar
 
 
-def _refuse(name: str, value: object, allowed: str) -> ValueError:
-    shown = repr(value)
-    if len(shown) > _EXCERPT:
-        shown = f"{shown[:_EXCERPT]}... ({len(shown)} characters)"
-    return ValueError(f"{name}={shown} is not valid: {allowed}")
+def excerpt(value: object) -> str:
+    """Show a value that may be anything, shortened."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001  # as of a number of 5,000 digits, or of a class of somebody's own
+        return f"<{type(value).__name__}>"
+    return shown if len(shown) <= _EXCERPT else f"{shown[:_EXCERPT]}... ({len(shown)} characters)"
+
+
+def refuse(name: str, value: object, allowed: str) -> ValueError:
+    """Make the error for a parameter's value."""
+    return ValueError(f"{name}={excerpt(value)} is not valid: {allowed}")
 
 
 def parse_image_name(name: str, value: object) -> str:
     """Check an image's name."""
     if not isinstance(value, str) or len(value) > _IMAGE_NAME_MAX or not _IMAGE_NAME.fullmatch(value):
-        hint = " Give the image's name, not its ARN." if str(value).startswith("arn:") else ""
-        raise _refuse(
+        hint = " Give the image's name, not its ARN." if isinstance(value, str) and value.startswith("arn:") else ""
+        raise refuse(
             name,
             value,
             f"a SageMaker image name has 1 to {_IMAGE_NAME_MAX} letters, digits, hyphens and dots, starts and "
@@ -324,7 +334,7 @@ def parse_image_name(name: str, value: object) -> str:
 def parse_alias(name: str, value: object) -> str:
     """Check an image version's alias."""
     if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
-        raise _refuse(
+        raise refuse(
             name,
             value,
             f"an alias has 1 to {_ALIAS_MAX} letters, digits, hyphens, underscores and dots, and starts with "
@@ -340,19 +350,19 @@ def parse_time(name: str, value: object) -> datetime:
         try:
             moment = isoparse(value.strip())
         except ValueError as error:
-            raise _refuse(
+            raise refuse(
                 name,
                 value,
                 "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
             ) from error
     if not isinstance(moment, datetime):
-        raise _refuse(
+        raise refuse(
             name,
             value,
             "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
         )
     if moment.utcoffset() is None:
-        raise _refuse(
+        raise refuse(
             name,
             value,
             "it has no time zone, so it could mean different moments. Make it aware: append +00:00 to the "
@@ -361,29 +371,28 @@ def parse_time(name: str, value: object) -> datetime:
     try:
         return moment.astimezone(timezone.utc)
     except OverflowError as error:
-        raise _refuse(name, value, "it lies outside the years 1 to 9999 in UTC.") from error
+        raise refuse(name, value, "it lies outside the years 1 to 9999 in UTC.") from error
 
 
-def parse_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
+def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INTEGER_MAX) -> int:
     """Make an integer of an ``int`` or, as templates render to text, of a string of digits."""
     number = value
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
         number = int(value.strip())
     if isinstance(number, bool) or not isinstance(number, int):
-        raise _refuse(name, value, "it must be a whole number.")
-    if number < minimum or (maximum is not None and number > maximum):
-        allowed = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-        raise _refuse(name, value, f"it must be {allowed}.")
+        raise refuse(name, value, "it must be a whole number.")
+    if not minimum <= number <= maximum:
+        raise refuse(name, value, f"it must be {minimum} to {maximum}.")
     return number
 
 
-def parse_seconds(name: str, value: object) -> float:
+def parse_seconds(name: str, value: object, *, maximum: float = _SECONDS_MAX) -> float:
     """Make a number of seconds above 0 of a number, of the text that a template renders one to, or of a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", seconds.strip()):
         seconds = float(seconds)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-        raise _refuse(name, value, "it must be a number of seconds above 0, or a timedelta.")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= maximum:
+        raise refuse(name, value, f"it must be a number of seconds above 0, or a timedelta, of {maximum:.0f} at most.")
     return float(seconds)
 
 
@@ -393,14 +402,14 @@ def parse_boolean(name: str, value: object) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
         return value.strip().lower() == "true"
-    raise _refuse(name, value, "it must be True or False.")
+    raise refuse(name, value, "it must be True or False.")
 
 
 def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
     """Check a member of an enumeration of the service; lower case is taken as well."""
     if isinstance(value, str) and value.strip().upper() in choices:
         return value.strip().upper()
-    raise _refuse(name, value, f"allowed are {', '.join(choices)}.")
+    raise refuse(name, value, f"allowed are {', '.join(choices)}.")
 
 
 def _parse_list(name: str, value: object) -> tuple[Any, ...]:
@@ -409,14 +418,13 @@ def _parse_list(name: str, value: object) -> tuple[Any, ...]:
     if isinstance(value, str):
         try:
             items = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
-        except ValueError as error:
-            raise _refuse(name, value, "it looks like a JSON list but is none.") from error
-    if not isinstance(items, (list, tuple, set, frozenset)):
-        raise _refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
-    if isinstance(items, (set, frozenset)):
-        # Its order is another one in each process, and a retry must make the same request.
-        items = sorted(items, key=str)
-    return tuple(dict.fromkeys(item.strip() if isinstance(item, str) else item for item in items))
+        except (ValueError, RecursionError) as error:
+            raise refuse(name, value, "it looks like a JSON list but is none.") from error
+    if not isinstance(items, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in items):
+        raise refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
+    # A set's order is another one in each process, and a retry must make the same request.
+    ordered = sorted(items) if isinstance(items, (set, frozenset)) else items
+    return tuple(dict.fromkeys(item.strip() for item in ordered))
 
 
 def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[str, ...]:
@@ -424,7 +432,7 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
     parsed = _parse_list(name, value)
     unknown = [item for item in parsed if item not in choices]
     if unknown or not parsed:
-        raise _refuse(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
+        raise refuse(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
     return parsed
 
 
@@ -437,7 +445,7 @@ def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
     """Make AWS's list of tags of one, or of a dict from key to value."""
     tags = [{"Key": key, "Value": tag} for key, tag in value.items()] if isinstance(value, dict) else value
     if not isinstance(tags, (list, tuple)) or len(tags) > _TAGS_MAX or not all(map(_is_tag, tags)):
-        raise _refuse(
+        raise refuse(
             name,
             value,
             f"give up to {_TAGS_MAX} tags, as {{'key': 'value'}} or [{{'Key': 'key', 'Value': 'value'}}], with keys of "
@@ -461,7 +469,7 @@ def _text(maximum: int, form: str = "one line of text", pattern: str = ".*", min
 
     def parse(name: str, value: object) -> str:
         if not isinstance(value, str) or not minimum <= len(value) <= maximum or not re.fullmatch(pattern, value):
-            raise _refuse(name, value, f"it must be {form}, of {minimum} to {maximum} characters.")
+            raise refuse(name, value, f"it must be {form}, of {minimum} to {maximum} characters.")
         return value
 
     return parse
@@ -500,12 +508,38 @@ def parse_start_from(name: str, value: object) -> str | int | datetime:
 def parse_token(name: str, value: object) -> str:
     """Check a pagination token, which is opaque."""
     if not isinstance(value, str) or len(value) > _NEXT_TOKEN_MAX:
-        raise _refuse(
+        raise refuse(
             name,
             value,
             f"it must be a NextToken of an earlier answer, of {_NEXT_TOKEN_MAX} characters at most.",
         )
     return value
+
+
+_CONN_ID = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,250}")
+_REGION = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+_UNUSABLE_PATH = re.compile("[\x00\ud800-\udfff]")
+
+
+def parse_conn_id(name: str, value: object) -> str | None:
+    """Check the id of an Airflow connection; ``None`` and ``""`` stand for boto3's default credentials."""
+    if value is None or (isinstance(value, str) and (value == "" or _CONN_ID.fullmatch(value))):
+        return value
+    raise refuse(name, value, "it must be the id of an Airflow connection, or None for boto3's default credentials.")
+
+
+def parse_region(name: str, value: object) -> str:
+    """Check the name of an AWS region."""
+    if not isinstance(value, str) or not _REGION.fullmatch(value):
+        raise refuse(name, value, "it must be the name of an AWS region, such as us-east-1.")
+    return value
+
+
+def parse_verify(name: str, value: object) -> bool | str:
+    """Check whether to verify TLS certificates, or the path of a CA bundle."""
+    if isinstance(value, bool) or (isinstance(value, str) and not _UNUSABLE_PATH.search(value)):
+        return value
+    raise refuse(name, value, "it must be True, False or the path of a CA bundle.")
 
 
 def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -522,9 +556,9 @@ def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
     """
-    detail = event.get("detail")
-    if event.get("detail-type") != "SageMaker Image Version State Change" or not isinstance(detail, dict):
-        raise ValueError(f"This is no SageMaker Image Version State Change, but {event.get('detail-type')!r}.")
+    kind, detail = (event.get("detail-type"), event.get("detail")) if isinstance(event, Mapping) else (None, None)
+    if kind != "SageMaker Image Version State Change" or not isinstance(detail, dict):
+        raise ValueError(f"event={excerpt(event)} is no SageMaker Image Version State Change, but {excerpt(kind)}.")
     number = detail.get("Version")
     if isinstance(number, float) and number.is_integer():
         number = int(number)
@@ -661,7 +695,7 @@ class ListImageVersionsRequest(_Checked):
         for kind in ("creation_time", "last_modified_time"):
             after, before = getattr(self, f"{kind}_after"), getattr(self, f"{kind}_before")
             if after is not None and before is not None and after > before:
-                raise _refuse(
+                raise refuse(
                     f"{kind}_after",
                     after.isoformat(),
                     f"it is later than {kind}_before={before.isoformat()!r}, so no version could match.",
@@ -925,15 +959,15 @@ class Watched(_Checked):
         if self.alias is None:
             return
         if is_absent(self.alias):
-            raise _refuse("alias", self.alias, "it reads as not given; leave alias out to watch for new versions.")
+            raise refuse("alias", self.alias, "it reads as not given; leave alias out to watch for new versions.")
         if set(self.statuses) != set(WATCHED_BY_DEFAULT):
-            raise _refuse(
+            raise refuse(
                 "statuses",
                 self.statuses,
                 f"with alias={self.alias!r} a version is told of when it is CREATED; leave out statuses or alias.",
             )
         if self.start_from not in {"latest", "earliest"}:
-            raise _refuse(
+            raise refuse(
                 "start_from",
                 self.start_from,
                 f"with alias={self.alias!r} it is 'latest' (tell of moves from now on) or 'earliest' (tell of the "

@@ -23,7 +23,7 @@ from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    check_botocore_config,
+    check_aws_parameters,
     find,
     judge,
 )
@@ -37,6 +37,7 @@ from airflow_provider_imageversions.model import (
     PrunePolicy,
     Target,
     UpdateImageVersionRequest,
+    excerpt,
     is_absent,
     is_settled,
     parse_alias,
@@ -104,7 +105,7 @@ class _ImageOperator(BaseOperator):
         self._lineage: tuple[str, int | None] | None = None
         if is_settled(image_name):
             parse_image_name("image_name", image_name)
-        check_botocore_config(botocore_config)
+        check_aws_parameters(aws_parameters(self), templated=True)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """
@@ -369,7 +370,7 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         self.description = description
         self.tags = tags
         self.action_if_image_exists = action_if_image_exists
-        self.wait_for_completion = wait_for_completion
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         CreateImageRequest.check_settled(**self._values(self._REQUEST))
         if is_settled(action_if_image_exists):
             _parse_action(action_if_image_exists)
@@ -493,12 +494,12 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         self.processor = processor
         self.horovod = horovod
         self.release_notes = release_notes
-        self.wait_for_completion = wait_for_completion
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
+        self.deferrable = parse_boolean("deferrable", deferrable)
         CreateImageVersionRequest.check_settled(**self._values(self._REQUEST))
-        if not wait_for_completion and any(watches(outlet) for outlet in self.outlets):
+        if not self.wait_for_completion and any(watches(outlet) for outlet in self.outlets):
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
                 "would start before the version is CREATED. Leave out one or the other; the asset's own watcher tells "
@@ -861,7 +862,8 @@ def _parse_which(version: object, alias: object) -> dict[str, Any]:
     """Make hook parameters of the version's number or of its alias; one of them must be given."""
     if is_absent(version) == is_absent(alias):
         raise ValueError(
-            f"version={version!r}, alias={alias!r}: give the version's number or one of its aliases, and not both."
+            f"version={excerpt(version)}, alias={excerpt(alias)}: give the version's number or one of its aliases, and "
+            "not both."
         )
     if is_absent(version):
         return {"alias": parse_alias("alias", alias)}
@@ -910,7 +912,7 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
         super().__init__(image_name=image_name, **kwargs)
         self.version = version
         self.alias = alias
-        self.wait_for_completion = wait_for_completion
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if all(map(is_settled, (version, alias))):
             _parse_which(version, alias)
 

@@ -27,7 +27,7 @@ from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    check_botocore_config,
+    check_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name, texts_in
@@ -136,6 +136,9 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        start_from_trigger = parse_boolean("start_from_trigger", start_from_trigger)
+        end_from_trigger = parse_boolean("end_from_trigger", end_from_trigger)
+        deferrable = None if deferrable is None else parse_boolean("deferrable", deferrable)
         if deferrable is False and (start_from_trigger or end_from_trigger):
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
         if start_from_trigger or end_from_trigger:
@@ -152,7 +155,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         if is_settled(include_details):
             parse_boolean("include_details", include_details)
         Target.check_settled(version=version, alias=alias, after_version=after_version, created_after=created_after)
-        check_botocore_config(botocore_config)
+        check_aws_parameters(aws_parameters(self), templated=True)
         self.end_from_trigger = end_from_trigger and self._may_end_from_trigger()
         if start_from_trigger and self._may_start_from_trigger():
             # On the instance alone: on the class it would be taken for mapped tasks too, with the class's arguments.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,7 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
-from airflow_provider_imageversions.hooks import aws_parameters, judge
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters, judge
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WATCHED_BY_DEFAULT,
@@ -31,10 +32,11 @@ from airflow_provider_imageversions.model import (
     event_payload,
     parse_boolean,
     parse_image_name,
+    parse_seconds,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -180,15 +182,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         try:
-            image_name = parse_image_name("image_name", self.image_name)
-            target = Target(
-                version=self.version,  # type: ignore[arg-type]  # parsed by Target itself
-                alias=self.alias,
-                after_version=self.after_version,  # type: ignore[arg-type]  # likewise
-                created_after=self.created_after,
-            )
-            # A string where the task came here without a worker: only its template was rendered.
-            self.include_details = parse_boolean("include_details", self.include_details)
+            image_name, target = self._parse()
         except ValueError as error:
             return {"status": "error", "error": str(error)}
         watch = polling.Watch(self.log, image_name)
@@ -210,6 +204,24 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
                     subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
                     stretched = clock()
+
+    def _parse(self) -> tuple[str, Target]:
+        """Check the arguments, some of which are strings where only templates were rendered, without a worker."""
+        for name in ("include_details", "exponential_backoff", "silent_fail", "end_from_trigger"):
+            setattr(self, name, parse_boolean(name, getattr(self, name)))
+        # Airflow allows a sensor 0.
+        if self.poll_interval != 0:
+            self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
+        if self.max_wait:
+            self.max_wait = parse_seconds("max_wait", self.max_wait)
+        check_aws_parameters(aws_parameters(self), templated=False)
+        target = Target(
+            version=self.version,  # type: ignore[arg-type]  # parsed by Target itself
+            alias=self.alias,
+            after_version=self.after_version,  # type: ignore[arg-type]  # likewise
+            created_after=self.created_after,
+        )
+        return parse_image_name("image_name", self.image_name), target
 
     async def _with_details(
         self, version: ImageVersion, subscription: polling.Subscription, watch: polling.Watch
@@ -293,7 +305,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         # As above, refuses nothing; assets.image_version_asset() does when the DAG is parsed.
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.image_name = image_name
-        self.statuses = statuses if isinstance(statuses, str) else list(statuses)
+        self.statuses = list(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else statuses
         self.start_from = start_from.isoformat() if isinstance(start_from, datetime) else start_from
         self.alias = alias
         self.poll_interval = poll_interval
@@ -338,6 +350,9 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
             watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
+            self.include_details = parse_boolean("include_details", self.include_details)
+            self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
+            check_aws_parameters(aws_parameters(self), templated=False)
         except ValueError as error:
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
             return

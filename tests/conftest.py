@@ -48,7 +48,13 @@ def pytest_report_header():
 
 @pytest.fixture(scope="session")
 def emulator_server():
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+
     with Emulator(creation_seconds=2.0) as emulator:
+        with pytest.MonkeyPatch.context() as patch:
+            # A process's first client takes seconds on a busy machine, more than many a test waits for.
+            patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())
+            SageMakerImageVersionsHook().conn.list_images()
         yield emulator
 
 

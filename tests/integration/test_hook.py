@@ -427,7 +427,7 @@ def test_missing_credentials_are_judged_as_such(emulator):
 
 
 def test_a_missing_region_is_a_misconfiguration(connection):
-    with pytest.raises(botocore.exceptions.NoRegionError) as caught:
+    with pytest.raises(ValueError, match="region_name=None and aws_conn_id=None name no AWS region") as caught:
         SageMakerImageVersionsHook(None).list_image_versions(IMAGE)
     assert judge(caught.value) is Fault.PERMANENT
 
@@ -469,7 +469,7 @@ def test_opening_the_first_client_collects_no_garbage_inside_of_the_parser(hook,
 )
 def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(value):
     with pytest.raises(ValueError, match="botocore_config") as caught:
-        hooks.check_botocore_config(value)
+        hooks.check_aws_parameters({"botocore_config": value}, templated=True)
     assert "pw" not in str(caught.value)
 
 

@@ -1,0 +1,282 @@
+"""Whatever is given for a parameter: an error that names it, and nothing sent."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import json
+import math
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import botocore.exceptions
+import pytest
+from botocore.config import Config
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_imageversions import compat, model, operators, polling
+from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger, SageMakerImageVersionTrigger
+from tests.conftest import TaskInstance, first_event
+
+IMAGE = "my-image"
+ROLE = "arn:aws:iam::123456789012:role/sagemaker"
+NAIVE = datetime(2026, 1, 31)  # noqa: DTZ001 # naive on purpose
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    # Too long to be printed.
+    st.builds(pow, st.just(10), st.just(5000)),
+    st.sampled_from([2**31, 2**63, math.inf, math.nan, 1e300, -0.0]),
+    st.floats(),
+    st.text(st.characters()),
+    st.sampled_from(
+        ["[" * 100_000, "9" * 5000, "x" * 10_000, "{", "\x00", "\ud800", "None", "True", "nan", "1e9", "{}"]
+    ),
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+JUNK = st.one_of(
+    JSON,
+    st.binary(max_size=5),
+    st.decimals(),
+    st.timedeltas(),
+    st.datetimes(),
+    st.sampled_from([object(), object, len, NAIVE.date(), NAIVE, timedelta.max, Decimal("sNaN"), 1j, range(3), b"x"]),
+    st.tuples(SCALARS, SCALARS),
+    st.frozensets(st.text(max_size=3) | st.integers(), max_size=3),
+    st.dictionaries(st.integers() | st.text(max_size=3), JSON, max_size=2),
+)
+OPTIONS = st.dictionaries(st.sampled_from(sorted(Config.OPTION_DEFAULTS)), JSON, min_size=1, max_size=2)
+
+
+def given_junk(values, examples=25):
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+    return lambda test: settings(max_examples=examples, deadline=None, suppress_health_check=quiet)(
+        given(value=values)(test)
+    )
+
+
+TASKS = {
+    operators.SageMakerListImageVersionsOperator: {},
+    operators.SageMakerCreateImageOperator: {"role_arn": ROLE},
+    operators.SageMakerCreateImageVersionOperator: {"base_image": "repository:tag", "wait_for_completion": False},
+    operators.SageMakerUpdateImageVersionOperator: {"version": 1},
+    operators.SageMakerDeleteImageVersionOperator: {"version": 1, "wait_for_completion": False},
+    operators.SageMakerPruneImageVersionsOperator: {"keep_newest": 1, "dry_run": True},
+    SageMakerImageVersionSensor: {"timeout": 0},
+}
+
+
+def own_parameters(cls):
+    """The parameters of a class and of its bases in this package."""
+    names = {
+        name
+        for base in cls.__mro__
+        if base.__module__.startswith("airflow_provider_imageversions.") and "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    return sorted(names - {"self"})
+
+
+def make(cls, **arguments):
+    return cls(**{"task_id": "task", "image_name": IMAGE, **TASKS[cls], **arguments})
+
+
+def attribute_of(name):
+    return {"dry_run": "is_dry_run"}.get(name, name)
+
+
+OF_TASKS = [pytest.param(cls, name, id=f"{cls.__name__}-{name}") for cls in TASKS for name in own_parameters(cls)]
+TEMPLATED = [
+    pytest.param(cls, name, id=f"{cls.__name__}-{name}")
+    for cls in TASKS
+    for name in own_parameters(cls)
+    if attribute_of(name) in cls.template_fields
+]
+
+
+def taken_or_refused(call, name, emulator=None):
+    """Check that a value that is refused is refused by name, and before anything is sent."""
+    try:
+        call()
+    except (ValueError, TypeError, MissingConnectionError) as error:
+        assert name in str(error), repr(error)  # noqa: PT017 # both ends are right
+        assert len(str(error)) < 2000  # noqa: PT017 # likewise
+        assert emulator is None or emulator.calls() == []
+
+
+def taken(call, service):
+    """Go through with a value that was taken: what comes then is the service's word, or a credential's or a wait's."""
+    try:
+        call()
+    except (botocore.exceptions.ClientError, compat.AirflowSensorTimeout):
+        assert service.calls()
+    except (botocore.exceptions.NoCredentialsError, operators.SageMakerImageOperationError):
+        pass
+
+
+@pytest.fixture
+def service(emulator, connection):
+    return emulator
+
+
+@pytest.mark.parametrize(("cls", "name"), OF_TASKS)
+@given_junk(JUNK | OPTIONS)
+def test_at_parse_time_a_task_s_parameter_is_taken_or_refused_by_name(cls, name, value):
+    taken_or_refused(lambda: make(cls, **{name: value}), name)
+
+
+@pytest.mark.parametrize(("cls", "name"), TEMPLATED)
+@given_junk(JUNK | OPTIONS, 15)
+def test_at_run_time_a_template_s_value_is_taken_or_refused_by_name_before_anything_is_sent(service, cls, name, value):
+    service.reset()
+    task = make(cls)
+    setattr(task, attribute_of(name), value)
+    taken_or_refused(lambda: taken(lambda: task.execute({"ti": TaskInstance()}), service), name, service)
+
+
+@pytest.mark.parametrize(("cls", "name"), TEMPLATED)
+def test_no_parameter_takes_whatever_it_is_given(service, cls, name):
+    task = make(cls)
+    setattr(task, attribute_of(name), 1j)
+    with pytest.raises(ValueError, match=name):
+        task.execute({"ti": TaskInstance()})
+    assert service.calls() == []
+
+
+METHODS = {
+    "iter_image_versions": {},
+    "list_image_versions": {},
+    "describe_image_version": {},
+    "list_aliases": {},
+    "describe_image": {},
+    "delete_image_version": {"version": 1},
+    "describe_state_change": {
+        "event": {"detail-type": "SageMaker Image Version State Change", "detail": {"Version": 1}}
+    },
+}
+
+
+def parameters(function):
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and name != "self"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        pytest.param(method, name, id=f"{method}-{name}")
+        for method in METHODS
+        for name in parameters(getattr(SageMakerImageVersionsHook, method))
+    ],
+)
+@given_junk(JUNK, 15)
+def test_a_parameter_of_the_hook_s_methods_is_taken_or_refused_by_name_before_anything_is_sent(
+    service, method, name, value
+):
+    service.reset()
+    call = getattr(SageMakerImageVersionsHook(), method)
+    arguments = {"image_name": IMAGE, **METHODS[method], name: value}
+    if method == "iter_image_versions":
+        call = lambda **given: list(SageMakerImageVersionsHook().iter_image_versions(**given))  # noqa: E731 # lazy
+    taken_or_refused(lambda: taken(lambda: call(**arguments), service), name, service)
+
+
+@pytest.mark.parametrize("name", parameters(SageMakerImageVersionsHook.__init__))
+@given_junk(JUNK | OPTIONS)
+def test_a_parameter_of_the_hook_is_taken_or_refused_by_name_before_anything_is_sent(service, name, value):
+    service.reset()
+    make_and_call = lambda: SageMakerImageVersionsHook(**{name: value}).list_image_versions(IMAGE)  # noqa: E731 # twice
+    taken_or_refused(lambda: taken(make_and_call, service), name, service)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        pytest.param(cls, field.name, id=f"{cls.__name__}-{field.name}")
+        for cls in (
+            model.ListImageVersionsRequest,
+            model.CreateImageRequest,
+            model.CreateImageVersionRequest,
+            model.UpdateImageVersionRequest,
+            model.PrunePolicy,
+            model.Target,
+        )
+        for field in dataclasses.fields(cls)
+    ],
+)
+@given_junk(JUNK)
+def test_a_field_of_a_request_is_taken_or_refused_by_name(cls, name, value):
+    valid = {"image_name": IMAGE, "role_arn": ROLE, "base_image": "b", "version": 1, "keep_newest": 1}
+    given_fields = {field.name: valid[field.name] for field in dataclasses.fields(cls) if field.name in valid}
+    if cls is model.Target:
+        given_fields = {}
+    label = {"max_results": "page_size", "next_token": "starting_token"}.get(name, name)
+    taken_or_refused(lambda: cls(**{**given_fields, name: value}), label)
+
+
+WATCHER = [name for name in parameters(SageMakerImageVersionEventTrigger.__init__) if name != "_later"]
+
+
+@pytest.mark.parametrize("name", [*WATCHER, "name", "uri"])
+@given_junk(JUNK | OPTIONS)
+def test_a_parameter_of_an_asset_is_taken_or_refused_by_name(name, value):
+    taken_or_refused(lambda: image_version_asset(**{"image_name": IMAGE, name: value}), name)
+
+
+# A trigger's arguments come from a row of Airflow's database, which another version of this package may have written:
+# they are JSON, and whatever is wrong with them is told when it runs.
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in parameters(SageMakerImageVersionTrigger.__init__) if name != "_later"]
+)
+@given_junk(JSON | OPTIONS, 15)
+def test_an_argument_of_a_stored_trigger_is_taken_or_refused_by_name_in_an_event(service, monkeypatch, name, value):
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    service.reset()
+    service.create_versions(IMAGE, 1)
+    trigger = SageMakerImageVersionTrigger(**{"image_name": IMAGE, "poll_interval": 0.1, name: value})
+    trigger.serialize()
+    try:
+        payload = asyncio.run(asyncio.wait_for(first_event(trigger), 0.5)).payload
+    except asyncio.TimeoutError:
+        # Waits for what there is not yet.
+        return
+    json.dumps(payload)
+    assert payload["status"] != "error" or name in payload["error"] or "credentials" in payload["error"]
+
+
+@pytest.mark.parametrize("name", WATCHER)
+@given_junk(JSON | OPTIONS, 8)
+def test_an_argument_of_a_stored_watcher_never_ends_it(service, monkeypatch, capsys, name, value):
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    service.reset()
+    service.create_versions(IMAGE, 1)
+    trigger = SageMakerImageVersionEventTrigger(
+        **{"image_name": IMAGE, "start_from": "earliest", "poll_interval": 0.1, name: value}
+    )
+    trigger.serialize()
+
+    async def watch():
+        async with aclosing(trigger.run()) as events:
+            return await asyncio.wait_for(anext(events), 0.2)
+
+    try:
+        json.dumps(asyncio.run(watch()).payload)
+    except asyncio.TimeoutError:
+        log = capsys.readouterr().out
+        assert "broke off" not in log, log
