@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
 # What is in the caller's environment must not reach Airflow or AWS by accident. Compiled modules halve the
 # time that each of Airflow's processes takes to start.
@@ -12,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format types unit e2e docs venv constraints clean
+.PHONY: help demo test bench lint format types unit wheel e2e docs audit venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -20,11 +21,12 @@ help: ## list the commands
 demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its web page up until Ctrl-C
 	@$(BIN)/python -m dev.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
-test: lint types docs unit e2e ## run everything: lint, types, documentation, all tests
+test: lint types docs wheel e2e ## run everything: lint, types, documentation, all tests
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml airflow_provider_imageversions
 
 format: $(INSTALLED) ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
@@ -36,6 +38,21 @@ types: $(INSTALLED) ## check types
 unit: $(INSTALLED) ## run the unit and integration tests
 	@# Two at a time: most of them wait, for a version or for a fault to pass.
 	$(BIN)/python -m pytest -n 2 tests/unit tests/integration
+
+wheel: $(INSTALLED) ## run them against the built wheel, away from the source tree; WHEEL=dist/....whl for one that is built
+	rm -rf build/wheel
+	mkdir -p build/wheel
+	$(if $(WHEEL),cp $(WHEEL) build/wheel,PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet \
+	    --disable-pip-version-check --no-deps --wheel-dir build/wheel .)
+	$(BIN)/python -m venv --without-pip build/wheel/venv
+	$(BIN)/python -m pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps \
+	    build/wheel/*.whl
+	@# What it needs is in .venv, whose link to the source tree is not followed from there.
+	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
+	cp -R tests docs example_dags dev benchmarks pyproject.toml build/wheel
+	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
+	    grep build/wheel/venv/
+	cd build/wheel && venv/bin/python -m pytest -n 2 tests/unit tests/integration
 
 e2e: $(INSTALLED) ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
@@ -49,6 +66,12 @@ bench: $(INSTALLED) ## measure against botocore and the Amazon provider, about 2
 	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e . aiobotocore
 	$(VENV)-bench/bin/python -m benchmarks $(BENCH)
+
+audit: ## ask the vulnerability database about the pinned dependencies; needs the internet
+	@test -d $(VENV)-audit || $(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@# Strict: what could not be looked up has not been found harmless.
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 venv: $(INSTALLED) ## install everything into .venv
 
@@ -77,5 +100,5 @@ constraints: ## find the newest versions that fit together and write constraints
 	rm -rf build/uv
 
 clean: ## remove what the commands above made
-	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
