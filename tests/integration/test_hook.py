@@ -401,7 +401,6 @@ def test_a_connection_that_breaks_in_the_handshake_is_a_fault_that_may_pass(conn
         ("us-esat-1", socket.EAI_AGAIN, Fault.TRANSIENT),  # the name service itself is away
         ("us-east-1", socket.EAI_NONAME, Fault.TRANSIENT),
         ("cn-north-1", socket.EAI_NONAME, Fault.TRANSIENT),
-        ("us east 1", socket.EAI_NONAME, Fault.PERMANENT),
     ],
 )
 def test_a_region_that_does_not_exist_is_a_misconfiguration(monkeypatch, connection, region, answer, fault):
