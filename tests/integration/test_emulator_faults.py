@@ -102,7 +102,9 @@ def test_an_answer_can_be_slower_than_the_client_waits(emulator, client):
 
 # botocore neither checks a body's length nor minds that it is not JSON: it returns a success without content.
 @pytest.mark.parametrize("kind", ["broken_json", "truncated"])
-def test_botocore_takes_a_damaged_answer_for_one_without_content(emulator, client, kind):
+def test_botocore_takes_a_damaged_answer_for_one_without_content(emulator, client, kind, request):
+    if kind == "truncated":
+        request.getfixturevalue("truncation_unseen")
     emulator.add_fault(kind)
     answer = one_list(client)
     assert answer.keys() == {"ResponseMetadata"}

@@ -318,7 +318,9 @@ def test_region_and_tls_verification_reach_the_client(connection):
         ("access_denied", Fault.PERMANENT, 1),
     ],
 )
-def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fault, calls):
+def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fault, calls, request):
+    if kind == "truncated":
+        request.getfixturevalue("truncation_unseen")
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault(kind, times=None)
     with pytest.raises(Exception) as caught:  # noqa: PT011 # each kind has its own type
