@@ -20,7 +20,7 @@ from airflow_provider_imageversions.emulator.faults import KINDS, Fault
 @pytest.fixture(scope="module")
 def shared_client(emulator_server):
     return emulator_server.client(
-        "sagemaker", config=Config(retries={"total_max_attempts": 1}, read_timeout=0.5, connect_timeout=5)
+        "sagemaker", config=Config(retries={"total_max_attempts": 1}, read_timeout=20, connect_timeout=5)
     )
 
 
@@ -95,8 +95,9 @@ def test_a_slow_answer_is_the_true_one(emulator, client):
 
 def test_an_answer_can_be_slower_than_the_client_waits(emulator, client):
     emulator.add_fault("timeout", seconds=0.8)
+    impatient = emulator.client("sagemaker", config=Config(retries={"total_max_attempts": 1}, read_timeout=0.4))
     with pytest.raises(ReadTimeoutError):
-        one_list(client)
+        one_list(impatient)
     assert one_list(client)["ImageVersions"]
 
 
