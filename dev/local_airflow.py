@@ -9,9 +9,12 @@ as separate processes on a SQLite database, and talks to them through the public
         run_id = airflow.trigger("my_dag")
         assert airflow.wait_for_run("my_dag", run_id, timeout=60) == "success"
 
+With ``components=DISTRIBUTED`` it is what users run: PostgreSQL, Redis and the CeleryExecutor, with two workers and
+two triggerers.
+
 Nothing stays behind. ``stop()`` ends every process and removes the directory, and a guardian process does
 the same when the process that called ``start()`` dies without having done so, even by SIGKILL. Only the
-API server opens a port, a free one on 127.0.0.1.
+API server, PostgreSQL and Redis open a port, each a free one on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -37,12 +39,15 @@ from urllib.parse import quote, urlencode
 
 import psutil  # a dependency of Airflow itself
 
+from dev.servers import LOOPBACK, SERVERS, Postgres, free_port, query
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from typing_extensions import Self
 
-LOOPBACK = "127.0.0.1"
+    from dev.servers import Redis
+
 GRACE_SECONDS = 3.0
 """How long a process may take to end by itself after SIGTERM. Airflow's take 1 to 2."""
 PROGRESS_SECONDS = 5.0
@@ -71,19 +76,39 @@ class Component(NamedTuple):
     """One of Airflow's long-running commands."""
 
     arguments: tuple[str, ...]
-    health_key: str | None
-    """Its name in /monitor/health; None for the API server, which is healthy when it answers."""
+    has_job: bool = True
+    """Whether it gives signs of life in Airflow's database."""
 
 
-# All that names a command of Airflow. --skip-serve-logs: the log servers of the scheduler and the triggerer
+_TRIGGERER = Component(("triggerer", "--skip-serve-logs"))
+# A worker refuses to start where the file of another one is.
+_WORKER = Component(
+    (
+        *("celery", "worker", "--skip-serve-logs", "--concurrency", "4"),
+        *("--celery-hostname", "{name}", "--pid", "{home}/{name}.pid"),
+    ),
+    has_job=False,
+)
+# All that names a command of Airflow. --skip-serve-logs: the log servers of the scheduler, the triggerer and the worker
 # would listen on every interface ([::]), which no setting can change; everything is on one machine here, so
 # the API server reads the log files itself. It also saves two processes.
 COMPONENTS: dict[str, Component] = {
-    "api-server": Component(("api-server", "--host", LOOPBACK, "--port", "{port}", "--workers", "1"), None),
-    "scheduler": Component(("scheduler", "--skip-serve-logs"), "scheduler"),
-    "dag-processor": Component(("dag-processor",), "dag_processor"),
-    "triggerer": Component(("triggerer", "--skip-serve-logs"), "triggerer"),
+    "api-server": Component(("api-server", "--host", LOOPBACK, "--port", "{port}", "--workers", "1"), has_job=False),
+    "scheduler": Component(("scheduler", "--skip-serve-logs")),
+    "dag-processor": Component(("dag-processor",)),
+    "triggerer": _TRIGGERER,
+    "triggerer-1": _TRIGGERER,
+    "triggerer-2": _TRIGGERER,
+    "worker-1": _WORKER,
+    "worker-2": _WORKER,
 }
+_COMMON = ("api-server", "scheduler", "dag-processor")
+SIMPLE = (*_COMMON, "triggerer")
+"""The LocalExecutor on SQLite."""
+TRIGGERERS = ("triggerer-1", "triggerer-2")
+WORKERS = ("worker-1", "worker-2")
+DISTRIBUTED = (*SERVERS, *_COMMON, *TRIGGERERS, *WORKERS)
+"""The CeleryExecutor on PostgreSQL and Redis."""
 
 
 class LocalAirflowError(RuntimeError):
@@ -105,7 +130,7 @@ class LocalAirflow:
 
     :param dags_folder: the DAG files to load
     :param env: extra environment for all components; wins over the settings made here
-    :param components: which of :data:`COMPONENTS` to start
+    :param components: :data:`SIMPLE` or :data:`DISTRIBUTED`
     :param progress: called with a line of text at each step, and every few seconds during a slow one
     :param start_timeout: how many seconds until everything must be healthy
     :param keep: leave the directory (logs, database) behind when stopping
@@ -116,21 +141,22 @@ class LocalAirflow:
         dags_folder: str | os.PathLike[str],
         *,
         env: Mapping[str, str] | None = None,
-        components: Iterable[str] = tuple(COMPONENTS),
+        components: Iterable[str] = SIMPLE,
         progress: Callable[[str], None] | None = None,
         start_timeout: float = 180,
         keep: bool = False,
     ) -> None:
         self.dags_folder = Path(dags_folder).resolve()
         self.components = tuple(components)
-        if unknown := set(self.components) - set(COMPONENTS):
-            raise ValueError(f"Unknown components {sorted(unknown)}; there are {sorted(COMPONENTS)}")
+        if unknown := set(self.components) - {*COMPONENTS, *SERVERS}:
+            raise ValueError(f"Unknown components {sorted(unknown)}; there are {sorted([*COMPONENTS, *SERVERS])}")
         self.start_timeout = start_timeout
         self.keep = keep
         self.home = Path()
         self.port = 0
         self._extra_env = dict(env or {})
         self._progress = progress or (lambda _line: None)
+        self._servers: dict[str, Postgres | Redis] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -171,18 +197,25 @@ class LocalAirflow:
     def _start_all(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="local-airflow-")).resolve()
         self._guardian = _start_guardian(self.home, keep=self.keep)
-        self.port = _free_port()
-        self._env = {**_clean_environment(), **self._settings(), **self._extra_env}
+        self.port = free_port()
         self._component_logs.mkdir()
         deadline = time.monotonic() + self.start_timeout
+        self._servers = {name: SERVERS[name](self.home) for name in self.components if name in SERVERS}
+        for name, server in self._servers.items():
+            self._progress(f"starting {name}")
+            server.prepare()
+            self._spawn(name)
+            self._wait(lambda server=server: self._raise_if_dead_or(server.missing), deadline, name)
+        self._env = {**_clean_environment(), **self._settings(), **self._extra_env}
 
         self._progress(f"Airflow {importlib.metadata.version('apache-airflow')}: creating its database")
-        self._launch("migrate", ["db", "migrate"])
+        self._launch("migrate", _airflow("db", "migrate"), env=self._env)
         self._wait(self._database_ready, deadline, "the database")
 
-        self._progress(f"Airflow: starting {', '.join(self.components)}")
-        for component in self.components:
-            self._spawn(component)
+        names = [name for name in self.components if name not in self._servers]
+        self._progress(f"Airflow: starting {', '.join(names)}")
+        for name in names:
+            self._spawn(name)
         self.wait_healthy(deadline - time.monotonic())
         self._warm_up()
 
@@ -212,10 +245,11 @@ class LocalAirflow:
         try:
             # One signal to every group: a component's children (the executor's workers, a trigger runner)
             # would otherwise be waited for.
-            for process in self._processes.values():
-                _signal_group(process.pid, signal.SIGTERM)
+            for name, process in self._processes.items():
+                if name not in self._servers:  # what ends needs them
+                    _signal_group(process.pid, signal.SIGTERM)
             # The API server takes seconds to end and has nothing to finish, so it is not waited for.
-            _wait_until_gone(lambda: self._remaining(except_for="api-server"), GRACE_SECONDS)
+            _wait_until_gone(lambda: self._remaining(except_for={"api-server", *self._servers}), GRACE_SECONDS)
         finally:
             # Reached at a second Ctrl-C as well, so it must be quick.
             left = _destroy(self._sessions, self.home)
@@ -230,10 +264,10 @@ class LocalAirflow:
         if left:
             raise LocalAirflowError(f"Processes survived SIGKILL: {left}")
 
-    def _remaining(self, except_for: str) -> list[psutil.Process]:
-        spared = self._processes[except_for].pid if except_for in self._processes else None
-        found = list(_our_processes(self._sessions - {spared}, self.home))
-        return [process for process in found if process.pid != spared]
+    def _remaining(self, except_for: set[str]) -> list[psutil.Process]:
+        spared = {process.pid for name, process in self._processes.items() if name in except_for}
+        found = list(_our_processes(self._sessions - spared, self.home))
+        return [process for process in found if process.pid not in spared]
 
     # ---------------------------------------------------------------- processes
 
@@ -249,21 +283,23 @@ class LocalAirflow:
         """
         Signal a component with all its children, and wait for its end if the signal is meant to end it.
 
-        The whole group is hit, as it would be when a container is killed: the scheduler's group holds the
-        LocalExecutor's workers and the tasks they run. A component that was killed may stay away; one that
-        ends by itself is an error in every wait.
+        SIGKILL hits the whole session, as it would when a container is killed: the scheduler's holds the
+        LocalExecutor's workers and the tasks they run, each of which has a group of its own. A component that was
+        killed may stay away; one that ends by itself is an error in every wait.
         """
         process = self._processes[name]
         _signal_group(process.pid, sig)
-        if sig in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}:
+        if sig is signal.SIGKILL:
+            _kill_all(lambda: _session(process.pid))
+        if sig in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
             process.wait(timeout=60)
             del self._processes[name]
 
     def restart_ended(self) -> list[str]:
         """Start what ended by itself again, as a service manager does in production; return the names."""
         ended = {name: process.pid for name, process in self._processes.items() if process.poll() is not None}
-        for name, group in ended.items():
-            _signal_group(group, signal.SIGKILL)  # what a component leaves behind goes with it there, too
+        for name, session in ended.items():
+            _kill_all(lambda session=session: _session(session))  # what it leaves behind goes with it there, too
             self._spawn(name)
         return list(ended)
 
@@ -299,20 +335,25 @@ class LocalAirflow:
     def _spawn(self, name: str) -> None:
         if self.is_running(name):
             raise LocalAirflowError(f"{name} is running already, pid {self.pid(name)}")
-        self._launch(name, [part.format(port=self.port) for part in COMPONENTS[name].arguments])
+        if server := self._servers.get(name):
+            self._launch(name, server.command, env=server.environment, cwd=server.directory, **server.identity)
+            return
+        arguments = [part.format(port=self.port, name=name, home=self.home) for part in COMPONENTS[name].arguments]
+        # Airflow stores the user's name with a job, so this tells whose it is.
+        self._launch(name, _airflow(*arguments), env={**self._env, "LOGNAME": name})
 
-    def _launch(self, name: str, arguments: list[str]) -> None:
+    def _launch(self, name: str, command: list[str], *, cwd: Path | None = None, **options: Any) -> None:
         with (self._component_logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *arguments],
-                env=self._env,
-                cwd=self.home,
+                command,
+                cwd=cwd or self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # A session of its own: the terminal's Ctrl-C is for the caller, who decides what happens,
                 # and every child can be found by it.
                 start_new_session=True,
+                **options,
             )
         self._processes[name] = process
         self._sessions.add(process.pid)
@@ -389,7 +430,7 @@ class LocalAirflow:
         }
         settings = {
             f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
-            for section, values in sections.items()
+            for section, values in [*sections.items(), *self._distributed_settings().items()]
             for key, value in values.items()
         }
         return {
@@ -401,6 +442,27 @@ class LocalAirflow:
             "NO_PROXY": _no_proxy("NO_PROXY"),  # tasks call the API server on the loopback
             "no_proxy": _no_proxy("no_proxy"),
             "PYTHONUNBUFFERED": "1",  # a component's log is complete when it is needed most
+        }
+
+    def _distributed_settings(self) -> dict[str, dict[str, Any]]:
+        """Make the settings that differ where there are servers for them."""
+        if not self._servers:
+            return {}
+        database, broker = self._servers["postgres"].url, self._servers["redis"].url
+        return {
+            "core": {"executor": "CeleryExecutor", "parallelism": 32},
+            "database": {"sql_alchemy_conn": database},
+            "celery": {"broker_url": broker, "result_backend": f"db+{database}"},
+            # By default what a killed worker was doing is missed after 5 minutes, what it was about to do after a day,
+            # and what a killed scheduler had queued is adopted after 5 minutes. The order has to be kept: a message
+            # that another worker gets while its task counts as running is thrown away.
+            "scheduler": {
+                "task_instance_heartbeat_timeout": 20,
+                "task_instance_heartbeat_timeout_detection_interval": 3,
+                "scheduler_health_check_threshold": 10,
+                "orphaned_tasks_check_interval": 5,
+            },
+            "celery_broker_transport_options": {"visibility_timeout": 40},
         }
 
     # ---------------------------------------------------------------- waiting
@@ -424,6 +486,8 @@ class LocalAirflow:
         if process.returncode:
             raise LocalAirflowError(f"airflow db migrate failed:\n{self.component_log('migrate', TAIL_LINES)}")
         del self._processes["migrate"]
+        if self._servers:
+            return ""
         # Writers do not block readers then. Stays with the file; Airflow before 3.3 does not ask for it.
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -432,11 +496,19 @@ class LocalAirflow:
     def _unhealthy(self) -> str:
         self.raise_if_dead()
         try:
-            health = self.api("GET", "/api/v2/monitor/health")
+            jobs = self.api("GET", "/api/v2/jobs", params={"is_alive": True, "limit": 100, "order_by": "-id"})["jobs"]
         except (OSError, http.client.HTTPException, ApiError):
             return "api-server"
-        keys = {name: COMPONENTS[name].health_key for name in self.components}
-        return ", ".join(name for name, key in keys.items() if key and health.get(key, {}).get("status") != "healthy")
+        alive = {job["unixname"] for job in jobs}
+        return ", ".join(name for name in self.components if self._has_job(name) and name not in alive)
+
+    @staticmethod
+    def _has_job(name: str) -> bool:
+        return name in COMPONENTS and COMPONENTS[name].has_job
+
+    def _raise_if_dead_or(self, missing: Callable[[], str]) -> str:
+        self.raise_if_dead()
+        return missing()
 
     def raise_if_dead(self) -> None:
         """Raise, with the end of its log, if a component ended by itself. Every wait does this."""
@@ -458,6 +530,16 @@ class LocalAirflow:
             state = "not started" if process is None else "running" if code is None else f"ended with {code}"
             parts.append(f"--- {name} ({state}):\n{self.component_log(name, TAIL_LINES)}")
         return "\n".join(parts)
+
+    # ---------------------------------------------------------------- database
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """
+        Return what is in Airflow's database.
+
+        The API does not show triggers, and answers 500 to the question for events while a run is being made of one.
+        """
+        return query(self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], statement)
 
     # ---------------------------------------------------------------- REST API
 
@@ -625,10 +707,8 @@ def _stack_lines(error: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {error.get('exc_type')}: {error.get('exc_value')}"
 
 
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+def _airflow(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "airflow", *arguments]
 
 
 def _no_proxy(variable: str) -> str:
@@ -685,17 +765,29 @@ def _wait_until_gone(remaining: Callable[[], list[psutil.Process]], timeout: flo
     return left
 
 
-def _destroy(sessions: set[int], home: Path) -> list[psutil.Process]:
+def _session(session: int) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def _kill_all(find: Callable[[], Iterator[psutil.Process]]) -> list[psutil.Process]:
     """Kill until nothing is left: a process may fork while the list is being made."""
 
     def remaining() -> list[psutil.Process]:
-        found = list(_our_processes(sessions, home))
+        found = list(find())
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return found
 
     return _wait_until_gone(remaining, GRACE_SECONDS)
+
+
+def _destroy(sessions: set[int], home: Path) -> list[psutil.Process]:
+    Postgres.end(home, sessions)
+    return _kill_all(lambda: _our_processes(sessions, home))
 
 
 # -------------------------------------------------------------------- the guardian
@@ -708,7 +800,8 @@ def _start_guardian(home: Path, *, keep: bool) -> subprocess.Popen[bytes]:
     The pipe is the signal: its writing end closes with the last breath of this process, whatever kills it.
     """
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), str(home), *(["--keep"] if keep else [])],
+        [sys.executable, "-m", "dev.local_airflow", str(home), *(["--keep"] if keep else [])],
+        cwd=Path(__file__).resolve().parent.parent,
         stdin=subprocess.PIPE,
         start_new_session=True,  # a closed terminal or Ctrl-C must not take the guardian along
     )

@@ -6,13 +6,12 @@ import json
 import os
 import random
 import re
-import sqlite3
 import time
-from contextlib import closing
 from http.client import HTTPException
 
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy.exc import OperationalError
 
 from airflow_provider_imageversions.polling import BACKOFF_CAP
 from dev.local_airflow import ApiError
@@ -51,19 +50,11 @@ def eventually(airflow, condition, seconds, what, tend=None):
     return result
 
 
-def stored(airflow, query):
-    """
-    What is in Airflow's database.
-
-    The API does not show triggers, and answers 500 to the question for events while a run is being made of one.
-    """
-    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=60)) as database:
-        return database.execute(query).fetchall()
-
-
 def events(airflow, image):
     """The asset events that Airflow stored for an image, oldest first."""
-    extras = [json.loads(extra) for (extra,) in stored(airflow, "SELECT extra FROM asset_event ORDER BY id")]
+    extras = [
+        json.loads(extra) for (extra,) in airflow.query("SELECT CAST(extra AS TEXT) FROM asset_event ORDER BY id")
+    ]
     payloads = [extra["payload"] for extra in extras if "payload" in extra]
     return [payload for payload in payloads if payload.get("image_name") == image]
 
@@ -74,7 +65,7 @@ def told(airflow, image):
 
 def triggers(airflow, fernet_key):
     """The arguments of the triggers that Airflow stored, decrypted."""
-    rows = stored(airflow, "SELECT kwargs FROM trigger")
+    rows = airflow.query("SELECT kwargs FROM trigger")
     return [Fernet(fernet_key).decrypt(kwargs).decode() for (kwargs,) in rows]
 
 
@@ -85,7 +76,7 @@ def has_baseline(service, image):
 
 def is_settled(airflow):
     """Whether no watcher would tell anything again after a crash."""
-    return not any(json.loads(value)["sent"] for (value,) in stored(airflow, "SELECT value FROM asset_state_store"))
+    return not any(json.loads(value)["sent"] for (value,) in airflow.query("SELECT value FROM asset_state_store"))
 
 
 def trained(airflow):
@@ -287,8 +278,8 @@ def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow
         deadline = time.monotonic() + OUTAGE
         for version in expected:
             service.set_version(watched, version, status="CREATED")
-        with pytest.raises(sqlite3.OperationalError):
-            stored(airflow, "SELECT * FROM dag")
+        with pytest.raises(OperationalError):
+            airflow.query("SELECT * FROM dag")
         while time.monotonic() < deadline:
             # Airflow's own components may end without their database. In production a service manager starts them.
             airflow.restart_ended()
@@ -361,12 +352,12 @@ def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(a
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
     eventually(airflow, lambda: is_settled(airflow), 60, "what was told last is settled")
-    before = stored(airflow, "SELECT * FROM asset_event"), stored(airflow, "SELECT id FROM dag_run")
+    before = airflow.query("SELECT * FROM asset_event"), airflow.query("SELECT id FROM dag_run")
     calls = len(service.calls("ListImageVersions", watched))
     airflow.kill("triggerer")
     airflow.start("triggerer")
     eventually(airflow, lambda: len(service.calls("ListImageVersions", watched)) > calls + 3, 90, "it polls again")
-    assert (stored(airflow, "SELECT * FROM asset_event"), stored(airflow, "SELECT id FROM dag_run")) == before
+    assert (airflow.query("SELECT * FROM asset_event"), airflow.query("SELECT id FROM dag_run")) == before
 
 
 def test_neither_the_stored_triggers_nor_the_logs_hold_a_secret(airflow, stored_connections, fernet_key):
