@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -47,20 +48,33 @@ def fernet_key():
 
 
 @pytest.fixture(scope="session")
-def airflow(service, fernet_key, tmp_path_factory):
-    dags = tmp_path_factory.mktemp("dags")
-    for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
-        shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    queue = service.client("sqs").create_queue(QueueName="image-versions")["QueueUrl"]
-    rewrite(dags / "example_push_with_eventbridge.py", IMAGE_NAME="pushed-image", QUEUE=queue)
-    connection = service.airflow_connection()
-    denied = json.dumps({**json.loads(connection), "login": "denied"})
-    environment = {
-        "AIRFLOW_CONN_AWS_DEFAULT": connection,
-        "AIRFLOW_CONN_DENIED": denied,
-        "AIRFLOW__CORE__FERNET_KEY": fernet_key,
-    }
-    with LocalAirflow(dags, env=environment, progress=print) as local:
+def start_airflow(fernet_key, tmp_path_factory):
+    """Start an Airflow of one's own with the DAGs of the examples and of these tests."""
+
+    @contextmanager
+    def start(service, env=(), **options):
+        dags = tmp_path_factory.mktemp("dags")
+        for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
+            shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        queue = service.client("sqs").create_queue(QueueName="image-versions")["QueueUrl"]
+        rewrite(dags / "example_push_with_eventbridge.py", IMAGE_NAME="pushed-image", QUEUE=queue)
+        connection = service.airflow_connection()
+        denied = json.dumps({**json.loads(connection), "login": "denied"})
+        environment = {
+            "AIRFLOW_CONN_AWS_DEFAULT": connection,
+            "AIRFLOW_CONN_DENIED": denied,
+            "AIRFLOW__CORE__FERNET_KEY": fernet_key,
+            **dict(env),
+        }
+        with LocalAirflow(dags, env=environment, progress=print, **options) as local:
+            yield local
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def airflow(service, start_airflow):
+    with start_airflow(service) as local:
         yield local
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import time
 from http.client import HTTPException
@@ -238,37 +237,6 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     identities = {payload["event_id"] for payload in events(airflow, image)}
     assert len(identities) == len(earlier) + 2
     eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
-
-
-def test_every_version_is_trained_with_once_though_the_triggerer_is_killed_again_and_again(airflow, service, watched):
-    dice = random.Random(7)  # noqa: S311 # a schedule, no secret
-    known = set(trained(airflow))
-    service.creation_seconds = 3600
-    expected = [register(service, watched) for _ in range(VERSIONS)]
-    waiting = list(expected)
-    dice.shuffle(waiting)
-    try:
-        for kill in range(KILLS):
-            share = len(waiting) // (KILLS - kill)
-            for version in waiting[:share]:
-                service.set_version(watched, version, status="CREATED")
-                time.sleep(dice.uniform(0, 2))
-            del waiting[:share]
-            time.sleep(dice.uniform(0, 8))
-            airflow.kill("triggerer")
-            airflow.start("triggerer")
-            time.sleep(dice.uniform(0, 12))
-    finally:
-        service.creation_seconds = 4.0
-    for version in waiting:
-        service.set_version(watched, version, status="CREATED")
-
-    eventually(airflow, lambda: set(told(airflow, watched)) >= set(expected), 120, "every version is told of")
-    eventually(airflow, lambda: len(set(trained(airflow)) - known) >= VERSIONS and is_idle(airflow), 100, "all trained")
-    identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
-    done = [identities[identity] for identity in trained(airflow) if identity not in known]
-    # Each exactly once, though some were perhaps told of twice.
-    assert sorted(done) == sorted(expected)
 
 
 def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow, service, watched):

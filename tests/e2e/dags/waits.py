@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
+from pathlib import Path
+
 from airflow.sdk import DAG, task
 
 from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
@@ -17,6 +21,16 @@ MODES = {
     "deferrable": {"deferrable": True, "poke_interval": 1},
 }
 
+
+def note(event, context):
+    """Write down that Airflow called back, for the tests to count; a line is too short to be torn apart."""
+    ti = context["ti"]
+    with Path(os.environ["AIRFLOW_HOME"], "callbacks.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{ti.run_id} {ti.task_id} {ti.map_index} {event}\n")
+
+
+CALLBACKS = {f"on_{event}_callback": partial(note, event) for event in ("success", "failure", "retry", "skipped")}
+
 with DAG("waits_in_every_mode", schedule=None):
     for name, mode in MODES.items():
         SageMakerImageVersionSensor(
@@ -24,17 +38,17 @@ with DAG("waits_in_every_mode", schedule=None):
             image_name=IMAGE,
             version=VERSION,
             include_details=True,
-            timeout=120,
+            timeout=600,
             retries=2,
             retry_delay=1,
             **mode,
         )
 
-with DAG("skips_in_every_mode", schedule=None):
+with DAG("skips_in_every_mode", schedule=None, default_args=CALLBACKS):
     for name, mode in MODES.items():
         SageMakerImageVersionSensor(task_id=name, image_name=IMAGE, version=VERSION, soft_fail=True, timeout=3, **mode)
 
-with DAG("times_out_in_every_mode", schedule=None):
+with DAG("times_out_in_every_mode", schedule=None, default_args=CALLBACKS):
     for name, mode in MODES.items():
         SageMakerImageVersionSensor(
             task_id=name,
@@ -46,7 +60,7 @@ with DAG("times_out_in_every_mode", schedule=None):
             **mode,
         )
 
-with DAG("retries_in_every_mode", schedule=None):
+with DAG("retries_in_every_mode", schedule=None, default_args=CALLBACKS):
     for name, mode in MODES.items():
         SageMakerImageVersionSensor(
             task_id=name, image_name=IMAGE, aws_conn_id="denied", soft_fail=True, retries=1,
@@ -57,7 +71,7 @@ CONFIGURED = {name: f"{{{{ dag_run.conf.get('{name}') }}}}" for name in ("versio
 
 with DAG("waits_without_a_worker", schedule=None):
     for name, options in {
-        "start": {"start_from_trigger": True},
+        "start": {"start_from_trigger": True, **CALLBACKS},
         "end": {"end_from_trigger": True},
         "both": {"start_from_trigger": True, "end_from_trigger": True},
     }.items():
@@ -73,6 +87,17 @@ with DAG("waits_without_a_worker", schedule=None):
             **CONFIGURED,
             **options,
         )
+
+with DAG("waits_for_many", schedule=None, default_args=CALLBACKS):
+
+    @task
+    def targets(dag_run=None) -> list[dict]:
+        """Name an image and a version for each sensor."""
+        return dag_run.conf["targets"]
+
+    SageMakerImageVersionSensor.partial(
+        task_id="waits", poke_interval=3, timeout=900, deferrable=True, retries=2, retry_delay=1
+    ).expand_kwargs(targets())
 
 with DAG("lists_and_waits_for_many", schedule=None):
     listed = SageMakerListImageVersionsOperator(
