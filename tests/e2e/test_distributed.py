@@ -20,6 +20,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_imageversions.emulator import Emulator
+from airflow_provider_imageversions.polling import BACKOFF_CAP
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from dev.local_airflow import DISTRIBUTED, TRIGGERERS, WORKERS
 from tests.e2e.conftest import ROOT
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.e2e
 SENSORS = int(os.environ.get("SENSORS", "24"))
 OUTAGE = float(os.environ.get("OUTAGE", "10"))
 IMAGES = 5
-POKE_INTERVAL = 3
+POKE_INTERVAL = 2
 
 
 class Server:
@@ -202,7 +203,8 @@ def waiting_in_every_mode(airflow, service, image):
     def is_over():
         return states(airflow, run_id, "dag_run", "run_id").get(run_id) in {"success", "failed"}
 
-    eventually(airflow, is_over, 240, "it ends", airflow.restart_ended)
+    # While the service is away a triggerer looks less and less often.
+    eventually(airflow, is_over, BACKOFF_CAP + 60, "it ends", airflow.restart_ended)
     eventually(airflow, lambda: is_reachable(airflow), 60, "the API answers", airflow.restart_ended)
     assert states(airflow, run_id) == dict.fromkeys(MODES, "success")
     for mode in MODES:

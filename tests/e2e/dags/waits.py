@@ -96,7 +96,7 @@ with DAG("waits_for_many", schedule=None, default_args=CALLBACKS):
         return dag_run.conf["targets"]
 
     SageMakerImageVersionSensor.partial(
-        task_id="waits", poke_interval=3, timeout=900, deferrable=True, retries=2, retry_delay=1
+        task_id="waits", poke_interval=2, timeout=900, deferrable=True, retries=2, retry_delay=1
     ).expand_kwargs(targets())
 
 with DAG("lists_and_waits_for_many", schedule=None):
