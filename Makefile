@@ -49,7 +49,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	    build/wheel/*.whl
 	@# What it needs is in .venv, whose link to the source tree is not followed from there.
 	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
-	cp -R tests docs example_dags dev benchmarks pyproject.toml build/wheel
+	cp -R tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
 	cd build/wheel && venv/bin/python -m pytest -n 2 tests/unit tests/integration

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import airflow_provider_imageversions
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PACKAGE = Path(airflow_provider_imageversions.__file__).parent
 SNIPPETS = ROOT / "docs" / "snippets"
 # Of these, tests parse or run each: test_example_dags.py, this file and tests/e2e/test_docs.py.
 SOURCES = [*sorted((ROOT / "example_dags").glob("*.py")), *sorted(SNIPPETS.rglob("*.py"))]
@@ -157,7 +160,7 @@ def text_of(node):
 
 def messages():
     """What the package raises, warns of or logs for somebody to mend; the emulated service's errors aside."""
-    for path in sorted((ROOT / "airflow_provider_imageversions").rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call):
                 continue
@@ -191,7 +194,7 @@ def test_each_message_is_explained():
 
 
 def test_no_message_is_explained_that_does_not_exist():
-    sources = [path.read_text() for path in (ROOT / "airflow_provider_imageversions").rglob("*.py")]
+    sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
     texts = [text_of(node) for source in sources for node in ast.walk(ast.parse(source))]
     known = "\n".join(words(text) for text in texts if text)
     # A message may be put together of several texts, at a colon, or begin or end with a name that is put in.
