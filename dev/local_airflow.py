@@ -463,6 +463,8 @@ class LocalAirflow:
                 "orphaned_tasks_check_interval": 5,
             },
             "celery_broker_transport_options": {"visibility_timeout": 40},
+            # A triggerer's first call to Airflow holds it up for 8 seconds or, on a busy machine, twice as long.
+            "triggerer": {"triggerer_health_check_threshold": 20},
         }
 
     # ---------------------------------------------------------------- waiting
