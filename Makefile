@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format types unit wheel e2e docs audit venv constraints clean
+.PHONY: help demo test bench lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -54,8 +54,16 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	    grep build/wheel/venv/
 	cd build/wheel && venv/bin/python -m pytest -n 2 tests/unit tests/integration
 
-e2e: $(INSTALLED) ## run the tests that start a real Airflow
+e2e: browser ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
+
+browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
+	@$(BIN)/python -m dev.browser
+
+screenshots: browser ## take the pictures in docs/images anew
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/e2e/test_web.py
+	@# They are a quarter smaller then.
+	@! command -v optipng > /dev/null || optipng -quiet -o4 docs/images/*.png
 
 docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html

@@ -1,0 +1,200 @@
+"""What a person sees on Airflow's page, in a browser; ``make screenshots`` keeps it for the documentation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from dev import browser
+from tests.e2e.test_waiting import wait_for_state
+from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, trained
+
+pytestmark = pytest.mark.e2e
+
+LIST, WAIT = "example_list_image_versions", "example_wait_for_image_version"
+LISTED, AWAITED, FAILING = "inference-image", "training-image", "failing-image"
+REASON = "ClientError: The image [my-training:latest] is not in the registry, or SageMaker may not read it."
+WIDTH, HEIGHT = 1280, 800
+# A busy machine's, until a page of several megabytes of JavaScript shows what it asked Airflow for.
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        started = browser.launch(playwright)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(chromium, airflow):
+    context = chromium.new_context(
+        base_url=airflow.url,
+        viewport={"width": WIDTH, "height": HEIGHT},
+        color_scheme="light",
+        reduced_motion="reduce",
+        locale="en-US",
+    )
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def shoot(page):
+    """Keep what the page shows, perhaps only down to a height, if asked to."""
+
+    def to_file(name, height=None):
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.mouse.move(WIDTH / 2, 1)  # nothing is lit up
+            page.screenshot(
+                path=Path(folder) / f"{name}.png",
+                clip={"x": 0, "y": 0, "width": WIDTH, "height": height or page.viewport_size["height"]},
+                animations="disabled",
+            )
+
+    return to_file
+
+
+@pytest.fixture(scope="module")
+def runs(airflow, service):
+    """A wait that lasts, one for a version that failed and a list, by image; and new versions of a watched image."""
+    service.create_versions(IMAGE, 3)
+    service.create_versions(LISTED, 3)
+    for dag_id in (WAIT, LIST, RETRAIN):
+        airflow.wait_for_dag(dag_id)
+    airflow.unpause(RETRAIN)
+    service.creation_seconds = 3600
+    try:
+        # Paused, as no task may start meanwhile: on SQLite a call that writes can block the API server then, which
+        # waits in its event loop for the lock that the start of a task holds in a thread.
+        airflow.api("PATCH", f"/api/v2/dags/{WAIT}", {"is_paused": True})
+        started = {
+            image: airflow.api(
+                "POST", f"/api/v2/dags/{WAIT}/dagRuns", {"conf": {"image_name": image}, "logical_date": None}
+            )["dag_run_id"]
+            for image in (AWAITED, FAILING)
+        }
+        airflow.unpause(WAIT)
+        for run_id in started.values():
+            wait_for_state(airflow, WAIT, run_id, "wait", "deferred")
+        service.set_version(AWAITED, 1, status="CREATING")  # and stays so
+    finally:
+        service.creation_seconds = 4.0
+    started[LISTED] = airflow.trigger(LIST, conf={"image_name": LISTED})
+    service.set_version(FAILING, 1, status="CREATE_FAILED", failure_reason=REASON)
+    eventually(airflow, lambda: has_baseline(service, IMAGE), 60, "the watcher polls")
+    service.create_versions(IMAGE, 2)
+    yield started
+    service.set_version(AWAITED, 1, status="CREATED")
+
+
+def instance(dag_id, run_id, task_id, tab=""):
+    """The address of a task instance."""
+    return f"/dags/{dag_id}/runs/{quote(run_id)}/tasks/{task_id}{tab}"
+
+
+def widen(page, left):
+    """Move the border between two panes."""
+    box = page.locator("[data-panel-resize-handle-id]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, HEIGHT - 100)
+    page.mouse.down()
+    page.mouse.move(left, HEIGHT - 100, steps=5)
+    page.mouse.up()
+
+
+def value_in(editor):
+    """The JSON in one of the page's editors, which has only those lines that are in sight."""
+    lines = {}
+    for key, edge in (("End", r"^[\]}]$"), ("Home", r"^[\[{]$")):
+        editor.get_by_role("textbox").press(f"Control+{key}")
+        expect(editor.locator(".view-line", has_text=re.compile(edge))).to_be_visible()
+        lines |= editor.locator(".view-line").evaluate_all(
+            "lines => Object.fromEntries(lines.map(line => [parseFloat(line.style.top), line.textContent]))"
+        )
+    wrapped = (lines[top].lstrip("\xa0") for top in sorted(lines, key=float))
+    return json.loads("".join(wrapped).replace("\xa0", " "))
+
+
+def test_the_graph_shows_a_deferred_sensor(page, airflow, runs, shoot):
+    page.set_viewport_size({"width": WIDTH, "height": 560})
+    page.goto(f"/dags/{WAIT}/runs/{quote(runs[AWAITED])}")
+    page.get_by_role("button", name="Show Graph").click()
+    for task, state in {"create_image": "success", "create": "success", "wait": "deferred"}.items():
+        node = page.get_by_test_id(f"rf__node-{task}")
+        expect(node.get_by_test_id("state-badge")).to_have_text(state)
+    page.get_by_test_id("rf__node-wait").hover(trial=True)  # it has come to rest
+    shoot("graph-deferred")
+
+
+def test_the_page_of_a_waiting_task_has_a_button_to_the_image_in_the_aws_console(page, airflow, runs, shoot):
+    page.goto(instance(WAIT, runs[AWAITED], "wait", "/details"))
+    expect(page.get_by_role("link", name="Amazon SageMaker Image", exact=True)).to_have_attribute(
+        "href", f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{AWAITED}"
+    )
+    shoot("console-button", 418)  # what is below names the triggerer's host
+
+
+def test_the_page_of_a_failed_sensor_shows_sagemaker_s_reason(page, airflow, runs):
+    assert airflow.wait_for_run(WAIT, runs[FAILING], 60) == "failed"
+    page.goto(instance(WAIT, runs[FAILING], "wait"))
+    expect(page.get_by_test_id("state-badge").filter(has_text="Failed")).to_be_visible()
+    expect(
+        page.get_by_text(
+            f"ImageVersionFailedError: SageMaker image '{FAILING}': version 1 is CREATE_FAILED: {REASON}"
+        ).first
+    ).to_be_visible()
+
+
+def test_the_xcom_page_shows_the_listed_versions(page, airflow, service, runs, shoot):
+    assert airflow.wait_for_run(LIST, runs[LISTED], 60) == "success"
+    page.goto(instance(LIST, runs[LISTED], "newest", "/xcom"))
+    page.get_by_role("button", name="Expand all extra JSON").click()
+    value = page.locator("tr", has_text="return_value").locator(".monaco-editor")
+    expect(value.locator(".view-line", has_text='"Version": 3')).to_be_visible()
+    widen(page, 220)
+    shoot("xcom")
+    shown = value_in(value)
+    client = service.client("sagemaker")
+    described = [client.describe_image_version(ImageName=LISTED, Version=number) for number in (3, 2, 1)]
+    assert [(record["Version"], record["ContainerImage"]) for record in shown] == [
+        (version["Version"], version["ContainerImage"]) for version in described
+    ]
+    assert {record["ImageVersionStatus"] for record in shown} == {"CREATED"}
+
+
+def test_the_asset_s_page_shows_its_events_with_what_they_tell(page, airflow, runs, shoot):
+    def newest():
+        return events(airflow, IMAGE)[:-3:-1]
+
+    # The API that the page calls fails while a run is being made of an event.
+    eventually(
+        airflow, lambda: {event["event_id"] for event in newest()} <= set(trained(airflow)), 90, "all are trained with"
+    )
+    uri = f"sagemaker-image://default/{IMAGE}"
+    (asset,) = [
+        each
+        for each in airflow.api("GET", "/api/v2/assets", params={"uri_pattern": uri})["assets"]
+        if each["uri"] == uri
+    ]
+    page.set_viewport_size({"width": WIDTH, "height": 816})
+    page.goto(f"/assets/{asset['id']}")
+    editors = page.locator(".monaco-editor")
+    for editor in (editors.nth(1), editors.nth(0)):
+        editor.locator(".codicon-folding-collapsed").click()
+        expect(editor.locator(".view-line", has_text='"payload"')).to_be_visible()
+        editor.locator(".codicon-folding-collapsed").click()
+        expect(editor.locator(".view-line", has_text='"BaseImage"')).to_be_visible()
+    widen(page, 500)
+    page.get_by_role("button", name="Fit View").click()
+    page.locator(".react-flow__node").last.hover(trial=True)  # it has come to rest
+    shoot("asset-events")
+    assert [value_in(editors.nth(index))["payload"] for index in (0, 1)] == newest()
