@@ -69,7 +69,7 @@ docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
 	@echo "build/docs/html/index.html"
 
-bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow for a real Airflow too, half an hour; BENCH=--quick for 3 minutes
+bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
 	@test -d $(VENV)-bench || $(PYTHON) -m venv $(VENV)-bench
 	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e . aiobotocore
