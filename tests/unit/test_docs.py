@@ -129,6 +129,18 @@ def test_each_link_to_a_file_leads_to_one(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_each_picture_is_on_a_page_says_what_it_shows_and_is_small():
+    found = {
+        (page.parent / path).resolve(): text
+        for page in PAGES
+        for text, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text())
+    }
+    pictures = set((ROOT / "docs" / "images").iterdir())
+    assert set(found) == pictures
+    assert all(found.values())
+    assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
+
+
 # --- Troubleshooting -------------------------------------------------------------------------------------
 
 # From Airflow, botocore and SageMaker.
