@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from dev import browser
-from tests.e2e.test_waiting import wait_for_state
+from tests.e2e.test_lifecycle import until
 from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, trained
 
 pytestmark = pytest.mark.e2e
@@ -81,8 +81,10 @@ def runs(airflow, service):
             for image in (AWAITED, FAILING)
         }
         airflow.unpause(WAIT)
-        for run_id in started.values():
-            wait_for_state(airflow, WAIT, run_id, "wait", "deferred")
+        until(
+            airflow,
+            lambda: all(airflow.task_states(WAIT, run_id).get("wait") == "deferred" for run_id in started.values()),
+        )
         service.set_version(AWAITED, 1, status="CREATING")  # and stays so
     finally:
         service.creation_seconds = 4.0
