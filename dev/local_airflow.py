@@ -554,7 +554,8 @@ class LocalAirflow:
         return self._call(method, path, body, {"Authorization": f"Bearer {self._token}"})
 
     def _call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=30)
+        # Longer than SQLite's patience, see _insist().
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=90)
         try:
             payload = None if body is None else json.dumps(body)
             content = {} if body is None else {"Content-Type": "application/json"}
@@ -592,14 +593,33 @@ class LocalAirflow:
 
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler run the DAG."""
-        self.api("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+        self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None) -> str:
         """Unpause the DAG, start a run of it and return the run's id."""
         self.unpause(dag_id)
-        body = {"conf": dict(conf or {}), "logical_date": logical_date}
-        run_id: str = self.api("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"]
+        run_id = f"manual__{secrets.token_hex(8)}"
+        body = {"dag_run_id": run_id, "conf": dict(conf or {}), "logical_date": logical_date}
+        self._insist("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)
         return run_id
+
+    def _insist(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """
+        Make a call that may be repeated.
+
+        On SQLite the API server locks itself up, until SQLite gives up waiting, when such a call comes while a task
+        starts: its log of actions waits for the lock that the other call will let go of after it.
+        """
+        for last in (False, False, True):
+            try:
+                self.api(method, path, body)
+            except ApiError as error:  # noqa: PERF203  # three times at the most
+                if error.status == http.client.CONFLICT:  # the call before this one got through after all
+                    return
+                if last or error.status < http.client.INTERNAL_SERVER_ERROR:
+                    raise
+            else:
+                return
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the newest 100 runs of the DAG, oldest first."""
