@@ -127,7 +127,7 @@ class Run:
         from airflow_provider_imageversions import compat
 
         if getattr(sensor, "mode", None) == "reschedule" and importlib.util.find_spec("airflow.sdk") is None:
-            pytest.skip("Airflow 2 asks its database since when a sensor waits; tests/e2e/test_examples.py has one")
+            pytest.skip("Airflow 2 asks its database since when a sensor waits, and there is none here")
         try:
             from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
         except ImportError:
