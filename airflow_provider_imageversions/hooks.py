@@ -9,19 +9,19 @@ import socket
 import ssl
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.loaders
+import botocore.parsers
 import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import AirflowNotFoundException, get_async_connection
@@ -68,7 +68,6 @@ _CONFIG_ERRORS = (
     AttributeError,
     TypeError,
     ValueError,
-    botocore.exceptions.InvalidChecksumConfigError,
     botocore.exceptions.InvalidChecksumConfigError,
     botocore.exceptions.InvalidConfigError,
     botocore.exceptions.InvalidDefaultsMode,
@@ -347,8 +346,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         session = super().get_session(region_name=region_name, deferrable=deferrable)
         botocore_session = getattr(session, "_session", session)
-        factory = botocore_session.get_component("response_parser_factory")
+        factory = _ResponseParserFactory()
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
+        botocore_session.register_component("response_parser_factory", factory)
         data_path = botocore_session.get_config_variable("data_path")
         botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
@@ -582,7 +582,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         number = str(_complete(answer, "ImageVersionArn")["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # The service's model allows for "None". With the same token it can be asked again.
-            raise ResponseParserError(f"The service's answer is broken: ImageVersionArn is {number!r}.")
+            raise botocore.parsers.ResponseParserError(
+                f"The service's answer is broken: ImageVersionArn is {number!r}."
+            )
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -712,7 +714,7 @@ def judge(error: Exception) -> decide.Fault | None:
             botocore.exceptions.HTTPClientError,
             botocore.exceptions.PaginationError,
             botocore.exceptions.IncompleteReadError,
-            ResponseParserError,
+            botocore.parsers.ResponseParserError,
             ConnectionLookupError,
         ),
     ):
@@ -768,7 +770,7 @@ def _known_regions() -> frozenset[str]:
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Refuse an answer that lacks what it is for: botocore takes a body that is no JSON for an empty answer."""
     if key not in answer:
-        raise ResponseParserError(f"The service's answer is broken: it has no {key}.")
+        raise botocore.parsers.ResponseParserError(f"The service's answer is broken: it has no {key}.")
     return answer
 
 
@@ -796,6 +798,41 @@ class _FileLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # bot
             return super().load_file(file_path)
         finally:
             gc.enable()
+
+
+class _ResponseParserFactory(botocore.parsers.ResponseParserFactory):  # type: ignore[misc]  # likewise
+    def create_parser(self, protocol_name: str) -> Any:
+        return _JSONParser(**self._defaults) if protocol_name == "json" else super().create_parser(protocol_name)
+
+
+class _JSONParser(botocore.parsers.JSONParser):  # type: ignore[misc]  # likewise
+    """Looks up what a structure's members are once for each answer, rather than for each version of a page."""
+
+    def __init__(self, **defaults: Any) -> None:
+        super().__init__(**defaults)
+        self._members: dict[Any, list[tuple[str, str, Any]]] = {}
+
+    def _handle_structure(self, shape: Any, value: Any) -> Any:
+        if value is None or shape.is_document_type or shape.is_tagged_union:
+            return super()._handle_structure(shape, value)
+        members = self._members.get(shape)
+        if members is None:
+            members = self._members[shape] = [
+                (name, member.serialization.get("name", name), self._parser_of(member))
+                for name, member in shape.members.items()
+            ]
+        parsed = {}
+        for name, wire_name, parse in members:
+            member_value = value.get(wire_name)
+            if member_value is not None:
+                parsed[name] = parse(member_value) if parse else member_value
+        return parsed
+
+    def _parser_of(self, shape: Any) -> Any:
+        """Give what parses values of a shape; ``None`` if they stay as they are."""
+        if shape.type_name == "timestamp":
+            return self._timestamp_parser
+        return partial(self._parse_shape, shape) if hasattr(self, f"_handle_{shape.type_name}") else None
 
 
 def _parse_timestamp(value: Any) -> datetime:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import json
 import socket
 import ssl
 import tracemalloc
@@ -12,6 +13,7 @@ from threading import Thread
 
 import botocore.exceptions
 import pytest
+from botocore.parsers import ResponseParserFactory
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -440,6 +442,40 @@ def test_an_error_that_no_call_should_raise_is_not_judged():
 def test_timestamps_of_either_form_are_parsed():
     assert hooks._parse_timestamp(1767225600.123) == START + timedelta(milliseconds=123)
     assert hooks._parse_timestamp("2026-01-01T00:00:00Z") == START
+
+
+ANSWERS = {
+    "ListImageVersions": {
+        "ImageVersions": [
+            {"Version": 2, "CreationTime": 1767225600.123, "FailureReason": None, "NotModelledYet": {"a": [1]}},
+            {"Version": 1, "CreationTime": "2026-01-01T00:00:00Z"},
+            None,
+            {},
+        ],
+        "NextToken": "b",
+    },
+    "DescribeImageVersion": {"Version": 1, "Horovod": False, "LastModifiedTime": 1767225600, "MLFramework": ""},
+    "DescribeImage": {"ImageName": IMAGE, "ImageStatus": "CREATED", "FailureReason": None},
+    "ListAliases": {"SageMakerImageVersionAliases": ["a", "b"], "NextToken": None},
+    "DescribeTrainingJob": {
+        "HyperParameters": {"epochs": "3"},
+        "AlgorithmSpecification": {"MetricDefinitions": [{"Name": "loss", "Regex": ".*"}], "TrainingImage": None},
+        "FinalMetricDataList": [{"MetricName": "loss", "Value": 0.5, "Timestamp": 1767225600.5}],
+        "ResourceConfig": None,
+    },
+    "DeleteImageVersion": {},
+}
+
+
+@pytest.mark.parametrize("operation", ANSWERS)
+def test_answers_are_parsed_to_what_botocore_makes_of_them(hook, operation):
+    model = hook.conn.meta.service_model
+    response = {"status_code": 200, "headers": {}, "body": json.dumps(ANSWERS[operation]).encode()}
+    shape = model.operation_model(operation).output_shape
+    factory = hook.get_session()._session.get_component("response_parser_factory")
+    for protocol in model.metadata["protocols"]:
+        expected = ResponseParserFactory().create_parser(protocol).parse(response, shape)
+        assert factory.create_parser(protocol).parse(response, shape) == expected
 
 
 @pytest.mark.parametrize("enabled", [True, False])
