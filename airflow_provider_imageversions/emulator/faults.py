@@ -11,7 +11,8 @@ kind                    what the client gets
 ``lost_answer``         the call takes effect, and the connection is reset before the answer
 ``not_found``           400 ResourceNotFound, as of what was made a moment ago
 ``in_use``              400 ResourceInUse "Resource was modified concurrently"
-``slow``, ``timeout``   the true answer, ``seconds`` late; a client with a shorter timeout gives up
+``slow``, ``timeout``   the true answer, ``seconds`` late, or when the faults are cleared; a client with a shorter
+                        timeout gives up
 ``expired_token``       400 ExpiredTokenException
 ``invalid_token``       400 UnrecognizedClientException
 ``clock_skew``          400 InvalidSignatureException, as for a client whose clock is a quarter of an hour behind
@@ -29,7 +30,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
@@ -87,7 +87,7 @@ class Answer:
     ending: Literal["keep", "close", "reset"] = "keep"
 
 
-Effect: TypeAlias = "Callable[[Call, dict[str, Any], Callable[[], Answer]], Answer]"
+Effect: TypeAlias = "Callable[[Call, Fault, Callable[[], Answer]], Answer]"
 
 
 @dataclass
@@ -111,6 +111,7 @@ class Fault:
     times: int | None = 1
     after: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -126,7 +127,7 @@ class Fault:
         :param call: the call
         :param proceed: gives the true answer
         """
-        return KINDS[self.kind](call, self.options, proceed)
+        return KINDS[self.kind](call, self, proceed)
 
     def applies_to(self, call: Call) -> bool:
         """
@@ -147,6 +148,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[Fault] = []
+        self._added: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
         """
@@ -156,11 +158,20 @@ class Faults:
         """
         with self._lock:
             self._waiting.append(fault)
+            self._added.append(fault)
 
-    def clear(self) -> None:
-        """Forget all faults."""
+    def clear(self, kind: str | None = None) -> None:
+        """
+        Forget faults, and let calls go on that one of them holds up.
+
+        :param kind: those of this kind; None is all
+        """
         with self._lock:
-            self._waiting.clear()
+            for fault in self._added.copy():
+                if kind in {None, fault.kind}:
+                    fault.over.set()
+                    self._added.remove(fault)
+            self._waiting = [fault for fault in self._waiting if not fault.over.is_set()]
 
     def take(self, call: Call) -> Fault | None:
         """
@@ -185,10 +196,10 @@ class Faults:
 
 def _error(status: int, code: str, message: str) -> Effect:
     answer = Answer(status, _JSON_HEADERS, error_body(code, message).encode())
-    return lambda _call, _options, _proceed: answer
+    return lambda _call, _fault, _proceed: answer
 
 
-def _access_denied(call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+def _access_denied(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
     arn = f"arn:{get_partition(call.region)}"
     account = "123456789012"
     action = f"sagemaker:{call.operation}"
@@ -201,57 +212,57 @@ def _access_denied(call: Call, _options: dict[str, Any], _proceed: Callable[[], 
     return Answer(400, _JSON_HEADERS, error_body("AccessDeniedException", message).encode())
 
 
-def _clock_skew(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+def _clock_skew(_call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
     now = datetime.now(timezone.utc)
     late, limit = (f"{now - timedelta(minutes=minutes):%Y%m%dT%H%M%SZ}" for minutes in (16, 15))
     message = f"Signature expired: {late} is now earlier than {limit} ({now:%Y%m%dT%H%M%SZ} - 15 min.)"
     return Answer(400, _JSON_HEADERS, error_body("InvalidSignatureException", message).encode())
 
 
-def _reset(_call: Call, _options: dict[str, Any], _proceed: Callable[[], Answer]) -> Answer:
+def _reset(_call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
     return Answer(0, {}, b"", ending="reset")
 
 
-def _lost_answer(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+def _lost_answer(_call: Call, _fault: Fault, proceed: Callable[[], Answer]) -> Answer:
     return replace(proceed(), ending="reset")
 
 
-def _slow(_call: Call, options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
-    time.sleep(options.get("seconds", 5))
+def _slow(_call: Call, fault: Fault, proceed: Callable[[], Answer]) -> Answer:
+    fault.over.wait(fault.options.get("seconds", 5))
     return proceed()
 
 
-def _broken_json(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+def _broken_json(_call: Call, _fault: Fault, proceed: Callable[[], Answer]) -> Answer:
     answer = proceed()
     return Answer(200, _JSON_HEADERS, answer.body[: len(answer.body) // 2])
 
 
-def _truncated(_call: Call, _options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+def _truncated(_call: Call, _fault: Fault, proceed: Callable[[], Answer]) -> Answer:
     body = proceed().body
     headers = {**_JSON_HEADERS, "Content-Length": str(len(body))}
     return Answer(200, headers, body[: len(body) // 2], ending="close")
 
 
-def _edited(change: Callable[[Call, dict[str, Any], dict[str, Any]], None]) -> Effect:
+def _edited(change: Callable[[Call, Fault, dict[str, Any]], None]) -> Effect:
     """Make an effect that edits the true answer; an answer that is an error stays as it is."""
 
-    def effect(call: Call, options: dict[str, Any], proceed: Callable[[], Answer]) -> Answer:
+    def effect(call: Call, fault: Fault, proceed: Callable[[], Answer]) -> Answer:
         answer = proceed()
         if answer.status != HTTPStatus.OK:
             return answer
         content = json.loads(answer.body)
-        change(call, options, content)
+        change(call, fault, content)
         headers = {k: v for k, v in answer.headers.items() if k.lower() != "content-length"}
         return Answer(200, headers, json.dumps(content).encode())
 
     return effect
 
 
-def _repeat_token(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+def _repeat_token(call: Call, _fault: Fault, page: dict[str, Any]) -> None:
     page["NextToken"] = str(Token.of(call.operation, call.parameters))
 
 
-def _cycle_token(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+def _cycle_token(call: Call, _fault: Fault, page: dict[str, Any]) -> None:
     here = Token.of(call.operation, call.parameters)
     start = replace(here, position=None, salt=0)
     if here.position is not None or here.salt:
@@ -261,19 +272,19 @@ def _cycle_token(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> 
         page.setdefault("NextToken", str(replace(start, salt=1)))
 
 
-def _empty_page(call: Call, _options: dict[str, Any], page: dict[str, Any]) -> None:
+def _empty_page(call: Call, _fault: Fault, page: dict[str, Any]) -> None:
     here = Token.of(call.operation, call.parameters)
     page[_PAGES[call.operation]] = []
     # Another salt, because paginators take a token that they just sent for an error.
     page["NextToken"] = str(replace(here, salt=here.salt + 1))
 
 
-def _unknown_status(_call: Call, options: dict[str, Any], content: dict[str, Any]) -> None:
+def _unknown_status(_call: Call, fault: Fault, content: dict[str, Any]) -> None:
     lists = [value for value in content.values() if isinstance(value, list)]
     for record in [content, *(item for items in lists for item in items if isinstance(item, dict))]:
         for name in ("ImageStatus", "ImageVersionStatus"):
             if name in record:
-                record[name] = options.get("status", "ARCHIVED")
+                record[name] = fault.options.get("status", "ARCHIVED")
 
 
 KINDS: dict[str, Effect] = {

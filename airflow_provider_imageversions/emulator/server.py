@@ -436,9 +436,13 @@ class EmulatorClient:
             options=options,
         )
 
-    def clear_faults(self) -> None:
-        """Forget all faults."""
-        self._admin("clear_faults")
+    def clear_faults(self, kind: str | None = None) -> None:
+        """
+        Forget faults, and let calls go on that one of them holds up.
+
+        :param kind: those of this kind; None is all
+        """
+        self._admin("clear_faults", kind=kind)
 
     def _admin(self, route: str, **parameters: Any) -> Any:
         connection = http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=60)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_slow_answer_is_the_true_one(emulator, client):
     begin = time.monotonic()
     one_list(client)
     assert time.monotonic() - begin < 0.2
+
+
+def test_a_call_that_is_held_up_goes_on_when_the_faults_are_cleared(emulator, client):
+    emulator.add_fault("slow", seconds=60)
+    emulator.add_fault("throttling")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(one_list, client)
+        while not emulator.calls():
+            assert not answer.done()
+        emulator.clear_faults("slow")
+        assert answer.result(timeout=10)["ImageVersions"]
+    one_list(client)
+    assert [call["fault"] for call in emulator.calls()] == ["slow", "throttling", None]
 
 
 def test_an_answer_can_be_slower_than_the_client_waits(emulator, client):

@@ -95,8 +95,13 @@ class World:
 
     def during(self, call, operation, happening):
         """Let something happen between a call, counted from 1, and its answer."""
-        self.emulator.add_fault("slow", operation=operation, after=call - 1, times=1, seconds=0.3)
-        self.when(lambda: len(self.calls(operation)) >= call, happening)
+        self.emulator.add_fault("slow", operation=operation, after=call - 1, times=1, seconds=10)
+
+        def let_it_happen():
+            happening()
+            self.emulator.clear_faults("slow")
+
+        self.when(lambda: len(self.calls(operation)) >= call, let_it_happen)
 
     def numbers(self, records):
         self.reasons += [record["FailureReason"] for record in records if "FailureReason" in record]
