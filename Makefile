@@ -36,8 +36,8 @@ types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## run the unit and integration tests
-	@# Two at a time: most of them wait, for a version or for a fault to pass.
-	$(BIN)/python -m pytest -n 2 tests/unit tests/integration
+	@# Four at a time, on two cores too: most of them wait, for a version or for a fault to pass.
+	$(BIN)/python -m pytest -n 4 tests/unit tests/integration
 
 wheel: $(INSTALLED) ## run them against the built wheel, away from the source tree; WHEEL=dist/....whl for one that is built
 	rm -rf build/wheel
@@ -52,7 +52,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	cp -R tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
-	cd build/wheel && venv/bin/python -m pytest -n 2 tests/unit tests/integration
+	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
 
 e2e: browser ## run the tests that start a real Airflow
 	$(BIN)/python -m pytest tests/e2e
