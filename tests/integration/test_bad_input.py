@@ -22,7 +22,7 @@ from airflow_provider_imageversions.assets import image_version_asset
 from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger, SageMakerImageVersionTrigger
-from tests.conftest import TaskInstance, first_event
+from tests.conftest import TaskInstance, first_event, needs_watchers
 
 IMAGE = "my-image"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
@@ -231,6 +231,7 @@ def test_a_field_of_a_request_is_taken_or_refused_by_name(cls, name, value):
 WATCHER = [name for name in parameters(SageMakerImageVersionEventTrigger.__init__) if name != "_later"]
 
 
+@needs_watchers
 @pytest.mark.parametrize("name", [*WATCHER, "name", "uri"])
 @given_junk(JUNK | OPTIONS)
 def test_a_parameter_of_an_asset_is_taken_or_refused_by_name(name, value):

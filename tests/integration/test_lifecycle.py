@@ -24,7 +24,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
-from tests.conftest import TaskInstance, first_event
+from tests.conftest import TaskInstance, first_event, needs_watchers
 
 try:
     from airflow.sdk.exceptions import TaskDeferred
@@ -357,12 +357,13 @@ def test_it_gives_up_when_the_time_is_over(emulator, image, context):
         create(timeout=0.5, base_image="training:other").execute(context)
 
 
+@needs_watchers
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("details", [False, True])
 def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
     emulator, image, context, run, details, deferrable
 ):
-    sdk = pytest.importorskip("airflow.sdk")
+    from airflow import sdk
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     from airflow_provider_imageversions.assets import image_version_asset, watches
@@ -385,8 +386,8 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
     assert told == asyncio.run(first_event(trigger)).payload
 
 
+@needs_watchers
 def test_the_asset_as_an_outlet_needs_waiting():
-    pytest.importorskip("airflow.sdk")
     from airflow_provider_imageversions.assets import image_version_asset
 
     with pytest.raises(ValueError, match="wait_for_completion=False"):

@@ -101,9 +101,11 @@ async def test_no_wait_is_forgotten_while_others_come_go_and_are_cancelled(emula
     async def come_and_go(seconds):
         while True:
             passing = asyncio.create_task(first_event(trigger(poll_interval=0.02)))
-            await asyncio.sleep(seconds)
-            passing.cancel()
-            await asyncio.gather(passing, return_exceptions=True)
+            try:
+                await asyncio.sleep(seconds)
+            finally:  # the last one goes as well
+                passing.cancel()
+                await asyncio.gather(passing, return_exceptions=True)
 
     coming = [asyncio.create_task(come_and_go(number / 2000)) for number in range(100)]
     await eventually(lambda: polls(emulator) > 20, 60)

@@ -361,6 +361,11 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
 # --- Without a worker -------------------------------------------------------------------------------------
 
 
+needs_start = pytest.mark.skipif(not compat.STARTS_FROM_TRIGGER, reason="this Airflow starts no task in the triggerer")
+needs_end = pytest.mark.skipif(not compat.ENDS_FROM_TRIGGER, reason="from this Airflow's triggerer no XCom can be written")
+
+
+@needs_start
 def test_a_task_that_starts_from_the_trigger_gives_airflow_what_a_worker_would_defer_with():
     task = sensor(version="{{ params.version }}", start_from_trigger=True, timeout=77, region_name="eu-west-1")
     arguments = task.start_trigger_args
@@ -397,7 +402,10 @@ def upstream():
     ],
 )
 def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
-    from airflow.sdk import DAG
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
 
     warning = pytest.warns(UserWarning, match=f"start_from_trigger=True of task 'wait'.*{reason}")
     with DAG("ordinary_way", schedule=None), warning:
@@ -407,10 +415,26 @@ def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warni
     assert task.deferrable
 
 
+@pytest.mark.skipif(compat.STARTS_FROM_TRIGGER and compat.ENDS_FROM_TRIGGER, reason="this Airflow can do both")
+def test_an_older_airflow_does_in_a_worker_what_it_cannot_in_the_triggerer_and_warns_once_of_each():
+    with pytest.warns(UserWarning, match=r"_from_trigger=True of task 'wait'") as warned:
+        task = sensor(start_from_trigger=True, end_from_trigger=True)
+    assert sorted(str(warning.message).partition("=")[0] for warning in warned) == [
+        "end_from_trigger",
+        "start_from_trigger",
+    ]
+    assert all("this Airflow, older than 3.3, cannot" in str(warning.message) for warning in warned)
+    assert not getattr(task, "start_from_trigger", False)
+    assert not task.end_from_trigger
+    assert task.deferrable
+
+
+@needs_start
 def test_an_xcom_pull_with_map_indexes_may_start_from_the_trigger():
     assert sensor(version="{{ ti.xcom_pull('a', map_indexes=-1) }}", start_from_trigger=True).start_from_trigger
 
 
+@needs_start
 def test_a_dag_s_own_macros_keep_a_task_from_starting_in_the_trigger():
     from airflow.sdk import DAG
 
@@ -429,6 +453,8 @@ def test_a_mapped_task_goes_through_a_worker():
     assert mapped.start_trigger_args is None
 
 
+@needs_start
+@needs_end
 def test_a_task_may_end_in_the_trigger_as_well():
     task = sensor(start_from_trigger=True, end_from_trigger=True)
     assert task.start_trigger_args.trigger_kwargs["end_from_trigger"]
@@ -451,7 +477,10 @@ def test_ending_in_the_trigger_is_refused_where_airflow_would_pass_something_ove
 
 
 def test_ending_in_the_trigger_is_refused_with_outlets():
-    from airflow.sdk import Asset
+    try:
+        from airflow.sdk import Asset
+    except ImportError:  # Airflow 2
+        from airflow.datasets import Dataset as Asset
 
     with pytest.raises(ValueError, match=r"end_from_trigger=True can't be combined with outlets.*start_from_trigger"):
         sensor(end_from_trigger=True, outlets=[Asset("a")])
