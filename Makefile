@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
+.PHONY: help demo test bench compat lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -49,7 +49,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	    build/wheel/*.whl
 	@# What it needs is in .venv, whose link to the source tree is not followed from there.
 	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
-	cp -R tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
+	cp -R tests docs example_dags dev benchmarks noxfile.py pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
 	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
@@ -68,6 +68,11 @@ screenshots: browser ## take the pictures in docs/images anew
 docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
 	@echo "build/docs/html/index.html"
+
+compat: ## test on each Airflow that is supported, an hour; LINE=2.11 on one, of those in noxfile.py
+	@test -d $(VENV)-compat || $(PYTHON) -m venv $(VENV)-compat
+	$(VENV)-compat/bin/python -m pip install --quiet --disable-pip-version-check nox uv
+	$(VENV)-compat/bin/nox $(if $(LINE),--session $(LINE))
 
 bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
 	@test -d $(VENV)-bench || $(PYTHON) -m venv $(VENV)-bench
@@ -108,5 +113,5 @@ constraints: ## find the newest versions that fit together and write constraints
 	rm -rf build/uv
 
 clean: ## remove what the commands above made
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-bench $(VENV)-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

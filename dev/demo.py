@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from botocore.config import Config
 
 from airflow_provider_imageversions.emulator import Emulator
+from dev.airflow_2 import Airflow2
 from dev.local_airflow import ApiError, LocalAirflow, LocalAirflowError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ VALUE_WIDTH = 150
 LOG_TAIL = 40
 WATCHER = "demo-watcher"
 COLOURS = {"demo": "1", "airflow": "36", "task": "34", "version": "35", "xcom": "32", "failed": "31"}
+IS_AIRFLOW_2 = importlib.util.find_spec("airflow.sdk") is None
 UNDER_WAY = frozenset({"scheduled", "queued", "running", "deferred", "up_for_reschedule", "up_for_retry"})
 
 
@@ -278,6 +281,12 @@ def _summarise(runs: list[Run], versions: Versions, timeline: Timeline) -> None:
     print(f"  {time.monotonic() - timeline.started:.0f} s in all", flush=True)
 
 
+def _is_for_airflow_3(demo: Demo) -> bool:
+    """Tell whether the file with the DAG says so."""
+    texts = (path.read_text(encoding="utf-8") for path in EXAMPLE_DAGS.glob("*.py"))
+    return any("For Airflow 3." in text for text in texts if f'dag_id="{demo.dag_id}"' in text)
+
+
 def _show(timeline: Timeline, *, keep: bool) -> bool:
     with Emulator(port=0, creation_seconds=CREATION_SECONDS) as emulator:
         timeline.add("demo", f"SageMaker emulator at {emulator.endpoint_url}")
@@ -289,16 +298,19 @@ def _show(timeline: Timeline, *, keep: bool) -> bool:
             timeline.add("airflow", text)
             versions.look()
 
-        with LocalAirflow(
+        left_out = [demo for demo in DEMOS if IS_AIRFLOW_2 and _is_for_airflow_3(demo)]
+        with (Airflow2 if IS_AIRFLOW_2 else LocalAirflow)(
             EXAMPLE_DAGS,
             env={"AIRFLOW_CONN_AWS_DEFAULT": emulator.airflow_connection()},
             progress=progress,
         ) as airflow:
-            timeline.add("airflow", f"ready at {airflow.url}")
-            runs = [Run(demo, airflow, versions, timeline) for demo in DEMOS]
+            timeline.add("airflow", "ready" if IS_AIRFLOW_2 else f"ready at {airflow.url}")
+            for demo in left_out:
+                timeline.add("demo", f"{demo.dag_id}: left out, its file uses asset watchers, which Airflow 2 has not")
+            runs = [Run(demo, airflow, versions, timeline) for demo in DEMOS if demo not in left_out]
             outcomes = [run.follow() for run in runs]  # the next one after a failure too
             _summarise(runs, versions, timeline)
-            if keep:
+            if keep and not IS_AIRFLOW_2:
                 print(f"\nAirflow's web page: {airflow.url} ({airflow.login_hint})")
                 print("It stays up until Ctrl-C.", flush=True)
                 with contextlib.suppress(KeyboardInterrupt):

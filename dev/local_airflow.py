@@ -209,7 +209,7 @@ class LocalAirflow:
         self._env = {**_clean_environment(), **self._settings(), **self._extra_env}
 
         self._progress(f"Airflow {importlib.metadata.version('apache-airflow')}: creating its database")
-        self._launch("migrate", _airflow("db", "migrate"), env=self._env)
+        self._launch("migrate", airflow_command("db", "migrate"), env=self._env)
         self._wait(self._database_ready, deadline, "the database")
 
         names = [name for name in self.components if name not in self._servers]
@@ -340,7 +340,7 @@ class LocalAirflow:
             return
         arguments = [part.format(port=self.port, name=name, home=self.home) for part in COMPONENTS[name].arguments]
         # Airflow stores the user's name with a job, so this tells whose it is.
-        self._launch(name, _airflow(*arguments), env={**self._env, "LOGNAME": name})
+        self._launch(name, airflow_command(*arguments), env={**self._env, "LOGNAME": name})
 
     def _launch(self, name: str, command: list[str], *, cwd: Path | None = None, **options: Any) -> None:
         with (self._component_logs / f"{name}.log").open("ab") as log:
@@ -729,7 +729,8 @@ def _stack_lines(error: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {error.get('exc_type')}: {error.get('exc_value')}"
 
 
-def _airflow(*arguments: str) -> list[str]:
+def airflow_command(*arguments: str) -> list[str]:
+    """Make the command line of one of Airflow's commands."""
     return [sys.executable, "-m", "airflow", *arguments]
 
 

@@ -5,7 +5,6 @@ import copy
 import inspect
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -362,7 +361,7 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
 
 
 needs_start = pytest.mark.skipif(not compat.STARTS_FROM_TRIGGER, reason="this Airflow starts no task in the triggerer")
-needs_end = pytest.mark.skipif(not compat.ENDS_FROM_TRIGGER, reason="from this Airflow's triggerer no XCom can be written")
+needs_end = pytest.mark.skipif(not compat.ENDS_FROM_TRIGGER, reason="this Airflow's triggerer writes no XCom")
 
 
 @needs_start
