@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dev.local_airflow import ApiError, LocalAirflow, LocalAirflowError, airflow_command
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
 
@@ -35,7 +37,11 @@ class Airflow2(LocalAirflow):
         env: Mapping[str, str],
         progress: Callable[[str], None] | None = None,
     ) -> None:
-        executor = {"AIRFLOW__CORE__EXECUTOR": "SequentialExecutor"}  # the only one that it has for SQLite
+        executor = {
+            "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",  # the only one that it has for SQLite
+            # That one looks for the command "airflow".
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
         components = ("scheduler", "triggerer")
         super().__init__(dags_folder, env={**executor, **env}, components=components, progress=progress)
 

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import sqlalchemy
 import sqlalchemy.exc
+import sqlalchemy.pool
 
 LOOPBACK = "127.0.0.1"
 IMMEDIATE_SHUTDOWN_SECONDS = 10.0
@@ -38,7 +39,7 @@ def free_port() -> int:
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     """Return the rows that a database answers with."""
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(sqlalchemy.text(statement))]
 
