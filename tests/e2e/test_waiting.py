@@ -6,7 +6,7 @@ import pytest
 
 MODES = ("poke", "reschedule", "deferrable")
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
 
 
 def register(service, image, tag="latest", **parameters):
@@ -44,10 +44,21 @@ def test_a_training_job_runs_with_the_container_image_of_the_version_that_was_wa
     assert job["TrainingJobStatus"] == "Completed"
 
 
-def test_a_version_is_waited_for_in_every_mode(airflow, service, execute, image):
+def test_a_version_is_waited_for_in_every_mode(airflow, service, image):
     version = register(service, image, Aliases=["blue"])
-    run_id, state, _ = execute("waits_in_every_mode", image_name=image, version=version)
-    assert state == "success"
+    service.set_version(image, version, status="CREATING")
+    airflow.wait_for_dag("waits_in_every_mode")
+    run_id = airflow.trigger("waits_in_every_mode", conf={"image_name": image, "version": version})
+    run, awaited = ("waits_in_every_mode", run_id), False
+
+    def create_once_awaited():
+        nonlocal awaited
+        deferred = not awaited and airflow.task_states(*run).get("deferrable") == "deferred"
+        if deferred and "version 3 is CREATING" in airflow.task_log(*run, "deferrable"):
+            awaited = True
+            service.set_version(image, version, status="CREATED")
+
+    assert airflow.wait_for_run(*run, on_poll=create_once_awaited) == "success"
     records = [airflow.xcom("waits_in_every_mode", run_id, task) for task in MODES]
     assert records[0] == records[1] == records[2]
     assert records[0]["Version"] == version

@@ -16,7 +16,7 @@ from airflow_provider_imageversions.polling import BACKOFF_CAP
 from dev.local_airflow import ApiError
 from tests.e2e.test_waiting import register
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
 
 IMAGE = "demo-image"
 RETRAIN = "example_retrain_on_new_image_version"
