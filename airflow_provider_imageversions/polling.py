@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from asgiref.sync import sync_to_async
+
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
@@ -601,8 +603,12 @@ class _Client:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run AWS work off the event loop."""
+        # Not by run_in_executor(): to tell of a secret, Airflow asks its supervisor from this thread. Before 3.3 it does
+        # so on the event loop only from a thread that asgiref knows; on one of its own it would mix up the answers,
+        # which ends the triggerer (apache/airflow#64620).
+        in_thread = sync_to_async(function, thread_sensitive=False, executor=self._registry.pool)
         async with self._places:
-            return await asyncio.get_running_loop().run_in_executor(self._registry.pool, function, *arguments)
+            return await in_thread(*arguments)
 
     async def hook(self) -> SageMakerImageVersionsHook:
         """Give the hook with its client open; made when there is none or it is old."""

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from asgiref.sync import async_to_sync
 
 from airflow_provider_imageversions import polling
 from airflow_provider_imageversions.decide import Fault, Waiting
@@ -130,6 +132,23 @@ async def test_details_are_looked_up_once_for_all_who_ask(emulator, connection):
     events = await asyncio.gather(*(first_event(trigger(include_details=True)) for _ in range(50)))
     assert all("ContainerImage" in event.payload["version"] for event in events)
     assert len(emulator.calls("DescribeImageVersion")) == len(emulator.calls("ListAliases")) == 1
+
+
+async def test_what_airflow_asks_while_the_client_is_made_is_asked_on_the_event_loop(emulator, connection, monkeypatch):
+    emulator.create_versions(IMAGE, 1)
+    loops = []
+
+    async def ask():
+        loops.append(asyncio.get_running_loop())
+
+    def get_session(self, *arguments, **options):
+        async_to_sync(ask)()  # as Airflow 3.0 to 3.2 tell their supervisor of a secret
+        return original(self, *arguments, **options)
+
+    original = AwsBaseHook.get_session
+    monkeypatch.setattr(AwsBaseHook, "get_session", get_session)
+    await first_event(trigger())
+    assert set(loops) == {asyncio.get_running_loop()}
 
 
 async def test_different_connections_regions_or_settings_do_not_share(emulator, connection):
