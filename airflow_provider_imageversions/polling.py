@@ -603,9 +603,9 @@ class _Client:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run AWS work off the event loop."""
-        # Not by run_in_executor(): to tell of a secret, Airflow asks its supervisor from this thread. Before 3.3 it does
-        # so on the event loop only from a thread that asgiref knows; on one of its own it would mix up the answers,
-        # which ends the triggerer (apache/airflow#64620).
+        # Not by run_in_executor(): to tell of a secret, Airflow asks its supervisor from this thread. Before 3.3 it
+        # does so on the event loop only from a thread that asgiref knows; on a loop of the thread's own it would mix up
+        # the answers, which ends the triggerer (apache/airflow#64620).
         in_thread = sync_to_async(function, thread_sensitive=False, executor=self._registry.pool)
         async with self._places:
             return await in_thread(*arguments)
