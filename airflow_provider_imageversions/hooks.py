@@ -143,7 +143,9 @@ def _parse_config(name: str, value: object) -> dict[str, Any]:
         Config(**config)
     except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
         # Without the values, one of which may be a password.
-        raise ValueError(f"{name} is not valid, {error}: {[excerpt(option) for option in value]}") from error
+        raise ValueError(
+            f"{name} is not valid, {excerpt(str(error))}: {[excerpt(option) for option in value]}"
+        ) from error
     return config
 
 
@@ -364,7 +366,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             ) from error
         except _CONFIG_ERRORS as error:
             raise ValueError(
-                f"No client can be made of botocore_config and connection {self.aws_conn_id!r}: {error}"
+                f"No client can be made of botocore_config and connection {self.aws_conn_id!r}: {excerpt(str(error))}"
             ) from error
 
     def iter_image_versions(

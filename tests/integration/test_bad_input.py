@@ -65,6 +65,7 @@ def given_junk(values, examples=25):
     )
 
 
+LONG = "x" * 100_000
 TASKS = {
     operators.SageMakerListImageVersionsOperator: {},
     operators.SageMakerCreateImageOperator: {"role_arn": ROLE},
@@ -143,6 +144,15 @@ def test_at_run_time_a_template_s_value_is_taken_or_refused_by_name_before_anyth
     task = make(cls)
     setattr(task, attribute_of(name), value)
     taken_or_refused(lambda: taken(lambda: task.execute({"ti": TaskInstance()}), service), name, service)
+
+
+@pytest.mark.parametrize("config", [{"defaults_mode": LONG}, {"s3": {"addressing_style": LONG}}])
+def test_what_botocore_says_of_a_long_value_is_shortened(service, config):
+    task = make(operators.SageMakerListImageVersionsOperator)
+    task.botocore_config = config
+    with pytest.raises(ValueError, match="botocore_config") as raised:
+        task.execute({"ti": TaskInstance()})
+    assert len(str(raised.value)) < 2000
 
 
 @pytest.mark.parametrize(("cls", "name"), TEMPLATED)
