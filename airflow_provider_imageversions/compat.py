@@ -51,15 +51,6 @@ try:
 except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
 
-try:
-    from airflow.providers.common.compat.connection import get_async_connection
-except ImportError:  # common-compat before 1.9
-
-    async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) -> Any:
-        """Resolve a connection in a thread, as this Airflow can do it only synchronously."""
-        return await sync_to_async(hook.get_connection)(conn_id)
-
-
 STARTS_FROM_TRIGGER = hasattr(BaseTrigger, "render_template_fields")
 """Whether Airflow can send a task from the scheduler to the triggerer, templates and all: from 3.3."""
 
@@ -93,6 +84,19 @@ __all__ = [
     "waits_since",
     "write_asset_state",
 ]
+
+
+async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) -> Any:
+    """
+    Resolve a connection without holding up the event loop.
+
+    :param conn_id: The connection's id.
+    :param hook: The hook class to ask.
+    """
+    # common-compat has this, but from 1.9 on, and with the hook as a parameter only later.
+    if hasattr(hook, "aget_connection"):
+        return await hook.aget_connection(conn_id)
+    return await sync_to_async(hook.get_connection)(conn_id)  # before Airflow 3.1
 
 
 def keeps_xcom_in_database() -> bool:
