@@ -12,10 +12,11 @@ from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
 try:
-    from airflow.sdk import BaseHook, BaseOperator
+    from airflow.sdk import BaseHook, BaseOperator, Connection
     from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 except ImportError:  # Airflow 2
     from airflow.hooks.base import BaseHook
+    from airflow.models import Connection  # type: ignore[assignment]
     from airflow.models.baseoperator import BaseOperator
     from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
 
@@ -93,10 +94,11 @@ async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) ->
     :param conn_id: The connection's id.
     :param hook: The hook class to ask.
     """
-    # common-compat has this, but from 1.9 on, and with the hook as a parameter only later.
-    if hasattr(hook, "aget_connection"):
+    # common-compat has this, but not from the start, with other parameters for some versions, and without the rule that
+    # before Airflow 3.3.2 aget_connection() tells of secrets synchronously, on the event loop.
+    if hasattr(Connection, "aextra_dejson"):
         return await hook.aget_connection(conn_id)
-    return await sync_to_async(hook.get_connection)(conn_id)  # before Airflow 3.1
+    return await sync_to_async(hook.get_connection)(conn_id)
 
 
 def keeps_xcom_in_database() -> bool:
