@@ -69,7 +69,7 @@ def _add(name: str, line: Line) -> None:
         day = ["--exclude-newer", line.day] if line.day else []
         session.install(*day, "-e", ".[emulator]", *_requirements(line))
         report = Path(session.create_tmp()) / "tests.xml"
-        session.run("python", "-m", "pytest", "-n", "2", f"--junit-xml={report}", "tests/unit", "tests/integration")
+        session.run("python", "-m", "pytest", "-n", "4", f"--junit-xml={report}", "tests/unit", "tests/integration")
         session.run("python", "-m", "dev.demo")
         session.log(_row(session, report))
 

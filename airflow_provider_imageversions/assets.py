@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SCHEME = "sagemaker-image"
 DEFAULT_REGION = "default"
 """Stands in a URI for the region of the connection."""
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 
 
 def image_version_asset(

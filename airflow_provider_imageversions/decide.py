@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from airflow_provider_imageversions.model import AliasCursor, ImageVersion, PrunePolicy, Target
 
@@ -70,17 +70,18 @@ class Waiting:
 Outcome = Ready | Failed | Waiting
 
 
-def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
+def outcome(versions: Iterable[ImageVersion], target: Target, *, was_there: bool = False) -> Outcome:
     """
     Judge a wait.
 
     :param versions: Versions of the image in any order: all of them, or as many of the newest as
         :func:`suffices` asks for. For an alias: the one version that has it, or none.
     :param target: What is waited for.
+    :param was_there: Whether ``target.version`` was seen before, so that it is not one that is still to come.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     if target.version is not None:
-        return _outcome_of_number(newest_first, target.version)
+        return _outcome_of_number(newest_first, target.version, was_there=was_there)
     if target.alias is None and target.after_version is None and target.created_after is None:
         alive = next((v for v in newest_first if v["ImageVersionStatus"] not in _GOING), None)
         if alive is None:
@@ -89,10 +90,12 @@ def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     return _outcome_of_any([v for v in newest_first if _matches(v, target)], target)
 
 
-def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome:
+def _outcome_of_number(newest_first: list[ImageVersion], number: int, *, was_there: bool) -> Outcome:
     for version in newest_first:
         if version["Version"] == number:
             return _outcome_of_version(version)
+    if was_there:
+        return Failed(f"version {number} was deleted before it was CREATED")
     higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
     if higher is not None:
         return Failed(
@@ -154,7 +157,7 @@ def suffices(version: ImageVersion, target: Target | Above) -> bool:
         return version["ImageVersionStatus"] not in _GOING
     if target.after_version is not None and version["Version"] <= target.after_version:
         return True
-    if isinstance(target.created_after, datetime) and _created(version) < target.created_after - _DISORDER:
+    if isinstance(target.created_after, datetime) and _created(version) + _DISORDER < target.created_after:
         return True
     return version["ImageVersionStatus"] == CREATED and _matches(version, target)
 
@@ -165,6 +168,7 @@ def unseen(
     *,
     statuses: tuple[str, ...] = (CREATED,),
     since: datetime | None = None,
+    later: Container[int] = (),
 ) -> tuple[list[ImageVersion], Cursor]:
     """
     Find the versions that newly reached a status, and move the cursor past them.
@@ -173,12 +177,15 @@ def unseen(
     :param cursor: What was settled before.
     :param statuses: What to tell of: CREATED, CREATE_FAILED or both, which are final, so a version is told of once.
     :param since: Tell of no version that was created before this moment.
+    :param later: Numbers of versions to leave for a later look.
     :return: The versions to tell of, ascending by number, and the cursor after them.
     """
     listed = {version["Version"]: version for version in versions}
     kept = tuple(run for run in cursor.runs if run not in _extinct(listed, cursor))
     before = Cursor(kept)
-    settled = [version for number, version in sorted(listed.items()) if _is_settled(version, before)]
+    settled = [
+        version for number, version in sorted(listed.items()) if number not in later and _is_settled(version, before)
+    ]
     fresh = [
         version
         for version in settled

@@ -122,7 +122,7 @@ def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not valid, it is no JSON: {error}") from error
-    if re.search(r"://[^/\"@]*:[^/\"@]+@", text):
+    if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
         raise ValueError(
             f"{name} holds an address with a password, which would show up in the task's rendered fields: put it into "
             "the Airflow connection, as config_kwargs."
@@ -133,7 +133,11 @@ def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
 def _parse_config(name: str, value: object) -> dict[str, Any]:
     """Parse the keyword arguments of botocore's Config, which itself finds out too late what is wrong with them."""
     if not isinstance(value, dict):
-        raise refuse(name, value, "give botocore.config.Config's keyword arguments as a dict.")
+        # Without the value, in which a password may be.
+        raise ValueError(
+            f"{name} is not valid, it is a {type(value).__name__}: give botocore.config.Config's keyword arguments as "
+            "a dict."
+        )
     config = {
         option: _CONFIG_PARSERS.get(option, _as_it_is)(f"{name}[{option!r}]", setting)
         for option, setting in value.items()
@@ -247,7 +251,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     Unlike other Amazon hooks it fails when the connection does not exist, rather than go on with whatever
     credentials the machine happens to have, and it pins botocore's retries (``standard`` mode, 3 attempts) and
-    timeouts (5 s to connect, 15 s to read) unless the connection's ``config_kwargs`` or ``config`` set them.
+    timeouts (5 s to connect, 15 s to read) unless ``config`` or the connection's ``config_kwargs`` set them. Where both
+    set the same option, it is that of ``config``.
 
     :param aws_conn_id: The Airflow connection for AWS credentials. ``None`` or ``""``: boto3's default chain.
     :param region_name: AWS region; default: the connection's, then boto3's.
@@ -300,13 +305,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     @cached_property
     def conn_config(self) -> AwsConnectionWrapper:
         """The connection's settings, with this hook's pinned retries and timeouts where it has none."""
-        wrapper = AwsConnectionWrapper(
-            conn=self._find_connection(),
-            region_name=self._region_name,
-            botocore_config=self._config,
-            verify=self._verify,
-        )
-        given = wrapper.botocore_config or Config()
+        wrapper = AwsConnectionWrapper(conn=self._find_connection(), region_name=self._region_name, verify=self._verify)
+        # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
+        given = (wrapper.botocore_config or Config()).merge(self._config or Config())
         retries = dict(given.retries or {})
         pinned = {**_PINNED_RETRIES, **retries}
         if "max_attempts" in retries and "total_max_attempts" not in retries:
@@ -336,6 +337,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 self._preloaded = await get_async_connection(self.aws_conn_id, hook=type(self))
             except AirflowNotFoundException as error:
                 raise MissingConnectionError(self.aws_conn_id) from error
+            except (AttributeError, NameError, TypeError):
+                # A bug, here or there, which does not pass by itself.
+                raise
             except Exception as error:
                 raise ConnectionLookupError(f"connection {self.aws_conn_id!r}: {error}") from error
 

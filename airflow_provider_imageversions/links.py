@@ -10,7 +10,7 @@ from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, B
 if TYPE_CHECKING:
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc", "us-iso": "aws-iso", "eu-iso": "aws-iso"}
 
 
 class SageMakerImageLink(BaseAwsLink):
@@ -46,10 +46,12 @@ class SageMakerImageLink(BaseAwsLink):
         if region is not None:
             # botocore knows this too, but takes a third of a second to load its list of all endpoints.
             partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")
-            cls.persist(
-                context=context,
-                operator=operator,
-                region_name=region,
-                aws_partition=partition,
-                image_name=image_name,
-            )
+            # There are consoles whose address Airflow does not know.
+            if cls.get_aws_domain(partition):
+                cls.persist(
+                    context=context,
+                    operator=operator,
+                    region_name=region,
+                    aws_partition=partition,
+                    image_name=image_name,
+                )

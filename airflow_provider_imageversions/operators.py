@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
+_IN_USE_PATIENCE = 60.0
+"""Seconds that pruning waits for somebody else to be done with a version."""
 XCOM_LIMIT = 256 * 1024
 """Bytes of JSON above which a result is not written to the metadata database."""
 
@@ -537,11 +539,13 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(task.left, 1.0)),
             )
-        target = Target(version=number)
+        target, was_there = Target(version=number), False
 
         def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
+            nonlocal was_there
             version = find(hook.describe_image_version, request.image_name, version=number)
-            return decide.outcome([] if version is None else [version], target)
+            was_there |= version is not None
+            return decide.outcome([] if version is None else [version], target, was_there=was_there)
 
         self._refuse_failure(task.wait(look))
         return self._tell(
@@ -880,7 +884,8 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.
     :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``.
+    :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
+        version that has the alias by then: give the number where the alias may be another version's meanwhile.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -930,7 +935,8 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
         if self.wait_for_completion:
             look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
             self._refuse_failure(task.wait(look))
-        self.log.info("SageMaker image %r: version %d is deleted", image_name, number)
+        is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
+        self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
         return number
 
 
@@ -969,12 +975,14 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
     :param poke_interval: Not used; as for the other operators.
-    :param timeout: Seconds after which it gives up while somebody else changes the image; default an hour. What is
-        deleted by then stays deleted.
+    :param timeout: Seconds after which it gives up while the API can't be called; default an hour. What is deleted by
+        then stays deleted. A version that somebody else is changing is kept, with a warning, if that takes longer than
+        a minute, so that it holds up no other.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
     :return: ``{"deleted": [numbers], "kept": {reason: [numbers]}, "dry_run": bool}``, with the reasons ``newest
-        CREATED``, ``age``, ``alias``, ``limit`` and ``status ...``. Deletion goes on for seconds after that.
+        CREATED``, ``age``, ``alias``, ``limit``, ``in use`` and ``status ...``. Deletion goes on for seconds
+        after that.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
@@ -1013,18 +1021,30 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
         def aliases_of(number: int) -> list[str]:
             return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
 
-        def delete(number: int) -> None:
-            if not policy.dry_run:
-                task.call(lambda hook: _delete(hook, image_name, number))
-            deleted.append(number)
+        def delete(number: int) -> str | None:
+            """Give the reason if it can't be deleted."""
+            try:
+                if not policy.dry_run:
+                    task.call(lambda hook: _delete(hook, image_name, number), patience=_IN_USE_PATIENCE)
+            except Exception as error:
+                if judge(error) is not decide.Fault.IN_USE:
+                    raise
+                self.log.warning(
+                    "SageMaker image %r: version %d is kept: %s", image_name, number, polling.describe_error(error)
+                )
+                return "in use"
+            return None
 
         deleted: list[int] = []
         kept: dict[str, list[int]] = {}
-        for version, reason in decide.prune(versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of):
+        for version, policy_reason in decide.prune(
+            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of
+        ):
+            reason = policy_reason or delete(version["Version"])
             if reason is not None:
                 kept.setdefault(reason, []).append(version["Version"])
                 continue
-            delete(version["Version"])
+            deleted.append(version["Version"])
             self.log.info(
                 "SageMaker image %r: version %d (%s, created %s) %s",
                 image_name,

@@ -195,7 +195,7 @@ class Watch:
             self.report(f"waiting for {target}: {note}", warn=result.unknown, told=self._was_told(result.since))
         return result
 
-    def report_details(self, error: Exception) -> None:
+    def report_details(self, error: Exception | None) -> None:
         """Say that the version is there and its details can't be read yet."""
         self.report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
 
@@ -283,14 +283,16 @@ class Task:
             self.watch.report_details(error)
             return decide.Waiting("its details can't be read yet")
 
-    def call(self, step: Callable[[SageMakerImageVersionsHook], T]) -> T:
+    def call(self, step: Callable[[SageMakerImageVersionsHook], T], *, patience: float | None = None) -> T:
         """
         Take a step that calls the API, again and again while what keeps it from succeeding passes by itself.
 
         :param step: What to do with the hook; it has to be safe to repeat.
+        :param patience: Seconds after which somebody else's change is waited for no longer; default: all that is left.
         :raises Exception: What the step raised, if it does not pass by itself or the time is over.
         """
         renewed = False
+        impatient = self._deadline if patience is None else min(self._deadline, time.monotonic() + patience)
         for failures in itertools.count():
             try:
                 return step(self.hook)
@@ -300,7 +302,8 @@ class Task:
                     renewed, self._hook = True, None
                     continue
                 pause = random.uniform(0.1, min(2.0 ** min(failures, 30), LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
-                if fault not in _PASSING or pause > self.left:
+                deadline = impatient if fault is Fault.IN_USE else self._deadline
+                if fault not in _PASSING or time.monotonic() + pause > deadline:
                     raise
                 self.watch.report(f"will try again: {describe_error(error)}")
                 time.sleep(pause)
@@ -362,6 +365,7 @@ class Subscription:
         self.target = target
         self.interval = interval
         self._seen = 0
+        self._details_failing = _Trouble()
 
     async def next(self) -> Snapshot:
         """
@@ -382,9 +386,23 @@ class Subscription:
         """The region that is polled; known after the first snapshot without a fault."""
         return self._poll.client.region
 
-    async def add_details(self, version: ImageVersion) -> ImageVersion:
-        """Add details to a record, with one look-up for all who ask for the same version at the same time."""
-        return await self._poll.add_details(version)
+    async def add_details(self, version: ImageVersion) -> ImageVersion | Snapshot:
+        """
+        Add details to a record, with one look-up for all who ask for the same version at the same time.
+
+        :return: The record, or what went wrong, for how long without one success in between.
+        :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+        """
+        try:
+            detailed = await self._poll.add_details(version)
+        except Exception as error:
+            fault = judge(error)
+            if fault is None:
+                raise
+            lasting = self._details_failing.lasts(fault)
+            return Snapshot(frozenset(), fault=fault, error=error, lasting=lasting)
+        self._details_failing.lasts(None)
+        return detailed
 
     def __enter__(self) -> Self:
         self._seen = self._poll.join(self)
@@ -394,6 +412,26 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._poll.leave(self)
+
+
+class _Trouble:
+    """Since when the same kind of fault is met again and again."""
+
+    def __init__(self) -> None:
+        self._fault: Fault | None = None
+        self._since = 0.0
+
+    def lasts(self, fault: Fault | None) -> float:
+        """
+        Count what was just met.
+
+        :param fault: The fault; ``None`` if there was none.
+        :return: Seconds since it was met first.
+        """
+        now = asyncio.get_running_loop().time()
+        if fault is not self._fault:
+            self._fault, self._since = fault, now
+        return now - self._since
 
 
 class _Crowd:
@@ -444,7 +482,7 @@ class _Poll:
         self._rounds = 0
         self._began = 0.0
         self._interval = 0.0
-        self._failing: tuple[Fault, float] | None = None
+        self._failing = _Trouble()
         self._failures = 0
         self._wanted_now = False
         self._published = _Crowd()
@@ -508,19 +546,12 @@ class _Poll:
             raise
 
     async def _run(self) -> None:
-        clock = asyncio.get_running_loop().time
         # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             snapshot = await self._take()
-            lasting = 0.0
-            if snapshot.fault is None or snapshot.fault is Fault.MISSING:
-                self._failing, self._failures = None, 0
-            else:
-                if self._failing is None or self._failing[0] is not snapshot.fault:
-                    self._failing = (snapshot.fault, clock())
-                self._failures += 1
-                lasting = clock() - self._failing[1]
-            self._publish(replace(snapshot, lasting=lasting))
+            self._failures = 0 if snapshot.fault in {None, Fault.MISSING} else self._failures + 1
+            lasting = self._failing.lasts(snapshot.fault if self._failures else None)
+            self._publish(replace(snapshot, lasting=lasting if self._failures else 0.0))
             await self._pause()
 
     async def _take(self) -> Snapshot:
@@ -598,6 +629,8 @@ class _Client:
         self._parameters = parameters
         self._hook: SageMakerImageVersionsHook | None = None
         self._expires = 0.0
+        self.region = ""
+        """That of the last client, once there was one."""
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -618,14 +651,9 @@ class _Client:
                 hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
                 await hook.preload_connection()
                 await self.run(hook.get_conn)
-                self._hook = hook
+                self._hook, self.region = hook, str(hook.conn_region_name)
                 self._expires = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
             return self._hook
-
-    @property
-    def region(self) -> str:
-        """The region of the client, once there is one."""
-        return str(self._hook.conn_region_name) if self._hook is not None else ""
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
         """Give what limits the calls of a hook that :meth:`hook` gave."""
@@ -660,7 +688,12 @@ class _Limiter:
         self._credit = min(float(BURST), self._credit + (now - self._counted_at) * self._rate) - calls
         self._counted_at = now
         if self._credit < 0:
-            await asyncio.sleep(-self._credit / self._rate)
+            try:
+                await asyncio.sleep(-self._credit / self._rate)
+            except asyncio.CancelledError:
+                # Whoever comes next would pay for calls that nobody makes.
+                self._credit += calls
+                raise
 
     def learn(self, snapshot: Snapshot) -> None:
         """Count the further calls that a poll took, and change the rate by how the service answered."""

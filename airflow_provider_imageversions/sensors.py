@@ -64,7 +64,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
     ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
     itself that lets ``timeout`` span all retries in reschedule mode. An image that does not exist yet is waited for,
-    with a warning. Throttling and outages are waited out.
+    with a warning, unless it is looked for by ``alias``, which it then just has not yet. Throttling and outages are
+    waited out.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.

@@ -20,7 +20,7 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
-from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters, judge
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WATCHED_BY_DEFAULT,
@@ -36,7 +36,7 @@ from airflow_provider_imageversions.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Container
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -197,9 +197,14 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 if isinstance(outcome, decide.Failed):
                     return {"status": "failed", "reason": outcome.reason}
                 if isinstance(outcome, decide.Ready):
-                    version = await self._with_details(outcome.version, subscription, watch)
-                    if version is not None:
+                    version = (
+                        await subscription.add_details(outcome.version) if self.include_details else outcome.version
+                    )
+                    if not isinstance(version, polling.Snapshot):
                         return {"status": "ready", "version": version}
+                    if version.is_hopeless and not self.silent_fail:
+                        return {"status": "error", "error": polling.describe_error(version.error)}
+                    watch.report_details(version.error)
                 # Others' polls, of which this one hears too, are no reason to wait longer.
                 if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
                     subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
@@ -222,19 +227,6 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             created_after=self.created_after,
         )
         return parse_image_name("image_name", self.image_name), target
-
-    async def _with_details(
-        self, version: ImageVersion, subscription: polling.Subscription, watch: polling.Watch
-    ) -> ImageVersion | None:
-        if not self.include_details:
-            return version
-        try:
-            return await subscription.add_details(version)
-        except Exception as error:
-            if not self.silent_fail and not polling.passes_by_itself(error):
-                raise
-            watch.report_details(error)
-            return None
 
 
 class SageMakerImageVersionEventTrigger(BaseEventTrigger):
@@ -284,6 +276,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     """Seconds after which an event that was yielded is taken for stored; Airflow takes one or two."""
     RETRY: ClassVar[float] = 30.0
     """Seconds until Airflow's database is asked again."""
+    DETAILED_AT_ONCE: ClassVar[int] = 10
+    """Versions whose details are looked up before the first of them is told of."""
     SLOW_PACE: ClassVar[float] = 300.0
     """Seconds between two polls, or two errors in the log, while only a person can mend what is wrong."""
 
@@ -314,6 +308,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        self.kept: list[Any] = []
+        """Stands in for the asset's state where there is none, from one beginning to the next."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and arguments that Airflow stores."""
@@ -361,12 +357,12 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)
         cursor: Any = await journal.open()  # of the kind that the search is for
         with polling.subscribe(self, watched.image_name, search.aim(cursor), self.poll_interval) as subscription:
+            unfinished: polling.Snapshot | None = None
             while True:
-                snapshot = await subscription.next()
+                snapshot, unfinished = unfinished or await subscription.next(), None
                 if not watch.sees(snapshot):
                     self._slow_down(snapshot, subscription)
                     continue
-                subscription.interval = self.poll_interval
                 if cursor is None:
                     cursor = search.baseline(snapshot)
                     await journal.begin(cursor)
@@ -375,8 +371,17 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     subscription.retarget(search.target)
                     continue
                 fresh, after = found
-                payloads = await self._payloads(fresh, after, subscription, watch)
-                if payloads is None or not await journal.announce([each["event_id"] for each in payloads], after):
+                records, readable = await self._detailed(fresh, subscription, watch)
+                left = {version["Version"] for version in fresh[len(records) :]}
+                if left:
+                    found = search.look(snapshot, cursor, left)
+                    after = cursor if found is None else found[1]
+                    unfinished = snapshot if readable else None
+                payloads = [event_payload(record, self.image_name, subscription.region) for record in records]
+                if isinstance(after, AliasCursor):
+                    payloads = [{**each, "alias": self.alias, "event_id": after.event_id} for each in payloads]
+                if not await journal.announce([each["event_id"] for each in payloads], after):
+                    unfinished = None
                     continue
                 for payload in payloads:
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
@@ -384,30 +389,20 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 await journal.advance(cursor, told=bool(payloads))
                 subscription.retarget(search.aim(cursor, snapshot.versions))
 
-    async def _payloads(
-        self,
-        versions: list[ImageVersion],
-        after: Cursor | AliasCursor,
-        subscription: polling.Subscription,
-        watch: polling.Watch,
-    ) -> list[dict[str, Any]] | None:
-        """Make the payloads; ``None`` if the details can't be read just now."""
-        payloads: list[dict[str, Any]] = []
-        for version in versions:
-            record = version
-            if self.include_details:
-                try:
-                    record = await subscription.add_details(version)
-                except Exception as error:
-                    if judge(error) is None:
-                        raise
-                    watch.report_details(error)
-                    return None
-            payload = event_payload(record, self.image_name, subscription.region)
-            if isinstance(after, AliasCursor):
-                payload |= {"alias": self.alias, "event_id": after.event_id}
-            payloads.append(payload)
-        return payloads
+    async def _detailed(
+        self, versions: list[ImageVersion], subscription: polling.Subscription, watch: polling.Watch
+    ) -> tuple[list[ImageVersion], bool]:
+        """Give what to tell of next, with details if asked for, as far as they can be read; and whether they can."""
+        records: list[ImageVersion] = []
+        for version in versions[: self.DETAILED_AT_ONCE] if self.include_details else ():
+            record = await subscription.add_details(version)
+            if isinstance(record, polling.Snapshot):
+                watch.report_details(record.error)
+                self._slow_down(record, subscription)
+                return records, False
+            records.append(record)
+        subscription.interval = self.poll_interval
+        return records if self.include_details else versions, True
 
     def _slow_down(self, snapshot: polling.Snapshot, subscription: polling.Subscription) -> None:
         if snapshot.is_hopeless and subscription.interval < self.SLOW_PACE:
@@ -437,8 +432,14 @@ class _NewVersions:
         """Give the cursor of the very first start."""
         return decide.baseline(snapshot.versions, self._watched.start_from)
 
-    def look(self, snapshot: polling.Snapshot, cursor: Cursor) -> tuple[list[ImageVersion], Cursor] | None:
-        """Give what to tell of, and the cursor after it; ``None`` if the next poll has to read more for that."""
+    def look(
+        self, snapshot: polling.Snapshot, cursor: Cursor, later: Container[int] = ()
+    ) -> tuple[list[ImageVersion], Cursor] | None:
+        """
+        Give what to tell of, and the cursor after it; ``None`` if the next poll has to read more for that.
+
+        :param later: Versions to leave for a later look.
+        """
         needed = decide.depth(snapshot.versions, cursor)
         if needed.number < self.target.number:
             self.target = needed
@@ -449,6 +450,7 @@ class _NewVersions:
             cursor,
             statuses=tuple(self._watched.statuses),
             since=start_from if isinstance(start_from, datetime) else None,
+            later=later,
         )
 
 
@@ -472,8 +474,12 @@ class _Moves:
             return AliasCursor()
         return decide.moved(snapshot.outcomes[self.target], AliasCursor(), self._alias)[1]
 
-    def look(self, snapshot: polling.Snapshot, cursor: AliasCursor) -> tuple[list[ImageVersion], AliasCursor]:
-        """Give what to tell of, and the cursor after it."""
+    def look(
+        self, snapshot: polling.Snapshot, cursor: AliasCursor, later: Container[int] = ()
+    ) -> tuple[list[ImageVersion], AliasCursor]:
+        """Give what to tell of, and the cursor after it; see above."""
+        if later:
+            return [], cursor
         result = self._watch.judge(snapshot, self.target)
         return decide.moved(result, cursor, self._alias, unsure=self._journal.may_have_lost(cursor.event_id))
 
@@ -503,7 +509,7 @@ class _Journal:
 
     async def open(self) -> Cursor | AliasCursor | None:
         """Read the cursor; ``None`` at the very first start. Goes on until it can be read."""
-        if not has_asset_state(self._trigger):
+        if not has_asset_state(self._trigger) and not self._trigger.kept:
             self._trigger.log.warning(
                 "This Airflow has no state store for assets (3.3 has): what was told is kept in memory, and a restart "
                 "of the triggerer starts from %r again.",
@@ -559,6 +565,8 @@ class _Journal:
         await self._write()
 
     async def _read(self) -> list[Any] | None:
+        if not has_asset_state(self._trigger):
+            return self._trigger.kept
         try:
             return await read_asset_state(self._trigger, self._trigger.state_key)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not pass for a first start
@@ -584,4 +592,5 @@ class _Journal:
             )
             return False
         self._written = state
+        self._trigger.kept = [state]
         return True

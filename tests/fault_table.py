@@ -306,12 +306,12 @@ _GROUPS: dict[str, list[Row]] = {
             cells(
                 sensors=TIMEOUT,
                 event=UNNOTICED,
-                create="TimeoutError",
+                create=REFUSED,
                 update="ResourceNotFound",
                 delete=UNNOTICED,
                 prune=UNNOTICED,
             ),
-            note="A number that is not there yet and one that is there no more look alike.",
+            note="To a sensor, a number that is not there yet and one that is there no more look alike.",
         ),
         Row(
             "gone_and_succeeded",

@@ -254,6 +254,47 @@ async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emu
     assert polls(emulator) < 20
 
 
+async def test_details_that_may_not_be_read_are_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
+    watching = watch(poll_interval=0.05, start_from="earliest", include_details=True)
+    await asyncio.sleep(3)
+    output = capsys.readouterr().out
+    assert "not authorized to perform: sagemaker:DescribeImageVersion" in output
+    assert 1 <= output.count("until a person mends this") <= 6
+    assert len(emulator.calls("DescribeImageVersion")) < 25
+    assert watching.told == []
+    emulator.clear_faults()
+    await watching.told_of(1)
+
+
+async def test_versions_are_told_of_though_the_details_of_a_later_one_can_t_be_read(watch, emulator, connection):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.create_versions(IMAGE, 25)
+    emulator.add_fault("throttling", operation="DescribeImageVersion", after=14, times=3)
+    watching = watch(start_from="earliest", include_details=True)
+    await watching.until(lambda: len(watching.told) >= 14)
+    assert len(emulator.calls("DescribeImageVersion")) < 25
+    await watching.told_of(*range(1, 26))
+    assert all("ContainerImage" in payload and not payload["redelivered"] for payload in watching.told)
+    # Each was asked for once, and again where the answer was none.
+    assert len(emulator.calls("DescribeImageVersion")) == 25 + 3
+
+
+async def test_without_a_state_store_a_watcher_that_broke_off_goes_on_where_it_was(watch, emulator, monkeypatch):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(None)
+    await watching.until(lambda: polls(emulator) > 1)
+    emulator.create_versions(IMAGE, 1)
+    await watching.told_of(2)
+    await watching.until(lambda: not watching.trigger.kept[0]["sent"])
+    with monkeypatch.context() as patch:
+        patch.setattr(polling, "_read", lambda *_: 1 / 0)
+        await watching.until(lambda: not polling._registries)
+    emulator.create_versions(IMAGE, 2)
+    await watching.told_of(2, 3, 4)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

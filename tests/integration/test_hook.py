@@ -300,6 +300,14 @@ def test_the_connection_or_the_caller_may_set_retries_and_timeouts(connection, g
         assert config.read_timeout == read_timeout
 
 
+def test_of_what_caller_and_connection_set_both_are_in_force_and_the_caller_goes_first(connection):
+    connection(config_kwargs={"proxies": {"https": "http://proxy:1"}, "read_timeout": 33, "connect_timeout": 3})
+    config = SageMakerImageVersionsHook(config={"retries": {"total_max_attempts": 7}, "read_timeout": 44}).conn_config
+    assert config.botocore_config.proxies == {"https": "http://proxy:1"}
+    assert config.botocore_config.retries == {"mode": "standard", "total_max_attempts": 7}
+    assert (config.botocore_config.read_timeout, config.botocore_config.connect_timeout) == (44, 3)
+
+
 def test_region_and_tls_verification_reach_the_client(connection):
     hook = SageMakerImageVersionsHook(region_name="eu-west-1", verify=False)
     assert hook.conn.meta.region_name == "eu-west-1"
@@ -502,7 +510,16 @@ def test_opening_the_first_client_collects_no_garbage_inside_of_the_parser(hook,
 
 @pytest.mark.parametrize(
     "value",
-    ["us-east-1", {"no_such_option": 1}, {"connect_timeout": b"x"}, {"proxies": {"https": "http://me:pw@proxy:1"}}],
+    [
+        "us-east-1",
+        '{"proxies": {"https": "http://me:pw@proxy:1"}}',
+        {"no_such_option": 1},
+        {"connect_timeout": b"x"},
+        {"proxies": {"https": "http://me:pw@proxy:1"}},
+        {"proxies": {"https": "//me:pw@proxy:1"}},
+        {"proxies": {"https": "me:pw@proxy:1"}},
+        {"proxies": {"https": "http://pw@proxy:1"}},
+    ],
 )
 def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(value):
     with pytest.raises(ValueError, match="botocore_config") as caught:

@@ -15,7 +15,7 @@ import botocore.exceptions
 import pytest
 from moto.moto_api import state_manager
 
-from airflow_provider_imageversions import compat
+from airflow_provider_imageversions import compat, operators
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
@@ -679,6 +679,17 @@ def test_pruning_waits_out_other_changes_and_goes_on_where_another_was_faster(em
         tasks = [prune(task_id=f"prune{index}", keep_newest=2) for index in (1, 2)]
         list(pool.map(execute, tasks))
     assert numbers(client) == [5, 6]
+
+
+def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, image, client, context, monkeypatch):
+    monkeypatch.setattr(operators, "_IN_USE_PATIENCE", 0.0)
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 4)
+    emulator.add_fault("in_use", operation="DeleteImageVersion", times=1)
+    result = prune(keep_newest=1).execute(context)
+    assert result["deleted"] == [2, 3]
+    assert result["kept"] == {"newest CREATED": [4], "in use": [1]}
+    assert numbers(client) == [1, 4]
 
 
 # --- what all share --------------------------------------------------------------------------------------

@@ -358,8 +358,8 @@ async def test_a_failed_look_up_of_details_reaches_all_who_asked(emulator, conne
     with subscribe() as subscription:
         version = (await subscription.next()).versions[0]
         emulator.add_fault("access_denied", operation="DescribeImageVersion", times=1)
-        answers = await asyncio.gather(*(subscription.add_details(version) for _ in range(3)), return_exceptions=True)
-        assert ["AccessDenied" in str(answer) for answer in answers] == [True] * 3
+        answers = await asyncio.gather(*(subscription.add_details(version) for _ in range(3)))
+        assert [answer.fault for answer in answers] == [Fault.PERMANENT] * 3
         assert "ContainerImage" in await subscription.add_details(version)
 
 
@@ -514,6 +514,35 @@ async def test_calls_beyond_the_burst_keep_to_the_rate():
     assert time.monotonic() - began < 0.1
     await asyncio.gather(*(limiter.take() for _ in range(10)))
     assert 0.45 < time.monotonic() - began < 1.5
+
+
+async def test_who_is_cancelled_while_waiting_for_its_turn_leaves_no_debt():
+    limiter = polling._Limiter(20.0)
+    await limiter.take(polling.BURST)
+    waits = [asyncio.create_task(limiter.take()) for _ in range(200)]
+    await asyncio.sleep(0)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    await asyncio.wait_for(limiter.take(), 2)
+
+
+async def test_the_region_is_known_while_the_client_is_made_anew(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    with subscribe() as subscription:
+        await subscription.next()
+        client = subscription._poll.client
+        client.discard(client._hook)
+        assert subscription.region == "us-east-1"
+
+
+async def test_the_lowest_moment_there_is_breaks_no_poll_that_others_share(emulator, connection):
+    emulator.create_versions(IMAGE, 1)
+    wait = asyncio.create_task(first_event(trigger(version=2, poll_interval=0.2)))
+    event = await first_event(trigger(created_after="0001-01-01T00:00:00+00:00", poll_interval=0.2))
+    assert event.payload["version"]["Version"] == 1
+    emulator.create_versions(IMAGE, 1)
+    assert (await wait).payload["version"]["Version"] == 2
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,12 @@ def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, ru
     assert "ContainerImage" in run(sensor(**mode, include_details=True))
 
 
+def test_details_that_may_not_be_read_yet_have_the_grace_of_a_list(emulator, connection, run):
+    seed(emulator, "1:CREATED")
+    emulator.add_fault("access_denied", operation="DescribeImageVersion", times=2)
+    assert "ContainerImage" in run(sensor(deferrable=True, include_details=True))
+
+
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_details_that_may_not_be_read_end_the_wait_in_spite_of_soft_fail(emulator, connection, run, mode, soft_fail):
     seed(emulator, "1:CREATED")
@@ -577,6 +583,16 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     assert 1 <= text.count("version 2 is CREATING") <= (2 if mode.get("mode") == "reschedule" else 1)
     (seconds,) = re.findall(r"version 2 is CREATED, after (\d+) seconds of waiting", text)
     assert int(seconds) >= 1
+
+
+@pytest.mark.parametrize("region", ["eusc-de-east-1", "us-isob-east-1"])
+def test_there_is_no_button_to_a_console_whose_address_airflow_does_not_know(
+    emulator, connection, run, context, region
+):
+    connection(region_name=region)
+    emulator.create_versions(IMAGE, 1, region_name=region)
+    assert run(sensor())["Version"] == 1
+    assert "sagemaker_image" not in context["ti"].xcoms
 
 
 def test_the_button_leads_to_the_image_in_the_console(emulator, connection, run, mode, context):

@@ -34,6 +34,7 @@ def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
             "sagemaker-image://us-gov-west-1/a?statuses=CREATED-CREATE_FAILED",
         ),
         ({"alias": "prod", "region_name": "eu-west-1"}, "sagemaker-image://eu-west-1/a?alias=prod"),
+        ({"region_name": "eusc-de-east-1"}, "sagemaker-image://eusc-de-east-1/a"),
         ({"alias": "_Prod-1.0", "statuses": "CREATED"}, "sagemaker-image://default/a?alias=_Prod-1.0"),
         ({"uri": "sagemaker-image://default/b", "name": "c"}, "sagemaker-image://default/b"),
     ],
