@@ -29,7 +29,8 @@ os.environ.update(
 )
 
 import pytest
-import urllib3
+from botocore.config import Config
+from botocore.exceptions import HTTPClientError
 
 from airflow_provider_imageversions.emulator import Emulator
 
@@ -203,10 +204,14 @@ def mode(request):
     return MODES[request.param]
 
 
-@pytest.fixture
-def truncation_unseen():
-    """For tests of what botocore does not notice: one with an older urllib3 does, and tries again."""
-    if tuple(map(int, urllib3.__version__.split(".")[:2])) < (2, 6):
+@pytest.fixture(scope="session")
+def truncation_unseen(distant_emulator):
+    """For tests of what botocore does not notice with most versions of urllib3."""
+    distant_emulator.add_fault("truncated", operation="ListImages")
+    once = Config(retries={"total_max_attempts": 1})
+    try:
+        distant_emulator.client("sagemaker", config=once).list_images()
+    except HTTPClientError:
         pytest.skip("this urllib3 notices that an answer is shorter than announced")
 
 

@@ -30,7 +30,7 @@ from werkzeug.test import run_wsgi_app
 from airflow_provider_imageversions.emulator.errors import ApiError
 from airflow_provider_imageversions.emulator.faults import Answer, Call, Fault, Faults
 from airflow_provider_imageversions.emulator.models import VERSION_MODEL, image_backends, now_ms
-from airflow_provider_imageversions.emulator.wire import error_body, install
+from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, NOT_JSON, error_body, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,12 @@ class _Application:
         application = self._moto if access_key_id is None else self._sagemaker
 
         def proceed() -> Answer:
+            try:
+                json.loads(body or b"{}")
+            except ValueError:
+                # moto up to 5.1 breaks at it.
+                answer = error_body(NOT_JSON.code, NOT_JSON.message).encode()
+                return Answer(HTTPStatus.BAD_REQUEST, {"Content-Type": CONTENT_TYPE}, answer)
             return _ask(application, environ)
 
         answer = proceed() if fault is None else fault.answer(call, proceed)

@@ -80,6 +80,9 @@ OPERATIONS: dict[str, Callable[[ImageBackend, dict[str, Any]], str]] = {
 }
 
 
+NOT_JSON = ApiError("SerializationException", "The request's body is not JSON.")
+
+
 def install() -> None:
     """
     Add the image operations to moto, for use under ``moto.mock_aws``. Calling it again changes nothing.
@@ -109,4 +112,4 @@ def _parameters(body: str) -> Any:
     try:
         return json.loads(body or "{}")
     except ValueError as error:
-        raise ApiError("SerializationException", "The request's body is not JSON.") from error
+        raise NOT_JSON from error
