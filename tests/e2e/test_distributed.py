@@ -367,7 +367,8 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, s
     assert records[0] == records[1] == records[2]
     assert records[0]["Version"] == version
     assert records[0]["Aliases"] == ["blue"]
-    assert [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER] == [1, 1, 0]
+    runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
+    assert runs == [1, 1, 0], airflow.task_log("waits_without_a_worker", run_id, "both")
     assert callbacks(airflow, run_id) == {("start", "-1", "success"): 1}
     for task in WITHOUT_A_WORKER:
         path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
