@@ -423,7 +423,6 @@ def deleted_while_awaited(world, part, row):
     if part == "create":
         world.emulator.creation_seconds = 60
         world.during(2, "DescribeImageVersion", happening)
-        world.timeout = 1.5
     elif part == "prune":
         world.emulator.create_versions(IMAGE, 1)
         remove = lambda: world.client.delete_image_version(ImageName=IMAGE, Version=1)  # noqa: E731 # used once
