@@ -585,7 +585,7 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     assert int(seconds) >= 1
 
 
-@pytest.mark.parametrize("region", ["eusc-de-east-1", "us-isob-east-1"])
+@pytest.mark.parametrize("region", ["us-iso-east-1", "us-isob-east-1"])
 def test_there_is_no_button_to_a_console_whose_address_airflow_does_not_know(
     emulator, connection, run, context, region
 ):
