@@ -426,12 +426,12 @@ class _Trouble:
         Count what was just met.
 
         :param fault: The fault; ``None`` if there was none.
-        :return: Seconds since it was met first.
+        :return: Seconds since it was met first; 0 without a fault.
         """
         now = asyncio.get_running_loop().time()
         if fault is not self._fault:
             self._fault, self._since = fault, now
-        return now - self._since
+        return 0.0 if fault is None else now - self._since
 
 
 class _Crowd:
@@ -551,7 +551,7 @@ class _Poll:
             snapshot = await self._take()
             self._failures = 0 if snapshot.fault in {None, Fault.MISSING} else self._failures + 1
             lasting = self._failing.lasts(snapshot.fault if self._failures else None)
-            self._publish(replace(snapshot, lasting=lasting if self._failures else 0.0))
+            self._publish(replace(snapshot, lasting=lasting))
             await self._pause()
 
     async def _take(self) -> Snapshot:

@@ -151,6 +151,13 @@ async def test_what_airflow_asks_while_the_client_is_made_is_asked_on_the_event_
     assert set(loops) == {asyncio.get_running_loop()}
 
 
+async def test_a_bug_in_looking_up_a_connection_is_not_taken_for_an_outage(emulator, connection, monkeypatch):
+    for name in ("get_connection", "aget_connection"):
+        monkeypatch.setattr(AwsBaseHook, name, lambda: None, raising=False)  # takes no connection's id
+    with pytest.raises(TypeError):
+        await SageMakerImageVersionsHook().preload_connection()
+
+
 async def test_different_connections_regions_or_settings_do_not_share(emulator, connection):
     connection("other", login="other")
     emulator.create_versions(IMAGE, 1)
