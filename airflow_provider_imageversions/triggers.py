@@ -164,21 +164,24 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             # An exception here would come to the sensor as one that soft_fail skips.
             self.log.exception("The wait broke off")
             payload = {"status": "error", "error": polling.describe_error(error)}
-        if self.end_from_trigger and payload["status"] == "ready" and await self._push(payload["version"]):
-            yield TaskSuccessEvent()
-        else:
-            yield TriggerEvent(payload)
+        ended = None
+        if self.end_from_trigger and payload["status"] == "ready":
+            ended = await self._end(payload["version"])
+        yield ended or TriggerEvent(payload)
 
-    async def _push(self, version: ImageVersion) -> bool:
+    async def _end(self, version: ImageVersion) -> TaskSuccessEvent | None:
+        """Give the event that ends the task, with all that a worker would have left; ``None`` if a worker has to."""
         link = SageMakerImageLink()
         try:
+            url = link.url_of(self.image_name, version["ImageVersionArn"])
             await push_xcom(self.task_instance, "return_value", version)
-            await push_xcom(self.task_instance, link.xcom_key, link.url_of(self.image_name, version["ImageVersionArn"]))
         except Exception as error:  # noqa: BLE001  # a worker has another way to the database
             self.log.warning("The task can't be ended here, a worker will: %s", polling.describe_error(error))
-            return False
+            return None
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
-        return True
+        # With the event, as each request to Airflow's supervisor waits for a turn of its loop. Airflow encodes twice
+        # what comes so, which would spoil the record; but it decodes links twice, too.
+        return TaskSuccessEvent(xcoms={link.xcom_key: url} if url else None)
 
     async def _wait(self) -> dict[str, Any]:
         try:

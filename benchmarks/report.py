@@ -121,11 +121,16 @@ def _airflow_goals(results: Row) -> list[Goal]:
     lines: list[Goal] = []
     for kind in AIRFLOW_KINDS[1:3]:
         ours = runs.get(kind)
-        for figure, what in (("lone_created_to_success_median", "one sensor"), ("created_to_success_median", "many")):
-            goal = Goal(f"in a real Airflow: CREATED to task success, {what}, with {kind}, to the peer's", 0.5, "x")
+        for part, who in (("lone", "one sensor"), ("burst", "many")):
+            what = f"in a real Airflow: CREATED to task success beyond the wait for a poll, {who}, with {kind}"
+            goal = Goal(f"{what}, to the peer's", 0.5, "x")
             if ours and peer:
-                note = f"{ours[figure]:.1f} s to {peer[figure]:.1f} s"
-                goal = replace(goal, figure=ours[figure] / peer[figure], peer=1, note=note)
+                seconds, whole = (
+                    [run[f"{part}_{figure}"] for run in (ours, peer)]
+                    for figure in ("answer_to_success", "created_to_success")
+                )
+                note = f"{seconds[0]:.2f} s to {seconds[1]:.2f} s; with that wait {whole[0]:.2f} s to {whole[1]:.2f} s"
+                goal = replace(goal, figure=seconds[0] / seconds[1], peer=1, note=note)
             lines.append(goal)
     for kind, limit in zip(AIRFLOW_KINDS[1:3], (1, 0), strict=True):
         processes = [run and run["processes_per_wait"] for run in (runs.get(kind), peer)]
@@ -260,6 +265,13 @@ def _memory_rows(results: Row) -> Iterable[dict[str, str]]:
             }
 
 
+_AIRFLOW_TIMES = {
+    "CREATED to success": "created_to_success",
+    "but for the wait for a poll": "answer_to_success",
+    "the slowest": "last",
+}
+
+
 def _airflow_part(results: Row) -> str:
     rows = [
         {
@@ -268,10 +280,11 @@ def _airflow_part(results: Row) -> str:
             "interval, s": str(row["interval"]),
             "worker CPU s per sensor": f"{row['worker_cpu_seconds_per_wait']:.2f}",
             "processes per sensor": f"{row['processes_per_wait']:.2f}",
-            "CREATED to success, one sensor: median, s": f"{row['lone_created_to_success_median']:.1f}",
-            "the slowest, s": f"{row['lone_created_to_success_max']:.1f}",
-            "all at once: median, s": f"{row['created_to_success_median']:.1f}",
-            "the last, s": f"{row['created_to_success_max']:.1f}",
+            **{
+                f"{title}, {who}, s": f"{row[f'{part}_{figure}']:.2f}"
+                for part, who in (("lone", "one sensor"), ("burst", "many"))
+                for title, figure in _AIRFLOW_TIMES.items()
+            },
         }
         for row in _find(results, "airflow", supported=True)
     ]
@@ -280,8 +293,9 @@ def _airflow_part(results: Row) -> str:
     return f"""\
 ## In a real Airflow
 
-LocalExecutor. One sensor by itself, run {_find(results, "airflow", supported=True)[0]["repeats"]} times; then many that
-are ready at the same moment, and queue for the executor's workers where a worker has to end them.
+LocalExecutor, {_find(results, "airflow", supported=True)[0]["repeats"]} runs. One sensor by itself, and many that are
+ready at the same moment, which queue for the executor's workers where a worker has to end them. A figure is the median
+of the runs, and in a run the mean of the sensors; the slowest is that of all.
 
 {_table(rows)}"""
 
