@@ -284,6 +284,9 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
     """
     if left.last not in listed or right.first not in listed:
         return False
+    if _NEVER in (left.latest, right.latest):
+        # What is passed over unseen has no life that could end, unlike its neighbours.
+        return False
     if left.last + 1 == right.first:
         return True
     between = any(left.last < number < right.first for number in listed)
