@@ -69,6 +69,7 @@ class Snapshot:
     :param targets: Whom it was read for; it may lack what others would need.
     :param versions: Versions from the highest number down, as far as the targets need them.
     :param outcomes: What it means for each of the targets that is waited for.
+    :param refused: What may not be read of all that was asked for, and why: an alias's version, or the list (``None``).
     :param calls: How many API calls it took.
     :param fault: What went wrong, if something did; then the rest is empty.
     :param error: The exception behind the fault.
@@ -78,6 +79,7 @@ class Snapshot:
     targets: frozenset[Target | Above]
     versions: tuple[ImageVersion, ...] = ()
     outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
+    refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
     fault: Fault | None = None
     error: Exception | None = None
@@ -116,32 +118,69 @@ def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[
 
 
 def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | Above]) -> Snapshot:
+    in_list = [target for target in targets if _alias_of(target) is None]
+    aliases = {alias for alias in map(_alias_of, targets) if alias is not None}
+    found: dict[str | None, list[ImageVersion]] = {}
+    refused: dict[str | None, Exception] = {}
+    calls = len(aliases)
+    if in_list:
+        listed = _unless_refused(_list_down, hook, image_name, in_list)
+        if isinstance(listed, Exception):
+            refused[None] = listed
+            calls += 1
+        else:
+            found[None], pages = listed
+            calls += pages
+    for alias in aliases:
+        version = _unless_refused(_describe, hook, image_name, alias=alias)
+        if isinstance(version, Exception):
+            refused[alias] = version
+        else:
+            found[alias] = [] if version is None else [version]
+    if refused and not found:
+        raise next(iter(refused.values()))
+    waits = [target for target in targets if isinstance(target, Target) and target.alias in found]
+    outcomes: dict[Target | Above, decide.Outcome] = {wait: decide.outcome(found[wait.alias], wait) for wait in waits}
+    return Snapshot(targets, tuple(found.get(None, ())), outcomes, refused, calls)
+
+
+def _alias_of(target: Target | Above) -> str | None:
+    return target.alias if isinstance(target, Target) else None
+
+
+def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T | Exception:
+    """Read something, or give the error if only a person can mend it: who needs something else can have that."""
+    try:
+        return read(*arguments, **named)
+    except Exception as error:
+        if judge(error) is not Fault.PERMANENT:
+            raise
+        return error
+
+
+def _list_down(
+    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]
+) -> tuple[list[ImageVersion], int]:
+    """Give versions from the highest number down, as far as the targets need them, and how many calls it took."""
     versions: list[ImageVersion] = []
-    waits = [target for target in targets if isinstance(target, Target)]
-    numbers: dict[Target | Above, int] = {wait: wait.version for wait in waits if wait.version is not None}
-    named = {wait: wait.alias for wait in waits if wait.alias is not None}
-    pending = set(targets - named.keys())
-    calls = 0
-    if pending:
-        for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
-            versions.append(version)
-            pending = {target for target in pending if not decide.suffices(version, target)}
-            if len(versions) == PAGE_SIZE_MAX:
-                far_down = {target for target in pending if target in numbers}
-                found = [_describe(hook, image_name, version=number) for number in {numbers[far] for far in far_down}]
-                calls += len(found)
-                versions += [version for version in found if version is not None]
-                described = [wait for wait in waits if wait in far_down]
-                pending -= {far for far in described if not isinstance(decide.outcome(versions, far), decide.Waiting)}
-            if not pending:
-                break
-        calls += max(1, -(-len(versions) // PAGE_SIZE_MAX))
-    aliased = {alias: _describe(hook, image_name, alias=alias) for alias in set(named.values())}
-    outcomes: dict[Target | Above, decide.Outcome] = {}
-    for wait in waits:
-        seen = versions if wait.alias is None else [version for version in [aliased[wait.alias]] if version is not None]
-        outcomes[wait] = decide.outcome(seen, wait)
-    return Snapshot(targets=targets, versions=tuple(versions), outcomes=outcomes, calls=calls + len(aliased))
+    pending = set(targets)
+    described = 0
+    for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
+        versions.append(version)
+        pending = {target for target in pending if not decide.suffices(version, target)}
+        if len(versions) == PAGE_SIZE_MAX:
+            for far_down in [target for target in pending if isinstance(target, Target) and target.version is not None]:
+                described += 1
+                found = _unless_refused(_describe, hook, image_name, version=far_down.version)
+                if isinstance(found, Exception):
+                    # It is on one of the next pages, too.
+                    continue
+                versions += [] if found is None else [found]
+                if not isinstance(decide.outcome(versions, far_down), decide.Waiting):
+                    pending.remove(far_down)
+        if not pending:
+            break
+    return versions, described + max(1, -(-len(versions) // PAGE_SIZE_MAX))
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
@@ -365,6 +404,7 @@ class Subscription:
         self.target = target
         self.interval = interval
         self._seen = 0
+        self._refused = _Trouble()
         self._details_failing = _Trouble()
 
     async def next(self) -> Snapshot:
@@ -374,7 +414,11 @@ class Subscription:
         :raises PollCrashedError: The poll ended with an exception that it should not have met.
         """
         snapshot, self._seen = await self._poll.snapshot_after(self._seen, self.target)
-        return snapshot
+        error = snapshot.refused.get(_alias_of(self.target))
+        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT)
+        if error is None:
+            return snapshot
+        return Snapshot(snapshot.targets, fault=Fault.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | Above) -> None:
         """Ask for other versions from now on; what the last poll did not read is read at once."""

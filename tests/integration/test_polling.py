@@ -310,6 +310,36 @@ async def test_records_from_far_down_and_by_alias_have_no_details_that_nobody_as
         assert set(payload["version"]) <= set(LISTED_FIELDS)
 
 
+@pytest.mark.parametrize(
+    ("denied", "ends", "waits"),
+    [
+        ("DescribeImageVersion", {"alias": "prod"}, {"after_version": 1}),
+        ("ListImageVersions", {"after_version": 1}, {"alias": "prod"}),
+    ],
+)
+async def test_what_one_waiter_may_not_read_ends_no_other_that_shares_its_poll(
+    emulator, connection, monkeypatch, denied, ends, waits
+):
+    monkeypatch.setitem(polling.GRACE, Fault.PERMANENT, 0.5)
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("access_denied", operation=denied, times=None)
+    waiting = asyncio.create_task(first_event(trigger(**waits, poll_interval=0.2)))
+    began = time.monotonic()
+    refused = await first_event(trigger(**ends, poll_interval=0.2))
+    assert f"not authorized to perform: sagemaker:{denied}" in refused.payload["error"]
+    assert time.monotonic() - began > 0.5
+    emulator.create_versions(IMAGE, 1)
+    emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
+    assert (await waiting).payload["version"]["Version"] == 2
+
+
+async def test_a_version_far_down_that_may_not_be_described_is_found_by_listing(emulator, connection):
+    emulator.create_versions(IMAGE, 300)
+    emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
+    assert (await first_event(trigger(version=30))).payload["version"]["Version"] == 30
+    assert polls(emulator) == 3
+
+
 async def test_a_slow_poll_is_not_overtaken(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
     emulator.add_fault("slow", times=2, seconds=0.7)
