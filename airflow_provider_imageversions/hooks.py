@@ -209,7 +209,7 @@ _CONFIG_PARSERS: dict[str, Callable[[str, object], Any]] = {
 
 class MissingConnectionError(LookupError):
     """
-    The Airflow connection does not exist.
+    The Airflow connection does not exist, or Airflow 3 could not look it up: it does not tell these apart.
 
     No AirflowException, so that ``soft_fail`` cannot hide it.
 
@@ -218,8 +218,9 @@ class MissingConnectionError(LookupError):
 
     def __init__(self, aws_conn_id: str) -> None:
         super().__init__(
-            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection. Create it (type Amazon Web Services), "
-            "or pass aws_conn_id=None to use boto3's default credentials on purpose."
+            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
+            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
+            "purpose."
         )
 
 
@@ -706,6 +707,8 @@ def judge(error: Exception) -> decide.Fault | None:
             botocore.exceptions.CredentialRetrievalError,
             botocore.exceptions.TokenRetrievalError,
             botocore.exceptions.SSOError,
+            # Airflow 3 says the same where its database or a secrets backend is away.
+            MissingConnectionError,
         ),
     ):
         return decide.Fault.CREDENTIALS
@@ -725,7 +728,7 @@ def judge(error: Exception) -> decide.Fault | None:
         ),
     ):
         return decide.Fault.TRANSIENT
-    if isinstance(error, (botocore.exceptions.BotoCoreError, MissingConnectionError, ValueError)):
+    if isinstance(error, (botocore.exceptions.BotoCoreError, ValueError)):
         return decide.Fault.PERMANENT
     return None
 

@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import itertools
 import json
+import logging
 import random
 import time
 from collections import deque
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import ImageVersion
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 THREADS = 16
 WOKEN_AT_ONCE = 50
@@ -59,6 +61,10 @@ LONGEST_PAUSE = 20.0
 _PASSING = {Fault.IN_USE, Fault.THROTTLED, Fault.TRANSIENT}
 CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
 """Seconds after which a client is made anew, so that an edited connection is picked up."""
+RENEWAL_PAUSE = 60.0
+"""Seconds until that is tried again where it fails."""
+LONGEST_LIFETIME = 60 * 60.0
+"""Seconds after which a client that can't be made anew is not used any longer."""
 
 
 @dataclass(frozen=True)
@@ -672,7 +678,7 @@ class _Client:
         self._registry = registry
         self._parameters = parameters
         self._hook: SageMakerImageVersionsHook | None = None
-        self._expires = 0.0
+        self._renewal = self._end = 0.0
         self.region = ""
         """That of the last client, once there was one."""
         self._lock = asyncio.Lock()
@@ -691,13 +697,31 @@ class _Client:
         """Give the hook with its client open; made when there is none or it is old."""
         async with self._lock:
             clock = asyncio.get_running_loop().time
-            if self._hook is None or clock() >= self._expires:
-                hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
-                await hook.preload_connection()
-                await self.run(hook.get_conn)
-                self._hook, self.region = hook, str(hook.conn_region_name)
-                self._expires = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
+            if self._hook is not None and clock() < self._renewal:
+                return self._hook
+            try:
+                self._hook = await self._open()
+            except Exception as error:
+                if self._hook is None or judge(error) is None or clock() >= self._end:
+                    raise
+                # It still works, and what is away may be no more than Airflow's database or its secrets backend.
+                _log.warning(
+                    "SageMaker client of connection %r: can't be renewed, will go on with the one there is: %s",
+                    self._hook.aws_conn_id,
+                    describe_error(error),
+                )
+                self._renewal = clock() + RENEWAL_PAUSE
+            else:
+                self._renewal = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
+                self._end = clock() + LONGEST_LIFETIME
             return self._hook
+
+    async def _open(self) -> SageMakerImageVersionsHook:
+        hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
+        await hook.preload_connection()
+        await self.run(hook.get_conn)
+        self.region = str(hook.conn_region_name)
+        return hook
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
         """Give what limits the calls of a hook that :meth:`hook` gave."""

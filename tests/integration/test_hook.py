@@ -261,7 +261,7 @@ def test_a_connection_that_does_not_exist_is_an_error_and_never_ambient_credenti
     hook = SageMakerImageVersionsHook("no_such_connection", region_name="us-east-1")
     with pytest.raises(MissingConnectionError, match=r"'no_such_connection'.*Create it.*aws_conn_id=None") as caught:
         hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.PERMANENT
+    assert judge(caught.value) is Fault.CREDENTIALS
     assert emulator.calls() == []
 
 

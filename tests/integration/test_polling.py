@@ -509,6 +509,25 @@ async def test_an_edited_connection_is_picked_up_when_the_client_is_old(emulator
         await eventually(lambda: "edited" in {call["access_key_id"] for call in emulator.calls("ListImageVersions")})
 
 
+async def test_a_client_that_can_t_be_made_anew_is_used_on_but_not_for_ever(emulator, connection, monkeypatch, caplog):
+    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.3, 0.3))
+    monkeypatch.setattr(polling, "RENEWAL_PAUSE", 0.2)
+    monkeypatch.setattr(polling, "LONGEST_LIFETIME", 1.5)
+    monkeypatch.setitem(polling.GRACE, Fault.CREDENTIALS, 0.5)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    waiting = asyncio.create_task(first_event(trigger(poll_interval=0.1)))
+    await eventually(lambda: polls(emulator))
+    with monkeypatch.context() as away:
+        away.delenv("AIRFLOW_CONN_AWS_DEFAULT")
+        await eventually(lambda: "'aws_default': can't be renewed, will go on" in caplog.text)
+        seen = polls(emulator)
+        await eventually(lambda: polls(emulator) > seen + 3)
+    connection(login="edited")
+    await eventually(lambda: "edited" in {call["access_key_id"] for call in emulator.calls("ListImageVersions")})
+    monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
+    assert "MissingConnectionError: aws_conn_id='aws_default'" in (await waiting).payload["error"]
+
+
 async def test_throttling_halves_the_rate_and_success_restores_it(emulator, connection):
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
     emulator.create_versions(IMAGE, 1, status="CREATING")
