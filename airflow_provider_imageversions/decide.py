@@ -144,7 +144,7 @@ def _created(version: ImageVersion) -> datetime:
 # Every wait judges the same versions again at every poll.
 @lru_cache(maxsize=4096)
 def _moment(time: str) -> datetime:
-    return parse_time("CreationTime", time)
+    return parse_time("time", time)
 
 
 def suffices(version: ImageVersion, target: Target | Above) -> bool:
@@ -223,17 +223,21 @@ def moved(
     return [result.version] if unsure else [], cursor
 
 
-def baseline(versions: Iterable[ImageVersion], start_from: str | int | datetime) -> Cursor:
+def baseline(
+    versions: Iterable[ImageVersion], start_from: str | int | datetime, *, started: datetime | None = None
+) -> Cursor:
     """
     Give the cursor of a watcher that starts for the first time.
 
     :param versions: All versions of the image.
     :param start_from: ``"latest"``: what is final now is not told of, and what is CREATING now will be. A number: it
         and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to :func:`unseen` each time.
+    :param started: When that was, if it could not read the versions until now.
     """
     everything = list(versions)
     if start_from == "latest":
-        return unseen(everything, Cursor())[1]
+        changed = {v["Version"] for v in everything if started is not None and _moment(v["LastModifiedTime"]) > started}
+        return unseen(everything, Cursor(), later=changed)[1]
     if not isinstance(start_from, int):
         return Cursor()
     passed = [_run(version) for version in everything if version["Version"] < start_from]

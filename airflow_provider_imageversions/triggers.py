@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -361,14 +361,18 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         cursor: Any = await journal.open()  # of the kind that the search is for
         with polling.subscribe(self, watched.image_name, search.aim(cursor), self.poll_interval) as subscription:
             unfinished: polling.Snapshot | None = None
+            began, blind_since = datetime.now(timezone.utc), None
             while True:
                 snapshot, unfinished = unfinished or await subscription.next(), None
-                if not watch.sees(snapshot):
+                sees = watch.sees(snapshot)
+                # An image that does not exist has no versions to pass over.
+                if cursor is None and (sees or snapshot.fault is decide.Fault.MISSING):
+                    cursor = search.baseline(snapshot, blind_since)
+                    await journal.begin(cursor)
+                if not sees:
+                    blind_since = began
                     self._slow_down(snapshot, subscription)
                     continue
-                if cursor is None:
-                    cursor = search.baseline(snapshot)
-                    await journal.begin(cursor)
                 found = search.look(snapshot, cursor)
                 if found is None:
                     subscription.retarget(search.target)
@@ -431,9 +435,9 @@ class _NewVersions:
             self.target = decide.depth(versions, cursor)
         return self.target
 
-    def baseline(self, snapshot: polling.Snapshot) -> Cursor:
-        """Give the cursor of the very first start."""
-        return decide.baseline(snapshot.versions, self._watched.start_from)
+    def baseline(self, snapshot: polling.Snapshot, started: datetime | None) -> Cursor:
+        """Give the cursor of the very first start, which was at a certain time if the versions could not be read."""
+        return decide.baseline(snapshot.versions, self._watched.start_from, started=started)
 
     def look(
         self, snapshot: polling.Snapshot, cursor: Cursor, later: Container[int] = ()
@@ -471,9 +475,9 @@ class _Moves:
         """Give what the next poll has to read."""
         return self.target
 
-    def baseline(self, snapshot: polling.Snapshot) -> AliasCursor:
-        """Give the cursor of the very first start."""
-        if self._first:
+    def baseline(self, snapshot: polling.Snapshot, _started: datetime | None) -> AliasCursor:
+        """Give the cursor of the very first start; nothing tells when an alias moved."""
+        if self._first or snapshot.fault is decide.Fault.MISSING:
             return AliasCursor()
         return decide.moved(snapshot.outcomes[self.target], AliasCursor(), self._alias)[1]
 

@@ -295,6 +295,33 @@ async def test_without_a_state_store_a_watcher_that_broke_off_goes_on_where_it_w
     await watching.told_of(2, 3, 4)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"start_from": 2}, {"alias": "prod"}])
+async def test_what_an_image_gets_that_did_not_exist_is_new_even_after_a_restart(watch, store, emulator, arguments):
+    watching = watch(**arguments)
+    await watching.until(lambda: store.values)
+    await watching.kill()
+    emulator.create_versions(IMAGE, 2)
+    emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
+    await watch(**arguments).told_of(*([2] if arguments else [1, 2]))
+
+
+@pytest.mark.parametrize("fault", ["access_denied", "server_error"])
+async def test_what_becomes_created_while_a_first_start_can_t_read_it_is_told_of(watch, emulator, fault):
+    emulator.create_versions(IMAGE, 4)
+    emulator.set_version(IMAGE, 2, status="CREATING")
+    emulator.set_version(IMAGE, 3, status="CREATING")
+    emulator.add_fault(fault, times=None)
+    watching = watch()
+    await watching.until(lambda: polls(emulator) > 3)  # botocore tries thrice
+    emulator.create_versions(IMAGE, 1, status="CREATING")
+    for number in (3, 5):
+        emulator.set_version(IMAGE, number, status="CREATED")
+    emulator.clear_faults()
+    await watching.told_of(3, 5)
+    emulator.set_version(IMAGE, 2, status="CREATED")
+    await watching.told_of(3, 5, 2)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -344,7 +344,7 @@ class AliasWatcher:
         outcomes = {self.search.target: decide.outcome(owner, self.search.target)}
         snapshot = polling.Snapshot(frozenset(outcomes), outcomes=outcomes)
         if self.cursor is None:
-            self.cursor = self.search.baseline(snapshot)
+            self.cursor = self.search.baseline(snapshot, None)
             await self.journal.begin(self.cursor)
         fresh, after = self.search.look(snapshot, self.cursor)
         identities = [after.event_id for _ in fresh]
