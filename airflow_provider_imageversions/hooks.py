@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -509,12 +509,23 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         The version is described as it is now: SageMaker sends several events for each change, some of them late.
 
         :param event: The *SageMaker Image Version State Change* as EventBridge sends it.
-        :param image_name: Name of the image, which the event does not have.
-        :raises ValueError: It is another event.
+        :param image_name: Name of the image, which the event has in lower case only.
+        :raises ValueError: It is another event, or one of another image, region or account.
         :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if the version is gone.
         """
-        number = parse_state_change(event)["Version"]
+        parse_image_name("image_name", image_name)
+        change = parse_state_change(event)
+        number, told = change["Version"], change["ImageVersionArn"].lower()
+        if told.split("/")[1:2] not in ([], [image_name.lower()]):
+            raise ValueError(f"event={excerpt(told)} is of another image than image_name={excerpt(image_name)}.")
         version = self.describe_image_version(image_name, version=number)
+        found = version["ImageVersionArn"].lower()
+        # The service's model allows for "None" in place of either.
+        if told.startswith("arn:") and found.startswith("arn:") and told.split(":")[3:5] != found.split(":")[3:5]:
+            raise ValueError(
+                f"event={excerpt(told)} is of another region or account than {excerpt(found)}, which connection "
+                f"{self.aws_conn_id!r} leads to."
+            )
         version["Aliases"] = self.list_aliases(image_name, version=number)
         return event_payload(version, image_name, str(self.conn_region_name))
 
@@ -530,7 +541,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
-        return str(_complete(self.conn.create_image(**request.to_boto()), "ImageArn")["ImageArn"])
+        members = request.to_boto()
+        with self._explained(members):
+            answer = self.conn.create_image(**members)
+        return str(_complete(answer, "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
@@ -632,9 +646,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
-        for page in self._pages("list_image_versions", request.to_boto(), "ImageVersions"):
+        bounds = [(member, moment) for member, moment in request.to_boto().items() if isinstance(moment, datetime)]
+        # Older botocore cuts fractions of a second off, by which a bound before a moment would lose versions.
+        members = {**request.to_boto(), **{member: _ceiled(moment) for member, moment in bounds if "Before" in member}}
+        fine = [(member, moment) for member, moment in bounds if moment.microsecond]
+        for page in self._pages("list_image_versions", members, "ImageVersions"):
             for item in page["ImageVersions"]:
-                if given.add(item["Version"]):
+                if given.add(item["Version"]) and all(_is_within(item, *bound) for bound in fine):
                     yield to_record(item)
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
@@ -774,6 +792,18 @@ def _known_regions() -> frozenset[str]:
     session = botocore.session.get_session()
     partitions = session.get_available_partitions()
     return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))
+
+
+def _ceiled(moment: datetime) -> datetime:
+    """Round a moment up to a whole second."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
+
+
+def _is_within(item: Mapping[str, Any], member: str, moment: datetime) -> bool:
+    """Whether a version of an answer is within a bound, such as ``CreationTimeAfter``."""
+    if member.endswith("After"):
+        return bool(item[member.removesuffix("After")] >= moment)
+    return bool(item[member.removesuffix("Before")] <= moment)
 
 
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ them with botocore's copy of it.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -412,14 +413,21 @@ def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
     raise refuse(name, value, f"allowed are {', '.join(choices)}.")
 
 
+def _parse_literal(name: str, value: str) -> object:
+    """Read a list or a dict as JSON writes it, or as Python does and so a template that renders to one."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value.strip())
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # noqa: PERF203  # one of two
+            continue
+    raise refuse(name, value, "it looks like a list or a dict but is none.")
+
+
 def _parse_list(name: str, value: object) -> tuple[Any, ...]:
-    """Make a tuple of an iterable, a JSON list or a comma-separated string."""
+    """Make a tuple of an iterable, a list as text or a comma-separated string."""
     items = value
     if isinstance(value, str):
-        try:
-            items = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
-        except (ValueError, RecursionError) as error:
-            raise refuse(name, value, "it looks like a JSON list but is none.") from error
+        items = _parse_literal(name, value) if value.lstrip().startswith("[") else value.split(",")
     if not isinstance(items, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in items):
         raise refuse(name, value, "it must be a list of names, or a string that separates them by commas.")
     # A set's order is another one in each process, and a retry must make the same request.
@@ -442,8 +450,9 @@ def parse_aliases(name: str, value: object) -> tuple[str, ...]:
 
 
 def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
-    """Make AWS's list of tags of one, or of a dict from key to value."""
-    tags = [{"Key": key, "Value": tag} for key, tag in value.items()] if isinstance(value, dict) else value
+    """Make AWS's list of tags of one, or of a dict from key to value, or of either as text."""
+    given = _parse_literal(name, value) if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
+    tags = [{"Key": key, "Value": tag} for key, tag in given.items()] if isinstance(given, dict) else given
     if not isinstance(tags, (list, tuple)) or len(tags) > _TAGS_MAX or not all(map(_is_tag, tags)):
         raise refuse(
             name,
@@ -860,6 +869,7 @@ class PrunePolicy(_Checked):
     limit: int | None = None
     dry_run: bool = False
 
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"keep_aliased", "dry_run"})
     PARSERS: ClassVar[Mapping[str, _Parser]] = {
         "keep_newest": lambda name, value: parse_integer(name, value, minimum=0),
         "keep_younger_than": parse_seconds,
@@ -875,6 +885,13 @@ class PrunePolicy(_Checked):
                 "keep_newest=None, keep_younger_than=None: say what to keep, for example keep_newest=10, or "
                 "keep_younger_than=timedelta(days=90)."
             )
+
+    @classmethod
+    def parse(cls, name: str, value: object) -> Any:
+        """Parse one field's value; what was given and rendered to nothing must not let more be deleted."""
+        if isinstance(value, str) and is_absent(value):
+            raise refuse(name, value, "it rendered to nothing: give it a value, or leave it out.")
+        return super().parse(name, value)
 
 
 @dataclass(frozen=True)

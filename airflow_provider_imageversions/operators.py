@@ -53,7 +53,7 @@ from airflow_provider_imageversions.model import (
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -243,14 +243,15 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         fields = None if is_absent(self.fields) else self._parse_fields("fields", self.fields)
         details = parse_boolean("include_details", self.include_details)
-        records = hook.iter_image_versions(self.image_name, **{name: getattr(self, name) for name in self._FILTERS})
+        filters = {name: getattr(self, name) for name in self._FILTERS}
+        records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
         SageMakerImageLink.store(context, self, hook, self.image_name)
         result: list[dict[str, Any]] = []
         size, limited = 0, self.do_xcom_push and keeps_xcom_in_database()
         number: int | None = None
         for record in records:
             number = record["Version"]
-            result.append(_project(hook.add_details(self.image_name, record) if details else record, fields))
+            result.append(_project(record, fields))
             size += len(json.dumps(result[-1])) + len(", ")
             if limited and size > XCOM_LIMIT:
                 # At once, rather than after the calls for all the rest.
@@ -258,6 +259,18 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
         self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
         return result
+
+    def _detailed(
+        self, hook: SageMakerImageVersionsHook, *, statuses: Any, limit: Any, **filters: Any
+    ) -> Iterator[ImageVersion]:
+        """List with details, each version as it is by then: some may be gone, or in another status."""
+        listed = hook.iter_image_versions(self.image_name, statuses=statuses, **filters)
+        detailed = (find(hook.add_details, self.image_name, record) for record in listed)
+        return decide.select(
+            (record for record in detailed if record is not None),
+            statuses=None if is_absent(statuses) else parse_statuses("statuses", statuses),
+            limit=None if is_absent(limit) else _parse_limit("limit", limit),
+        )
 
     def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
         known: tuple[str, ...] = LISTED_FIELDS
@@ -960,7 +973,8 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
     Delete the versions of an Amazon SageMaker image that nobody needs any more.
 
     Failed versions are deleted first, then the oldest. Always kept are the newest CREATED version and what is CREATING.
-    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once.
+    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
+    a template and renders to nothing is refused, rather than let more be deleted.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.

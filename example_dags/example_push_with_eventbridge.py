@@ -70,6 +70,9 @@ if MessageQueueTrigger is not None:
                     version = hook.describe_state_change(change, IMAGE_NAME)
                 except hook.conn.exceptions.ResourceNotFound:
                     continue  # deleted since
+                except ValueError as error:
+                    log.warning("the rule lets through what is not for this DAG: %s", error)
+                    continue
                 told[version["event_id"]] = version
             trained = Variable.get("trained_image_versions", default=[], deserialize_json=True)
             return [

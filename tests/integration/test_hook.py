@@ -27,7 +27,7 @@ from airflow_provider_imageversions.hooks import (
     SageMakerImageVersionsHook,
     judge,
 )
-from airflow_provider_imageversions.model import event_id
+from airflow_provider_imageversions.model import CreateImageRequest, event_id
 
 IMAGE = "my-image"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -422,12 +422,15 @@ def test_a_region_that_does_not_exist_is_a_misconfiguration(monkeypatch, connect
         raise socket.gaierror(answer, "no address")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    with pytest.raises(botocore.exceptions.BotoCoreError) as caught:
-        SageMakerImageVersionsHook(region_name=region).list_image_versions(IMAGE)
-    assert judge(caught.value) is fault
-    if fault is Fault.PERMANENT:
-        assert "region" in str(caught.value)
-        assert repr(region) in str(caught.value)
+    hook = SageMakerImageVersionsHook(region_name=region)
+    request = CreateImageRequest(image_name=IMAGE, role_arn="arn:aws:iam::123456789012:role/sagemaker")
+    for call in (lambda: hook.list_image_versions(IMAGE), lambda: hook.create_image(request)):
+        with pytest.raises(botocore.exceptions.BotoCoreError) as caught:
+            call()
+        assert judge(caught.value) is fault
+        if fault is Fault.PERMANENT:
+            assert "region" in str(caught.value)
+            assert repr(region) in str(caught.value)
 
 
 def test_missing_credentials_are_judged_as_such(emulator):
@@ -544,3 +547,34 @@ def test_a_pushed_state_change_tells_the_same_as_the_watcher(hook, emulator):
     assert (told["Version"], told["status"], told["region"]) == (3, "CREATED", "us-east-1")
     assert "ContainerImage" in told
     assert told["Aliases"] == []
+
+
+@pytest.mark.parametrize(
+    ("arn", "message"),
+    [
+        ("arn:aws:sagemaker:us-east-1:123456789012:image-version/other/3", "another image than image_name='My-image'"),
+        ("arn:aws:sagemaker:eu-west-1:123456789012:image-version/my-image/3", "another region or account"),
+        ("arn:aws:sagemaker:us-east-1:999999999999:image-version/my-image/3", "another region or account"),
+    ],
+)
+def test_a_state_change_of_something_else_is_refused(hook, emulator, arn, message):
+    emulator.create_versions("My-image", 3)
+    detail = {"ImageVersionArn": arn, "ImageVersionStatus": "CREATED", "Version": 3}
+    with pytest.raises(ValueError, match=f"event=.*{message}"):
+        hook.describe_state_change(
+            {"detail-type": "SageMaker Image Version State Change", "detail": detail}, "My-image"
+        )
+
+
+@pytest.mark.parametrize("kind", ["creation_time", "last_modified_time"])
+def test_a_bound_within_a_second_includes_what_is_at_it_and_nothing_beyond(hook, emulator, kind):
+    emulator.create_versions(IMAGE, 6, start_time=START, spacing_seconds=0.25)
+
+    def numbers(**filters):
+        return sorted(record["Version"] for record in hook.list_image_versions(IMAGE, **filters))
+
+    fourth = START + timedelta(seconds=0.75)
+    assert numbers(**{f"{kind}_before": fourth}) == [1, 2, 3, 4]
+    assert numbers(**{f"{kind}_after": fourth}) == [4, 5, 6]
+    assert numbers(**{f"{kind}_after": fourth, f"{kind}_before": fourth}) == [4]
+    assert numbers(**{f"{kind}_before": START}) == [1]

@@ -651,13 +651,17 @@ def test_no_more_is_deleted_than_asked(emulator, image, context):
     assert result["kept"] == {"newest CREATED": [10], "limit": [4, 5, 6, 7, 8, 9]}
 
 
-def test_a_policy_may_be_a_template_and_what_renders_to_nothing_keeps_its_default(emulator, image, client, context):
+def test_a_policy_may_be_a_template_but_nothing_goes_where_a_part_renders_to_nothing(emulator, image, client, context):
     emulator.create_versions(IMAGE, 4)
     client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
-    values = {"keep_newest": "1", "keep_younger_than": "0.001", "keep_aliased": None, "limit": "", "dry_run": "True"}
-    task = prune(**{name: f"{{{{ params.{name} }}}}" for name in values})
-    result = render(task, **values).execute(context)
+    values = {"keep_newest": "1", "keep_younger_than": "0.001", "keep_aliased": True, "limit": "9", "dry_run": "True"}
+    templates = {name: f"{{{{ params.{name} }}}}" for name in values}
+    result = render(prune(**templates), **values).execute(context)
     assert result == {"deleted": [2, 3], "kept": {"newest CREATED": [4], "alias": [1]}, "dry_run": True}
+    for name in values:
+        with pytest.raises(ValueError, match=f"{name}="):
+            render(prune(**templates), **{**values, name: None}).execute(context)
+    assert not emulator.calls("DeleteImageVersion")
     assert prune(keep_newest=1, keep_aliased=False).execute(context)["deleted"] == [1, 2, 3]
 
 

@@ -7,6 +7,7 @@ import botocore.exceptions
 import pytest
 
 from airflow_provider_imageversions import compat
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
 
 IMAGE = "my-image"
@@ -189,3 +190,19 @@ def test_the_button_leads_to_the_image_in_the_console(emulator, connection, cont
     emulator.create_versions(IMAGE, 1)
     operator().execute(context)
     assert context["ti"].xcoms["sagemaker_image"]["image_name"] == IMAGE
+
+
+def test_details_of_what_is_deleted_or_going_meanwhile_are_left_out(emulator, connection, context, monkeypatch):
+    emulator.create_versions(IMAGE, 6)
+    original = SageMakerImageVersionsHook.add_details
+
+    def add_details(hook, image_name, record):
+        if record["Version"] == 6:
+            emulator.client("sagemaker").delete_image_version(ImageName=IMAGE, Version=5)
+            emulator.set_version(IMAGE, 4, status="DELETING")
+        return original(hook, image_name, record)
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "add_details", add_details)
+    result = operator(include_details=True, statuses="CREATED", limit=3).execute(context)
+    assert [record["Version"] for record in result] == [6, 3, 2]
+    assert {record["ImageVersionStatus"] for record in result} == {"CREATED"}

@@ -154,8 +154,20 @@ def test_the_limits_of_texts_and_choices_are_those_of_the_service_model(service,
 
 
 @pytest.mark.parametrize("value", [{"k": "v"}, [{"Key": "k", "Value": "v"}]])
-def test_tags_may_be_a_dict_or_aws_s_list(value):
-    assert model.parse_tags("tags", value) == ({"Key": "k", "Value": "v"},)
+@pytest.mark.parametrize("render", [lambda value: value, json.dumps, str])
+def test_tags_may_be_a_dict_or_aws_s_list_or_what_a_template_makes_of_one(value, render):
+    assert model.parse_tags("tags", render(value)) == ({"Key": "k", "Value": "v"},)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], '["a", "b"]', "['a', 'b']", "a, b", " ['a','b']"])
+def test_a_list_may_be_what_a_template_makes_of_one(value):
+    assert model.parse_aliases("aliases", value) == ("a", "b")
+
+
+@pytest.mark.parametrize("value", ["['a', 'b'", "[a, b]", "[1, 2]", "[" * 5000, "{'a': 'b'}"])
+def test_what_looks_like_a_list_and_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="aliases="):
+        model.parse_aliases("aliases", value)
 
 
 @pytest.mark.parametrize(

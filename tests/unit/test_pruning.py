@@ -45,6 +45,19 @@ def test_what_a_policy_lets_go(policy, text, expected):
     assert gone(versions(text), **policy) == expected
 
 
+@pytest.mark.parametrize("name", ["keep_newest", "keep_younger_than", "keep_aliased", "limit", "dry_run"])
+@pytest.mark.parametrize("value", ["", " ", "None"])
+def test_what_rendered_to_nothing_does_not_let_more_go(name, value):
+    with pytest.raises(ValueError, match=f"{name}=.*rendered to nothing"):
+        PrunePolicy(**{"keep_newest": 1, "keep_younger_than": 1, name: value})
+
+
+@pytest.mark.parametrize("name", ["keep_aliased", "dry_run"])
+def test_neither_does_none_in_place_of_yes_or_no(name):
+    with pytest.raises(ValueError, match=f"{name}=None is not valid: it must be True or False"):
+        PrunePolicy(**{"keep_newest": 1, name: None})
+
+
 def test_an_aliased_version_is_kept_and_does_not_count_for_the_limit():
     listed = versions("1:CREATED 2:CREATED 3:CREATED 4:CREATED")
     assert pruned(listed, {1}, keep_newest=1, limit=1) == [
