@@ -148,7 +148,8 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
     :param limit: At most so many versions; no page is fetched beyond the last one. Default: all.
     :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
     :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
-        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no.
+        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no. What is gone, or in
+        another status than asked for, by then is left out.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
