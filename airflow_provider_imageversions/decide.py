@@ -402,25 +402,39 @@ def _age(version: ImageVersion, now: datetime) -> float:
 
 
 def select(
-    versions: Iterable[ImageVersion], *, statuses: tuple[str, ...] | None = None, limit: int | None = None
+    versions: Iterable[ImageVersion],
+    *,
+    statuses: tuple[str, ...] | None = None,
+    limit: int | None = None,
+    bounds: Mapping[str, datetime] | None = None,
 ) -> Iterator[ImageVersion]:
     """
-    Filter lazily by what the API has no filter for.
+    Filter lazily by what the API has no filter for, or botocore none that is exact.
 
     :param versions: Versions in any order, which is kept.
     :param statuses: Only versions in one of these statuses; ``None`` for all.
     :param limit: At most so many; nothing is read from ``versions`` beyond the last one.
+    :param bounds: Only versions whose times are within these, by the API's names, such as ``CreationTimeAfter``.
     """
     left = limit
     if left == 0:
         return
     for version in versions:
-        if statuses is None or version["ImageVersionStatus"] in statuses:
+        if (statuses is None or version["ImageVersionStatus"] in statuses) and _is_within(version, bounds or {}):
             yield version
             if left is not None:
                 left -= 1
                 if not left:
                     return
+
+
+def _is_within(version: Mapping[str, Any], bounds: Mapping[str, datetime]) -> bool:
+    for name, bound in bounds.items():
+        if name.endswith("After") and _moment(version[name.removesuffix("After")]) < bound:
+            return False
+        if name.endswith("Before") and _moment(version[name.removesuffix("Before")]) > bound:
+            return False
+    return True
 
 
 class Fault(Enum):

@@ -430,6 +430,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             self._records(request),
             statuses=None if is_absent(statuses) else parse_statuses("statuses", statuses),
             limit=None if is_absent(limit) else parse_integer("limit", limit, minimum=0),
+            bounds={
+                name: value
+                for name, value in request.to_boto().items()
+                if isinstance(value, datetime) and value.microsecond
+            },
         )
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
@@ -646,13 +651,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
-        bounds = [(member, moment) for member, moment in request.to_boto().items() if isinstance(moment, datetime)]
         # Older botocore cuts fractions of a second off, by which a bound before a moment would lose versions.
-        members = {**request.to_boto(), **{member: _ceiled(moment) for member, moment in bounds if "Before" in member}}
-        fine = [(member, moment) for member, moment in bounds if moment.microsecond]
+        members = {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
         for page in self._pages("list_image_versions", members, "ImageVersions"):
             for item in page["ImageVersions"]:
-                if given.add(item["Version"]) and all(_is_within(item, *bound) for bound in fine):
+                if given.add(item["Version"]):
                     yield to_record(item)
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
@@ -797,13 +800,6 @@ def _known_regions() -> frozenset[str]:
 def _ceiled(moment: datetime) -> datetime:
     """Round a moment up to a whole second."""
     return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
-
-
-def _is_within(item: Mapping[str, Any], member: str, moment: datetime) -> bool:
-    """Whether a version of an answer is within a bound, such as ``CreationTimeAfter``."""
-    if member.endswith("After"):
-        return bool(item[member.removesuffix("After")] >= moment)
-    return bool(item[member.removesuffix("Before")] <= moment)
 
 
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
