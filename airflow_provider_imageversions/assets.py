@@ -86,7 +86,7 @@ def image_version_asset(
         if text is not None and not isinstance(text, str):
             raise refuse(label, text, "it must be a text.")
     aws = {name: value for name, value in trigger_kwargs.items() if name in AWS_PARAMETERS}
-    check_aws_parameters(aws, templated=False)
+    check_aws_parameters(aws)
     checked: dict[str, Any] = {
         "statuses": watched.statuses,
         "include_details": parse_boolean("include_details", trigger_kwargs.get("include_details", False)),

@@ -27,6 +27,7 @@ try:
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
     )
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import (
@@ -35,6 +36,7 @@ except ImportError:  # before Airflow 3.2
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
     )
 
 try:
@@ -70,12 +72,14 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
     "conf",
+    "delete_xcom",
     "get_async_connection",
     "has_asset_state",
     "is_trigger_timeout",
@@ -168,6 +172,20 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
         run_id=task_instance.run_id,
         map_index=task_instance.map_index,
     )
+
+
+def delete_xcom(task_instance: Any, key: str) -> None:
+    """
+    Delete an XCom of a task from its worker, if there is one.
+
+    :param task_instance: The task instance.
+    :param key: The XCom's key.
+    """
+    identity: dict[str, Any] = {
+        name: getattr(task_instance, name) for name in ("dag_id", "task_id", "run_id", "map_index")
+    }
+    if XCom.get_one(key=key, **identity) is not None:
+        XCom.delete(key=key, **identity)
 
 
 def waits_since(context: Mapping[str, Any]) -> datetime | None:

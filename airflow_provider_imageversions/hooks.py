@@ -30,7 +30,7 @@ from airflow_provider_imageversions.model import (
     VersionSet,
     event_payload,
     excerpt,
-    is_absent,
+    is_blank,
     is_settled,
     parse_alias,
     parse_boolean,
@@ -73,7 +73,8 @@ _CONFIG_ERRORS = (
     botocore.exceptions.InvalidDefaultsMode,
 )
 
-AWS_PARAMETERS = ("aws_conn_id", "region_name", "verify", "botocore_config")
+AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
+AWS_PARAMETERS = tuple(AWS_DEFAULTS)
 
 
 def aws_parameters(source: object) -> dict[str, Any]:
@@ -84,31 +85,31 @@ def aws_parameters(source: object) -> dict[str, Any]:
     takes what a template makes of a missing region or a boolean.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
-    for name in ("region_name", "verify"):
-        if is_absent(values[name]):
-            values[name] = None
+    for name in AWS_PARAMETERS:
+        if is_blank(values[name]):
+            values[name] = AWS_DEFAULTS[name]
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
 
 
-def check_aws_parameters(values: Mapping[str, object], *, templated: bool) -> None:
+def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[str] | None = None) -> None:
     """
     Check what is known of the four parameters.
 
     :param values: Any of them, by name.
-    :param templated: Whether a value may be a template, to be checked when the task runs.
-    :raises ValueError: A value is none that boto3 takes, or ``botocore_config`` holds a password.
+    :param template: What a template begins with, whose value is checked when the task runs. (default: none is one)
+    :raises ValueError: boto3 does not take a value, or ``botocore_config`` holds a password.
     """
     for name, value in values.items():
-        if is_settled(value) or not templated:
+        if template is None or is_settled(value, template):
             _parse_aws_parameter(name, value)
 
 
 def _parse_aws_parameter(name: str, value: object) -> Any:
     if name == "aws_conn_id":
         return parse_conn_id(name, value)
-    if is_absent(value):
+    if value is None or is_blank(value):
         return None
     return {"region_name": parse_region, "verify": parse_verify, "botocore_config": _parse_stored_config}[name](
         name, value
@@ -428,8 +429,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         )
         return decide.select(
             self._records(request),
-            statuses=None if is_absent(statuses) else parse_statuses("statuses", statuses),
-            limit=None if is_absent(limit) else parse_integer("limit", limit, minimum=0),
+            statuses=None if statuses is None else parse_statuses("statuses", statuses),
+            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
             bounds={
                 name: value
                 for name, value in request.to_boto().items()

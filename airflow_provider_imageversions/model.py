@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 
 from dateutil.parser import isoparse
@@ -319,9 +320,19 @@ def refuse(name: str, value: object, allowed: str) -> ValueError:
     return ValueError(f"{name}={excerpt(value)} is not valid: {allowed}")
 
 
+def blank_value(name: str, value: object) -> ValueError:
+    """Make the error for a parameter that was given and has nothing in it."""
+    return refuse(name, value, "it has no value. Set one, or leave the parameter out.")
+
+
 def parse_image_name(name: str, value: object) -> str:
     """Check an image's name."""
-    if not isinstance(value, str) or len(value) > _IMAGE_NAME_MAX or not _IMAGE_NAME.fullmatch(value):
+    if (
+        not isinstance(value, str)
+        or len(value) > _IMAGE_NAME_MAX
+        or not _IMAGE_NAME.fullmatch(value)
+        or is_blank(value)  # "None" has the form of a name
+    ):
         hint = " Give the image's name, not its ARN." if isinstance(value, str) and value.startswith("arn:") else ""
         raise refuse(
             name,
@@ -580,24 +591,57 @@ def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_absent(value: object) -> bool:
-    """Whether an optional value was not given; a template that yields nothing renders to ``""`` or ``"None"``."""
-    return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
+def is_blank(value: object) -> bool:
+    """Return whether a text has nothing in it, as a template that renders to nothing: ``""`` or ``"None"``."""
+    return isinstance(value, str) and value.strip() in {"", "None"}
 
 
-def is_settled(value: object) -> bool:
-    """Whether a value is known already, rather than a template or an XComArg that is resolved at run time."""
+def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]:
+    """
+    Return a pattern that finds where a template begins in a text.
+
+    :param jinja_options: The ``jinja_environment_kwargs`` of a DAG, which may set other delimiters.
+    """
+    options = jinja_options or {}
+    starts = [str(options.get(name, default)) for name, default in _JINJA_STARTS.items()]
+    return _pattern_of(tuple(start for start in starts if start))
+
+
+_JINJA_STARTS = {
+    "variable_start_string": "{{",
+    "block_start_string": "{%",
+    "comment_start_string": "{#",
+    "line_statement_prefix": "",
+    "line_comment_prefix": "",
+}
+
+
+@lru_cache
+def _pattern_of(starts: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, starts)))
+
+
+TEMPLATE = template_pattern(None)
+
+
+def is_settled(value: object, template: re.Pattern[str] = TEMPLATE) -> bool:
+    """
+    Return whether a value is known already, rather than a template or an XComArg that is resolved at run time.
+
+    :param value: The value.
+    :param template: See :func:`template_pattern`.
+    """
     if isinstance(value, str):
-        return not re.search(r"\{[{%#]", value)
+        return not template.search(value)
     if isinstance(value, dict):
-        return all(is_settled(item) for item in value.values())
+        return all(is_settled(item, template) for item in value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(is_settled(item) for item in value)
+        return all(is_settled(item, template) for item in value)
     return value is None or isinstance(value, (int, float, bytes, datetime, timedelta))
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Give all strings of a value, however deep, as Airflow finds templates."""
+    """Return all strings of a value, however deep, as Airflow finds templates."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list, tuple, set, frozenset)):
@@ -624,9 +668,12 @@ class _Checked:
     @classmethod
     def parse(cls, name: str, value: object) -> Any:
         """Parse one field's value, or raise a ValueError that names it."""
-        if name not in cls.REQUIRED and is_absent(value):
+        label = cls.LABELS.get(name, name)
+        if is_blank(value):
+            raise blank_value(label, value)
+        if value is None and name not in cls.REQUIRED:
             return next(field.default for field in fields(cls) if field.name == name)  # type: ignore[arg-type]
-        return cls.PARSERS[name](cls.LABELS.get(name, name), value)
+        return cls.PARSERS[name](label, value)
 
     def to_boto(self) -> dict[str, Any]:
         """Give the keyword arguments for boto3."""
@@ -640,9 +687,14 @@ class _Checked:
         }
 
     @classmethod
-    def check_settled(cls, **values: object) -> None:
-        """Parse what is known when a DAG is parsed; what is still a template is checked when it runs."""
-        settled = {name: value for name, value in values.items() if is_settled(value)}
+    def check_settled(cls, template: re.Pattern[str] = TEMPLATE, /, **values: object) -> None:
+        """
+        Parse what is known when a DAG is parsed; what is still a template is checked when it runs.
+
+        :param template: See :func:`template_pattern`.
+        :param values: The fields' values.
+        """
+        settled = {name: value for name, value in values.items() if is_settled(value, template)}
         for name, value in settled.items():
             cls.parse(name, value)
         if len(settled) == len(values):
@@ -654,7 +706,7 @@ class ListImageVersionsRequest(_Checked):
     """
     A call of ListImageVersions, every member of it, checked against the service's own limits.
 
-    Numbers and times may also be strings, as templates render them. ``""`` and ``"None"`` count as not given.
+    Numbers and times may also be strings, as templates render them. ``""`` and ``"None"`` are errors.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
@@ -886,13 +938,6 @@ class PrunePolicy(_Checked):
                 "keep_younger_than=timedelta(days=90)."
             )
 
-    @classmethod
-    def parse(cls, name: str, value: object) -> Any:
-        """Parse one field's value; what was given and rendered to nothing must not let more be deleted."""
-        if isinstance(value, str) and is_absent(value):
-            raise refuse(name, value, "it rendered to nothing: give it a value, or leave it out.")
-        return super().parse(name, value)
-
 
 @dataclass(frozen=True)
 class Target(_Checked):
@@ -946,6 +991,37 @@ class Target(_Checked):
         return f"{'a version' if self.alias is None else what} {' and '.join(conditions)}"
 
 
+class Wait(NamedTuple):
+    """What a sensor and its trigger wait for."""
+
+    image_name: str
+    target: Target
+    include_details: bool
+
+    @classmethod
+    def of(cls, source: Any) -> Wait:
+        """
+        Parse the parameters of a sensor or a trigger.
+
+        :param source: What has an attribute for each of :data:`WAIT_PARAMETERS`.
+        :raises ValueError: One of them is outside its limits.
+        """
+        return cls(
+            parse_image_name("image_name", source.image_name),
+            Target(**{field.name: getattr(source, field.name) for field in fields(Target)}),
+            parse_boolean("include_details", source.include_details),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameters as JSON, equal for equal waits."""
+        target = {field.name: getattr(self.target, field.name) for field in fields(Target)}
+        texts = {name: value.isoformat() for name, value in target.items() if isinstance(value, datetime)}
+        return {"image_name": self.image_name, **target, **texts, "include_details": self.include_details}
+
+
+WAIT_PARAMETERS = ("image_name", *(field.name for field in fields(Target)), "include_details")
+
+
 @dataclass(frozen=True)
 class Watched(_Checked):
     """
@@ -975,8 +1051,6 @@ class Watched(_Checked):
         super().__post_init__()
         if self.alias is None:
             return
-        if is_absent(self.alias):
-            raise refuse("alias", self.alias, "it reads as not given; leave alias out to watch for new versions.")
         if set(self.statuses) != set(WATCHED_BY_DEFAULT):
             raise refuse(
                 "statuses",

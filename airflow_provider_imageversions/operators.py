@@ -19,6 +19,7 @@ from airflow_provider_imageversions.compat import (
     is_trigger_timeout,
     keeps_xcom_in_database,
 )
+from airflow_provider_imageversions.deferral import read_event
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -38,7 +39,6 @@ from airflow_provider_imageversions.model import (
     Target,
     UpdateImageVersionRequest,
     excerpt,
-    is_absent,
     is_settled,
     parse_alias,
     parse_aliases,
@@ -50,7 +50,8 @@ from airflow_provider_imageversions.model import (
     parse_seconds,
     parse_statuses,
 )
-from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, read_event
+from airflow_provider_imageversions.templating import TemplatedParameters
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +73,7 @@ class SageMakerImageOperationError(AirflowException):
     """SageMaker could not do what it was asked to; the message has its reason. Retried as the task says."""
 
 
-class _ImageOperator(BaseOperator):
+class _ImageOperator(TemplatedParameters, BaseOperator):
     """
     An operator on a SageMaker image.
 
@@ -107,7 +108,7 @@ class _ImageOperator(BaseOperator):
         self._lineage: tuple[str, int | None] | None = None
         if is_settled(image_name):
             parse_image_name("image_name", image_name)
-        check_aws_parameters(aws_parameters(self), templated=True)
+        check_aws_parameters(aws_parameters(self), template=self.template)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """
@@ -236,13 +237,13 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
             parse_boolean("include_details", include_details)
             checks.append(("fields", self._parse_fields))
         for name, parse in checks:
-            if is_settled(value := getattr(self, name)) and not is_absent(value):
+            if is_settled(value := getattr(self, name)) and value is not None:
                 parse(name, value)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """List, and give what goes to XCom."""
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        fields = None if is_absent(self.fields) else self._parse_fields("fields", self.fields)
+        fields = None if self.fields is None else self._parse_fields("fields", self.fields)
         details = parse_boolean("include_details", self.include_details)
         filters = {name: getattr(self, name) for name in self._FILTERS}
         records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
@@ -269,8 +270,8 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         detailed = (find(hook.add_details, self.image_name, record) for record in listed)
         return decide.select(
             (record for record in detailed if record is not None),
-            statuses=None if is_absent(statuses) else parse_statuses("statuses", statuses),
-            limit=None if is_absent(limit) else _parse_limit("limit", limit),
+            statuses=None if statuses is None else parse_statuses("statuses", statuses),
+            limit=None if limit is None else _parse_limit("limit", limit),
         )
 
     def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
@@ -862,7 +863,7 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
 
     def _parse_changes(self) -> dict[str, tuple[str, ...]]:
         changes = {
-            name: () if is_absent(getattr(self, name)) else parse_aliases(name, getattr(self, name))
+            name: () if getattr(self, name) is None else parse_aliases(name, getattr(self, name))
             for name in self._ALIASES
         }
         wanted = {*changes["aliases_to_add"], *changes["aliases_to_move"]}
@@ -878,12 +879,12 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
 
 def _parse_which(version: object, alias: object) -> dict[str, Any]:
     """Make hook parameters of the version's number or of its alias; one of them must be given."""
-    if is_absent(version) == is_absent(alias):
+    if (version is None) == (alias is None):
         raise ValueError(
             f"version={excerpt(version)}, alias={excerpt(alias)}: give the version's number or one of its aliases, and "
             "not both."
         )
-    if is_absent(version):
+    if version is None:
         return {"alias": parse_alias("alias", alias)}
     return {"version": parse_integer("version", version, minimum=0)}
 

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide, polling, without_worker
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
-    ENDS_FROM_TRIGGER,
-    STARTS_FROM_TRIGGER,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
+    delete_xcom,
     is_trigger_timeout,
-    keeps_xcom_in_database,
     waits_since,
+)
+from airflow_provider_imageversions.deferral import (
+    deferral_limit,
+    raise_execution_timeout,
+    read_event,
+    refuse_failed_trigger,
 )
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
@@ -30,12 +34,14 @@ from airflow_provider_imageversions.hooks import (
     check_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name, texts_in
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, Target, Wait, parse_boolean, parse_image_name
+from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import (
     SageMakerImageVersionPollingError,
     SageMakerImageVersionTrigger,
-    read_event,
+    describe_wait,
 )
+from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +62,7 @@ class ImageVersionFailedError(AirflowFailException):
     """
 
 
-class SageMakerImageVersionSensor(BaseSensorOperator):
+class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     """
     Wait until a version of an Amazon SageMaker image is CREATED, and return its record.
 
@@ -100,13 +106,15 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
     """
 
-    _TARGET: ClassVar[tuple[str, ...]] = ("version", "alias", "after_version", "created_after")
-    template_fields: Sequence[str] = ("image_name", *_TARGET, "include_details", *AWS_PARAMETERS)
+    template_fields: Sequence[str] = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
     operator_extra_links = (SageMakerImageLink(),)
     # A client has locks, which cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_looks",)
     ui_color = "#f2e6d9"
+    start_from_trigger: Any = Unless("obstacles_to_start")
+    start_trigger_args: Any = StartTriggerArguments()
+    end_from_trigger: Any = Unless("obstacles_to_end")
 
     def __init__(
         self,
@@ -133,7 +141,7 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self.after_version = after_version
         self.created_after = created_after
         self.include_details = include_details
-        self.aws_conn_id = aws_conn_id
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
@@ -151,89 +159,63 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self._began = datetime.now(timezone.utc)
         self._looked_at: datetime | None = None
         self._found: ImageVersion | None = None
-        if is_settled(image_name):
+        self._warned: set[str] = set()
+        if self.is_settled("image_name"):
             parse_image_name("image_name", image_name)
-        if is_settled(include_details):
+        if self.is_settled("include_details"):
             parse_boolean("include_details", include_details)
-        Target.check_settled(version=version, alias=alias, after_version=after_version, created_after=created_after)
-        check_aws_parameters(aws_parameters(self), templated=True)
-        self.end_from_trigger = end_from_trigger and self._may_end_from_trigger()
-        if start_from_trigger and self._may_start_from_trigger():
-            # On the instance alone: on the class it would be taken for mapped tasks too, with the class's arguments.
-            self.start_from_trigger = True
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
-                next_method="execute_complete",
-                trigger_kwargs=self._trigger_arguments(),
-                timeout=timedelta(seconds=self.timeout),
-            )
-
-    def _may_start_from_trigger(self) -> bool:
-        given = [getattr(self, name) for name in self.template_fields]
-        templates = [text for value in given for text in texts_in(value)]
-        dag = self.get_dag()
-        reasons = {
-            "this Airflow, older than 3.3, cannot start a task from the triggerer": not STARTS_FROM_TRIGGER,
-            "an XComArg is not resolved there": any(
-                not is_settled(value) and not list(texts_in(value)) for value in given
-            ),
-            "an xcom_pull without map_indexes hangs there": any(
-                "xcom_pull" in value and "map_indexes" not in value for value in templates
-            ),
-            "the DAG's own macros and filters are not known there": dag is not None
-            and bool(dag.user_defined_macros or dag.user_defined_filters)
-            and not all(map(is_settled, templates)),
-            f"slots of the pool {self.pool!r} are not counted there": self.pool != "default_pool",
-        }
-        return self._may("start_from_trigger", "the task is deferred by a worker instead", reasons)
-
-    def _may_end_from_trigger(self) -> bool:
-        passed_over = (
-            "outlets",
-            "on_execute_callback",
-            "on_success_callback",
-            "on_skipped_callback",
-            "_pre_execute_hook",
-            "_post_execute_hook",
-            "multiple_outputs",
+        Target.check_settled(
+            self.template, version=version, alias=alias, after_version=after_version, created_after=created_after
         )
-        given = [name for name in passed_over if getattr(self, name, None)]
-        if given:
-            raise ValueError(
-                f"end_from_trigger=True can't be combined with {', '.join(given)}: Airflow passes them over when a "
-                "task ends in the triggerer. Leave out one or the other; start_from_trigger=True alone keeps them."
-            )
-        reasons = {
-            "this Airflow, older than 3.3, cannot write an XCom from there": not ENDS_FROM_TRIGGER,
-            "a custom XCom backend would hold up the triggerer": not keeps_xcom_in_database(),
-            "do_xcom_push=False makes nothing to push": not self.do_xcom_push,
-        }
-        return self._may("end_from_trigger", "the task is ended by a worker instead", reasons)
+        check_aws_parameters(aws_parameters(self), template=self.template)
+        self.start_from_trigger = start_from_trigger
+        self.end_from_trigger = end_from_trigger
+        # Read once, to warn of what is against them already.
+        if self.start_trigger_args is None and end_from_trigger:
+            self.obstacles_to_end()
 
-    def _may(self, name: str, instead: str, reasons: dict[str, bool]) -> bool:
-        found = [reason for reason, applies in reasons.items() if applies]
-        if found:
-            warnings.warn(f"{name}=True of task {self.task_id!r}: {instead}, as {'; '.join(found)}.", stacklevel=5)
-        return not found
+    def obstacles_to_start(self) -> list[str]:
+        """Return why the task may not start in the triggerer, and warn of them once."""
+        found = without_worker.obstacles_to_start(self, self.template_fields)
+        if not self.deferrable:
+            found.append("deferrable is False")
+        self._warn("start_from_trigger", "a worker defers the task instead", found)
+        return found
+
+    def obstacles_to_end(self) -> list[str]:
+        """Return why the task may not end in the triggerer, and warn of them once."""
+        found = without_worker.obstacles_to_end(self)
+        self._warn("end_from_trigger", "a worker completes the task instead", found)
+        return found
+
+    def _warn(self, name: str, instead: str, obstacles: list[str]) -> None:
+        new = [obstacle for obstacle in obstacles if obstacle not in self._warned]
+        self._warned.update(new)
+        if new:
+            warnings.warn(f"{name}=True of task {self.task_id!r}: {instead}, because {'; '.join(new)}.", stacklevel=4)
+
+    def make_start_trigger_args(self) -> StartTriggerArgs:
+        """Return what Airflow starts the trigger with, without a worker."""
+        return StartTriggerArgs(
+            trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
+            next_method="execute_complete",
+            trigger_kwargs=self._trigger_arguments(),
+            timeout=timedelta(seconds=_seconds(self.timeout)),
+        )
 
     def execute(self, context: Any) -> Any:
         """Wait for the version."""
         # Checks what was templated, in every mode alike.
-        target = self._target()
+        target = self._wait().target
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
-        interval = timedelta(seconds=self.poke_interval)
+        interval = timedelta(seconds=_seconds(self.poke_interval))
         # A rescheduled look is a process of its own, which knows by this what the one before it has said.
         self._looked_at = now - 1.5 * interval if now - self._began > interval / 2 else None
         SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
-            self.defer(
-                trigger=SageMakerImageVersionTrigger(**self._trigger_arguments()),
-                method_name="execute_complete",
-                kwargs={"began": self._began.isoformat()},
-                timeout=timedelta(seconds=self.timeout),
-            )
+            self._defer(self._began, deferral_limit(self, _seconds(self.timeout)))
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
@@ -242,16 +224,29 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
+    def _defer(self, began: datetime, limit: float) -> NoReturn:
+        arguments = self._trigger_arguments()
+        if self.start_from_trigger:
+            # The triggerer renders the arguments of such a task again, by the names of its template fields.
+            rendered = {name: arguments.pop(name) for name in self.template_fields if name in arguments}
+            arguments.update(image_name=self.image_name, rendered=rendered)
+        self.defer(
+            trigger=SageMakerImageVersionTrigger(**arguments),
+            method_name="execute_complete",
+            kwargs={"began": began.isoformat()},
+            timeout=timedelta(seconds=limit),
+        )
+
     def poke(self, context: Any) -> PokeReturnValue:  # noqa: ARG002  # Airflow's signature
         """
-        Look once.
+        Check once whether the version is CREATED.
 
         :param context: The task's context.
         """
-        target = self._target()
+        wait = self._wait()
         if self._looks is None:
-            self._looks = polling.Task(self, self.image_name, looked_at=self._looked_at)
-        outcome = self._looks.outcome(target, details=parse_boolean("include_details", self.include_details))
+            self._looks = polling.Task(self, wait.image_name, looked_at=self._looked_at)
+        outcome = self._looks.outcome(wait.target, details=wait.include_details)
         if isinstance(outcome, decide.Failed):
             self._fail(outcome.reason)
         if isinstance(outcome, decide.Waiting):
@@ -263,15 +258,19 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self, context: Any, event: dict[str, Any] | None = None, began: str | None = None
     ) -> ImageVersion:
         """
-        Go on after the deferral.
+        Resume after the deferral.
 
         :param context: The task's context.
         :param event: The trigger's payload.
         :param began: When the wait began, ISO-8601.
+        :raises airflow.exceptions.TaskDeferred: The trigger waited for something else than the task asks for, as
+            templates rendered to something else in the triggerer; the task then waits for the right version.
         """
         if began is None:
             # No worker has run yet.
-            began = start.isoformat() if (start := getattr(context["ti"], "start_date", None)) else None
+            start = getattr(context["ti"], "start_date", None) or self._began
+            began = start.isoformat()
+            self._check_what_was_waited_for(event, start)
             SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         result = read_event(event)
         if isinstance(result, decide.Failed):
@@ -279,11 +278,30 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         self._report_success(result, began)
         return result
 
+    def _check_what_was_waited_for(self, event: Any, start: datetime) -> None:
+        wait = self._wait()
+        asked_for = describe_wait(wait, self)
+        if not isinstance(event, dict) or "waited_for" not in event or event["waited_for"] == asked_for:
+            return
+        self.log.warning(
+            "SageMaker image %r: the triggerer rendered the task's templates to %s and a worker to %s; waiting for %s",
+            self.image_name,
+            event["waited_for"],
+            asked_for,
+            wait.target,
+        )
+        waited = (datetime.now(timezone.utc) - start).total_seconds()
+        self._defer(start, max(deferral_limit(self, _seconds(self.timeout)) - waited, 0.0))
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Go on after the deferral, or after it timed out."""
+        """Resume after the deferral, or after it timed out."""
+        if self.start_from_trigger and context["ti"].try_number > 1:
+            # Airflow deletes what an earlier try pushed where a worker begins, not where a trigger does.
+            delete_xcom(context["ti"], "return_value")
         if is_trigger_timeout(next_method, next_kwargs):
             next_method, next_kwargs = "last_look", {}
         try:
+            refuse_failed_trigger(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
             raise
@@ -295,10 +313,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
 
     def last_look(self, context: Any) -> ImageVersion:
         """
-        Look once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
+        Check once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
 
         :param context: The task's context.
         :raises airflow.exceptions.AirflowSensorTimeout: The version is still not CREATED.
+        :raises airflow.exceptions.AirflowTaskTimeout: Likewise, and it was ``execution_timeout`` that ended the wait.
         """
         self._began = getattr(context["ti"], "start_date", None) or self._began
         result: Any = None
@@ -309,12 +328,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         except Exception:
             if not self.silent_fail:
                 raise
-            self.log.exception("SageMaker image %r: the last look failed", self.image_name)
+            self.log.exception("SageMaker image %r: the last check failed", self.image_name)
         if result is None or not result.is_done:
-            raise AirflowSensorTimeout(
-                f"SageMaker image {self.image_name!r}: {self._target()} could not be had within the timeout of "
-                f"{self.timeout} seconds."
-            )
+            what = f"SageMaker image {self.image_name!r}: {self._wait().target} did not become CREATED within the"
+            raise_execution_timeout(self, _seconds(self.timeout), what)
+            raise AirflowSensorTimeout(f"{what} timeout of {_seconds(self.timeout):g} seconds.")
         record: ImageVersion = result.xcom_value
         return record
 
@@ -331,10 +349,9 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         region = self._found["ImageVersionArn"].split(":")[3]
         return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, self._found["Version"])])
 
-    def _target(self) -> Target:
-        parse_image_name("image_name", self.image_name)
-        parse_boolean("include_details", self.include_details)
-        return Target(**{name: getattr(self, name) for name in self._TARGET})
+    def _wait(self) -> Wait:
+        self.check_rendered()
+        return Wait.of(self)
 
     def _hook(self) -> SageMakerImageVersionsHook:
         return SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
@@ -342,15 +359,11 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
     def _trigger_arguments(self) -> dict[str, Any]:
         created_after = self.created_after
         return {
-            "image_name": self.image_name,
-            "version": self.version,
-            "alias": self.alias,
-            "after_version": self.after_version,
+            **{name: getattr(self, name) for name in WAIT_PARAMETERS},
             "created_after": created_after.isoformat() if isinstance(created_after, datetime) else created_after,
-            "include_details": self.include_details,
-            "poll_interval": self.poke_interval,
+            "poll_interval": _seconds(self.poke_interval),
             "exponential_backoff": self.exponential_backoff,
-            "max_wait": self.max_wait.total_seconds() if isinstance(self.max_wait, timedelta) else self.max_wait,
+            "max_wait": None if self.max_wait is None else _seconds(self.max_wait),
             "silent_fail": self.silent_fail,
             "end_from_trigger": self.end_from_trigger,
             **aws_parameters(self),
@@ -368,3 +381,8 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
             record["Version"],
             (datetime.now(timezone.utc) - start).total_seconds(),
         )
+
+
+def _seconds(value: timedelta | float) -> float:
+    """Return seconds of what Airflow takes for a time span; a cluster policy may set either."""
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)

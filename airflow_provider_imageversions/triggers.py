@@ -8,9 +8,11 @@ import json
 from collections.abc import Iterable
 from contextlib import aclosing
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from jinja2 import StrictUndefined
 
 from airflow_provider_imageversions import decide, polling
 from airflow_provider_imageversions.compat import (
@@ -23,20 +25,23 @@ from airflow_provider_imageversions.compat import (
 from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
+    WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
     Above,
     AliasCursor,
     Cursor,
     Target,
+    Wait,
     Watched,
     event_payload,
     parse_boolean,
-    parse_image_name,
     parse_seconds,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Container
+
+    from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -50,21 +55,14 @@ class SageMakerImageVersionPollingError(RuntimeError):
     """
 
 
-def read_event(event: dict[str, Any] | None) -> ImageVersion | decide.Failed:
+def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
     """
-    Read what a :class:`SageMakerImageVersionTrigger` fired, when its task goes on.
+    Return what a wait is for as JSON, equal for waits that can't have different results.
 
-    :param event: The payload.
-    :return: The version's record, or why it can't become CREATED any more.
-    :raises SageMakerImageVersionPollingError: The wait broke off.
+    :param wait: The parsed parameters.
+    :param source: The sensor or trigger that has the parameters of the connection.
     """
-    payload = event or {"status": "error", "error": "the trigger ended without an event"}
-    if payload["status"] == "failed":
-        return decide.Failed(payload["reason"])
-    if payload["status"] != "ready":
-        raise SageMakerImageVersionPollingError(payload["error"])
-    version: ImageVersion = payload["version"]
-    return version
+    return {**wait.to_json(), **aws_parameters(source)}
 
 
 class SageMakerImageVersionTrigger(BaseTrigger):
@@ -76,6 +74,9 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     - ``{"status": "ready", "version": {...}}``: the version's record, with its details if they were asked for;
     - ``{"status": "failed", "reason": "..."}``: the version can't become CREATED any more;
     - ``{"status": "error", "error": "..."}``: access denied, an invalid argument, a missing connection.
+
+    Each has ``waited_for``, the parameters as the trigger understood them, too: without a worker it is Airflow's
+    triggerer that renders templates, and the worker that resumes the task compares them with its own rendering.
 
     Throttling and outages are waited out, access denied and refused credentials for a short while. All triggers of a
     triggerer that wait for the same image through the same connection share one poll and one boto3 client.
@@ -95,6 +96,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
+    :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace
+        the others. (default: ``None``)
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
+        rendered: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
         # Takes whatever a row of another version of this package holds: a constructor that raises in the
@@ -131,43 +135,60 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.silent_fail = silent_fail
         self.end_from_trigger = end_from_trigger
-        self.aws_conn_id = aws_conn_id
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        self.rendered = rendered
+        self._unrendered: str | None = None
+        self._waited_for: dict[str, Any] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and arguments that Airflow stores."""
+        """Return the class path and arguments that Airflow stores."""
         own = (
-            "image_name",
-            "version",
-            "alias",
-            "after_version",
-            "created_after",
-            "include_details",
-            "poll_interval",
-            "exponential_backoff",
-            "max_wait",
-            "silent_fail",
-            "end_from_trigger",
+            *WAIT_PARAMETERS,
+            *("poll_interval", "exponential_backoff", "max_wait", "silent_fail", "end_from_trigger"),
+            *(() if self.rendered is None else ("rendered",)),
         )
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
         )
 
+    def render_template_fields(self, context: Any, jinja_env: Environment | None = None) -> None:
+        """
+        Render the arguments, where no worker did so before, as strictly as a worker does.
+
+        :param context: The task's context.
+        :param jinja_env: Jinja's environment.
+        """
+        strict = jinja_env or self.get_template_env()
+        strict.undefined = StrictUndefined
+        try:
+            super().render_template_fields(context, strict)
+        except Exception as error:
+            # What is raised here would come to the sensor as a failure that names no reason.
+            self.log.exception("The templates of the task can't be rendered in the triggerer")
+            self._unrendered = f"The task's templates can't be rendered: {polling.describe_error(error)}"
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and fire once."""
+        """Wait, and emit one event."""
         try:
             payload = await self._wait()
         except Exception as error:
             # An exception here would come to the sensor as one that soft_fail skips.
-            self.log.exception("The wait broke off")
+            self.log.exception("The wait failed unexpectedly")
             payload = {"status": "error", "error": polling.describe_error(error)}
         ended = None
-        if self.end_from_trigger and payload["status"] == "ready":
+        if self.end_from_trigger and payload["status"] == "ready" and not self._is_restarted():
             ended = await self._end(payload["version"])
-        yield ended or TriggerEvent(payload)
+        yield ended or TriggerEvent({**payload, "waited_for": self._waited_for})
+
+    def _is_restarted(self) -> bool:
+        """Whether Airflow started it directly and not for the first time: it would keep the first try's end date."""
+        # Only where no worker runs before, the triggerer knows the task itself.
+        task_instance: Any = self.task_instance
+        return getattr(self, "task", None) is not None and task_instance.try_number > 1
 
     async def _end(self, version: ImageVersion) -> TaskSuccessEvent | None:
         """Give the event that ends the task, with all that a worker would have left; ``None`` if a worker has to."""
@@ -184,13 +205,14 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         return TaskSuccessEvent(xcoms={link.xcom_key: url} if url else None)
 
     async def _wait(self) -> dict[str, Any]:
+        source: Any = self if self.rendered is None else SimpleNamespace(**self.rendered)
         try:
-            image_name, target = self._parse()
+            image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
         watch = polling.Watch(self.log, image_name)
         clock = asyncio.get_running_loop().time
-        with polling.subscribe(self, image_name, target, self.poll_interval) as subscription:
+        with polling.subscribe(source, image_name, target, self.poll_interval) as subscription:
             stretched = clock()
             while True:
                 snapshot = await subscription.next()
@@ -200,9 +222,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 if isinstance(outcome, decide.Failed):
                     return {"status": "failed", "reason": outcome.reason}
                 if isinstance(outcome, decide.Ready):
-                    version = (
-                        await subscription.add_details(outcome.version) if self.include_details else outcome.version
-                    )
+                    version = await subscription.add_details(outcome.version) if include_details else outcome.version
                     if not isinstance(version, polling.Snapshot):
                         return {"status": "ready", "version": version}
                     if version.is_hopeless and not self.silent_fail:
@@ -213,23 +233,21 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                     subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
                     stretched = clock()
 
-    def _parse(self) -> tuple[str, Target]:
-        """Check the arguments, some of which are strings where only templates were rendered, without a worker."""
-        for name in ("include_details", "exponential_backoff", "silent_fail", "end_from_trigger"):
+    def _parse(self, source: Any) -> Wait:
+        """Check the arguments, some of which are texts where only templates were rendered, without a worker."""
+        if self._unrendered is not None:
+            raise ValueError(self._unrendered)
+        for name in ("exponential_backoff", "silent_fail", "end_from_trigger"):
             setattr(self, name, parse_boolean(name, getattr(self, name)))
         # Airflow allows a sensor 0.
         if self.poll_interval != 0:
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
         if self.max_wait:
             self.max_wait = parse_seconds("max_wait", self.max_wait)
-        check_aws_parameters(aws_parameters(self), templated=False)
-        target = Target(
-            version=self.version,  # type: ignore[arg-type]  # parsed by Target itself
-            alias=self.alias,
-            after_version=self.after_version,  # type: ignore[arg-type]  # likewise
-            created_after=self.created_after,
-        )
-        return parse_image_name("image_name", self.image_name), target
+        check_aws_parameters(aws_parameters(source))
+        wait = Wait.of(source)
+        self._waited_for = describe_wait(wait, source)
+        return wait
 
 
 class SageMakerImageVersionEventTrigger(BaseEventTrigger):
@@ -351,7 +369,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
             self.include_details = parse_boolean("include_details", self.include_details)
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
-            check_aws_parameters(aws_parameters(self), templated=False)
+            check_aws_parameters(aws_parameters(self))
         except ValueError as error:
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
             return

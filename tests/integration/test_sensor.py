@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -312,9 +313,9 @@ def test_sensor_and_trigger_take_the_same_parameters():
     }
     of_trigger = set(inspect.signature(SageMakerImageVersionTrigger.__init__).parameters) - {"self", "_later"}
     of_base = {"end_from_trigger", "exponential_backoff", "max_wait", "silent_fail", "poll_interval"}
-    assert of_trigger - of_base == of_sensor
+    assert of_trigger - of_base - {"rendered"} == of_sensor
     assert set(SageMakerImageVersionSensor.template_fields) == of_sensor
-    assert set(SageMakerImageVersionTrigger(image_name=IMAGE).serialize()[1]) == of_trigger
+    assert set(SageMakerImageVersionTrigger(image_name=IMAGE, rendered={}).serialize()[1]) == of_trigger
 
 
 def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, connection, run, monkeypatch):
@@ -387,10 +388,18 @@ def test_a_task_that_starts_from_the_trigger_gives_airflow_what_a_worker_would_d
 
 async def test_a_trigger_takes_what_templates_render_to(emulator, connection):
     emulator.create_versions(IMAGE, 2)
-    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version="2", include_details="True", alias="None")
+    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version="2", include_details="True", region_name="None")
     payload = (await first_event(trigger)).payload
     assert payload["version"]["Version"] == 2
     assert "ContainerImage" in payload["version"]
+
+
+def schema():
+    try:
+        from airflow.sdk import Param
+    except ImportError:  # Airflow 2
+        from airflow.models.param import Param
+    return {"version": Param(1, type="integer")}
 
 
 def upstream():
@@ -401,9 +410,19 @@ def upstream():
     ("arguments", "reason"),
     [
         (lambda: {"after_version": upstream().output["Version"]}, "XComArg"),
-        (lambda: {"version": "{{ ti.xcom_pull('a') }}"}, "xcom_pull without map_indexes"),
-        (lambda: {"pool": "small"}, "pool 'small'"),
-        (lambda: {"botocore_config": {"user_agent_extra": "{{ ti.xcom_pull('a') }}"}}, "xcom_pull without map_indexes"),
+        (lambda: {"alias": lambda context, jinja_env: "prod"}, "callable"),
+        (lambda: {"version": "{{ ti.xcom_pull('a') }}"}, "ti.xcom_pull"),
+        (lambda: {"botocore_config": {"user_agent_extra": "{{ ti.xcom_pull('a') }}"}}, "ti.xcom_pull"),
+        (lambda: {"created_after": "{{ prev_start_date_success }}"}, "prev_start_date_success"),
+        (lambda: {"alias": "{{ var.value.alias }}"}, "var.value.alias"),
+        (lambda: {"pool": "small"}, "slots of the pool"),
+        (lambda: {"pool_slots": 2}, "slots of the pool"),
+        (lambda: {"max_active_tis_per_dag": 1}, "max_active_tis"),
+        (lambda: {"max_active_tis_per_dagrun": 1}, "max_active_tis"),
+        (lambda: {"execution_timeout": timedelta(minutes=1)}, "execution_timeout"),
+        (lambda: {"on_execute_callback": print}, "on_execute_callback would not run"),
+        (lambda: {"pre_execute": print}, "pre_execute would not run"),
+        (lambda: {"params": schema()}, "JSON schema"),
     ],
 )
 def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
@@ -435,27 +454,87 @@ def test_an_older_airflow_does_in_a_worker_what_it_cannot_in_the_triggerer_and_w
 
 
 @needs_start
-def test_an_xcom_pull_with_map_indexes_may_start_from_the_trigger():
-    assert sensor(version="{{ ti.xcom_pull('a', map_indexes=-1) }}", start_from_trigger=True).start_from_trigger
+@pytest.mark.parametrize(
+    "environment", [{"user_defined_macros": {"newest": 3}}, {"user_defined_filters": {"newest": max}}]
+)
+def test_a_dag_s_own_macros_and_filters_keep_a_template_from_starting_in_the_trigger(environment):
+    from airflow.sdk import DAG
+
+    with DAG("macros", schedule=None, **environment):
+        assert sensor(version=3, start_from_trigger=True, task_id="known").start_from_trigger
+        with pytest.warns(UserWarning, match="macros"):
+            task = sensor(version="{{ params.version }}", start_from_trigger=True)
+    assert not task.start_from_trigger
 
 
 @needs_start
-def test_a_dag_s_own_macros_keep_a_task_from_starting_in_the_trigger():
+def test_native_rendering_keeps_a_template_from_starting_in_the_trigger():
     from airflow.sdk import DAG
 
-    with DAG("macros", schedule=None, user_defined_macros={"newest": 3}):
-        assert sensor(version=3, start_from_trigger=True, task_id="known").start_from_trigger
-        with pytest.warns(UserWarning, match="macros"):
-            task = sensor(version="{{ newest }}", start_from_trigger=True)
-    assert not task.start_from_trigger
+    with DAG("native", schedule=None, render_template_as_native_obj=True):
+        assert sensor(alias="1.0", start_from_trigger=True, task_id="literal").start_from_trigger
+        with pytest.warns(UserWarning, match="render_template_as_native_obj"):
+            assert not sensor(alias="{{ params.alias }}", start_from_trigger=True).start_from_trigger
+
+
+@needs_start
+def test_own_jinja_delimiters_make_a_template_and_keep_it_from_starting_in_the_trigger():
+    from airflow.sdk import DAG
+
+    delimiters = {"variable_start_string": "[[", "variable_end_string": "]]"}
+    with DAG("delimiters", schedule=None, jinja_environment_kwargs=delimiters):
+        task = sensor(version="[[ params.version ]]")
+        assert task.version == "[[ params.version ]]"
+        with pytest.raises(ValueError, match="version"):
+            sensor(version="{{ params.version }}", task_id="literal")
+        with pytest.warns(UserWarning, match="Jinja environment"):
+            direct = sensor(version="[[ params.version ]]", start_from_trigger=True, task_id="direct")
+    assert not direct.start_from_trigger
+
+
+@needs_start
+def test_with_trigger_queues_a_worker_defers(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    with pytest.warns(UserWarning, match="trigger queue"):
+        assert not sensor(start_from_trigger=True).start_from_trigger
 
 
 def test_a_mapped_task_goes_through_a_worker():
     assert SageMakerImageVersionSensor.start_trigger_args is None
+    assert SageMakerImageVersionSensor.start_from_trigger is False
     mapped = SageMakerImageVersionSensor.partial(task_id="a", image_name=IMAGE, start_from_trigger=True).expand(
         version=[1, 2]
     )
     assert mapped.start_trigger_args is None
+
+
+class Announced(SageMakerImageVersionSensor):
+    """A subclass that does something of its own before it waits."""
+
+    def execute(self, context):
+        self.log.info("announced")
+        return super().execute(context)
+
+
+class Counted(SageMakerImageVersionSensor):
+    """A subclass that does something of its own when the wait is over."""
+
+    def execute_complete(self, context, event=None, began=None):
+        return {"counted": super().execute_complete(context, event, began)}
+
+
+@needs_start
+@needs_end
+def test_what_a_subclass_does_in_a_worker_keeps_it_going_through_one():
+    arguments = {"task_id": "a", "image_name": IMAGE, "start_from_trigger": True, "end_from_trigger": True}
+    with pytest.warns(UserWarning, match=r"Announced\.execute\(\) would not run"):
+        task = Announced(**arguments)
+    assert not task.start_from_trigger
+    assert task.end_from_trigger
+    with pytest.warns(UserWarning, match=r"Counted\.execute_complete\(\)"):
+        task = Counted(**arguments)
+    assert task.start_from_trigger
+    assert not task.end_from_trigger
 
 
 @needs_start
@@ -466,31 +545,93 @@ def test_a_task_may_end_in_the_trigger_as_well():
     assert sensor(end_from_trigger=True).deferrable
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"on_success_callback": print},
-        {"on_skipped_callback": [print]},
-        {"on_execute_callback": print},
-        {"pre_execute": print},
-        {"post_execute": print},
-    ],
-)
-def test_ending_in_the_trigger_is_refused_where_airflow_would_pass_something_over(arguments):
-    with pytest.raises(ValueError, match=f"end_from_trigger=True can't be combined with _?{next(iter(arguments))}"):
-        sensor(end_from_trigger=True, **arguments)
+@needs_start
+@needs_end
+def test_a_template_starts_in_the_trigger_only_where_a_worker_checks_what_it_rendered_to():
+    assert sensor(version="{{ params.version }}", start_from_trigger=True).start_from_trigger
+    with pytest.warns(UserWarning, match="no worker could check"):
+        task = sensor(version="{{ params.version }}", start_from_trigger=True, end_from_trigger=True)
+    assert not task.start_from_trigger
+    assert task.end_from_trigger
 
 
-def test_ending_in_the_trigger_is_refused_with_outlets():
+def asset(name):
     try:
         from airflow.sdk import Asset
     except ImportError:  # Airflow 2
         from airflow.datasets import Dataset as Asset
-
-    with pytest.raises(ValueError, match=r"end_from_trigger=True can't be combined with outlets.*start_from_trigger"):
-        sensor(end_from_trigger=True, outlets=[Asset("a")])
+    return Asset(name)
 
 
+@needs_end
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("on_success_callback", print),
+        ("on_skipped_callback", [print]),
+        ("on_execute_callback", print),
+        ("pre_execute", print),
+        ("post_execute", print),
+        ("outlets", [asset("a")]),
+        ("multiple_outputs", True),
+        ("map_index_template", "{{ task.image_name }}"),
+    ],
+)
+def test_a_worker_ends_a_task_where_airflow_would_skip_something_in_the_triggerer(name, value):
+    with pytest.warns(UserWarning, match=f"end_from_trigger=True of task 'wait': a worker completes.*{name}"):
+        assert not sensor(end_from_trigger=True, **{name: value}).end_from_trigger
+
+
+@needs_start
+@needs_end
+@pytest.mark.filterwarnings("ignore:.*_from_trigger=True of task")
+@pytest.mark.parametrize(
+    ("change", "starts", "ends"),
+    [
+        (lambda task: None, True, True),
+        (lambda task: task.add_outlets([asset("late")]), True, False),
+        (lambda task: setattr(task, "on_success_callback", print), True, False),
+        (lambda task: setattr(task, "on_execute_callback", print), False, False),
+        (lambda task: setattr(task, "do_xcom_push", False), True, False),
+        (lambda task: setattr(task, "pool", "small"), False, True),
+        (lambda task: setattr(task, "execution_timeout", timedelta(seconds=9)), False, True),
+        (lambda task: setattr(task, "version", "{{ params.version }}"), False, True),
+        (lambda task: setattr(task, "deferrable", False), False, True),
+    ],
+)
+def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialized(change, starts, ends):
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import BaseSerialization, DagSerialization
+
+    with DAG("changed", schedule=None, params={"version": 1}) as dag:
+        task = sensor(version=1, timeout=600, start_from_trigger=True, end_from_trigger=True)
+    change(task)
+    task.timeout = 4
+    (stored,) = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).tasks
+    assert stored.start_from_trigger is starts
+    if starts:
+        assert stored.start_trigger_args.timeout == timedelta(seconds=4)
+        assert BaseSerialization.deserialize(stored.start_trigger_args.trigger_kwargs)["end_from_trigger"] is ends
+    assert task.end_from_trigger is ends
+
+
+@needs_end
+def test_a_task_that_another_is_mapped_over_is_ended_by_a_worker():
+    from airflow.sdk import DAG, task
+
+    @task
+    def show(item):
+        return item
+
+    with DAG("mapped_over", schedule=None):
+        wait = sensor(end_from_trigger=True)
+        assert wait.end_from_trigger
+        show.expand(item=wait.output)
+        with pytest.warns(UserWarning, match="mapped over its result"):
+            assert not wait.end_from_trigger
+
+
+@needs_end
 def test_with_a_custom_xcom_backend_a_worker_ends_the_task(monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "some.other.Backend")
     with pytest.warns(UserWarning, match="custom XCom backend"):
@@ -508,6 +649,161 @@ async def test_when_the_xcom_can_t_be_pushed_a_worker_ends_the_task(emulator, co
     # Outside a triggerer there is nobody to push to.
     event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, end_from_trigger=True))
     assert event.payload["status"] == "ready"
+
+
+# --- What templates render to ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", ["", "None", " "])
+@pytest.mark.parametrize("name", ["image_name", "version", "alias", "after_version", "created_after"])
+def test_a_value_that_renders_to_nothing_fails_the_task_in_every_mode(emulator, connection, run, mode, name, blank):
+    emulator.create_versions(IMAGE, 2)
+    task = sensor(**{name: "{{ params.x }}"}, **mode)
+    setattr(task, name, blank)
+    with pytest.raises(ValueError, match=f"^{name}='{blank}' is not valid"):
+        run(task)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text", "params"),
+    [
+        ("version", "{{ params.x }}", {"x": None}),
+        ("alias", "{{ params.x }}", {"x": ""}),
+        ("after_version", "{{ none }}", {}),
+        ("created_after", "{% if params.x %}2026-01-01{% endif %}", {"x": 0}),
+        ("image_name", "{{ params.x }}", {"x": None}),
+    ],
+)
+def test_a_template_without_a_value_never_reads_as_not_given(native, name, text, params, context):
+    task = rendered({name: text}, params, native=native)
+    with pytest.raises(ValueError, match=f"^{name}="):
+        task.execute(context)
+
+
+def rendered(arguments, params, *, native):
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
+
+    with DAG("templates", schedule=None, render_template_as_native_obj=native):
+        task = sensor(**arguments)
+    task.render_template_fields({"params": params})
+    return task
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_value_without_a_template_is_what_its_author_wrote(native):
+    literals = {"alias": "1.0", "region_name": "us-east-1", "botocore_config": {"user_agent_extra": "2.50"}}
+    task = rendered(literals, {}, native=native)
+    assert {name: getattr(task, name) for name in literals} == literals
+
+
+@pytest.mark.parametrize(("name", "default"), [("region_name", None), ("verify", None), ("aws_conn_id", "aws_default")])
+@pytest.mark.parametrize("native", [False, True])
+def test_how_to_reach_aws_may_render_to_nothing_and_then_is_the_default(name, default, native):
+    task = rendered({name: "{{ params.x }}"}, {"x": None}, native=native)
+    assert aws_parameters(task)[name] == default
+
+
+def test_an_empty_connection_id_means_boto3_s_default_credentials():
+    assert aws_parameters(sensor(aws_conn_id=""))["aws_conn_id"] is None
+
+
+async def test_a_trigger_reports_a_template_that_rendered_to_nothing(emulator, connection):
+    emulator.create_versions(IMAGE, 2)
+    payload = (await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, version=""))).payload
+    assert payload["status"] == "error"
+    assert payload["error"].startswith("version='' is not valid")
+    assert payload["waited_for"] is None
+
+
+@needs_start
+async def test_a_template_that_is_undefined_in_the_triggerer_is_an_error_of_the_wait(emulator, connection):
+    emulator.create_versions(IMAGE, 2)
+    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, alias="{% if params.typo %}a{% else %}b{% endif %}")
+    trigger.template_fields = ("alias",)
+    trigger.render_template_fields({"params": {}})
+    payload = (await first_event(trigger)).payload
+    assert payload["status"] == "error"
+    assert "typo" in payload["error"]
+
+
+async def event_of(**arguments):
+    trigger = SageMakerImageVersionTrigger(**{"image_name": IMAGE, "poll_interval": 1, **arguments})
+    return json.loads(json.dumps((await first_event(trigger)).payload))
+
+
+@needs_start
+def test_a_worker_takes_what_the_triggerer_waited_for_if_both_rendered_the_same(emulator, connection, context):
+    emulator.create_versions(IMAGE, 3)
+    event = asyncio.run(event_of(version="2", include_details="False"))
+    task = sensor(version=2, start_from_trigger=True)
+    assert task.execute_complete(context, event)["Version"] == 2
+
+
+@needs_start
+@pytest.mark.parametrize(
+    "other", [{"version": "1"}, {"image_name": "other"}, {"include_details": True}, {"region_name": "eu-west-1"}]
+)
+def test_a_worker_waits_again_where_the_triggerer_rendered_something_else(emulator, connection, context, other):
+    for image_name, region_name in [(IMAGE, "us-east-1"), ("other", "us-east-1"), (IMAGE, "eu-west-1")]:
+        emulator.create_versions(image_name, 3, region_name=region_name)
+    event = asyncio.run(event_of(**{"version": "2", **other}))
+    assert event["status"] == "ready"
+    task = sensor(version=2, start_from_trigger=True, timeout=60)
+    deferral = resumed(task, context, event)
+    assert deferral.method_name == "execute_complete"
+    # The triggerer renders those of its arguments again that are template fields of the task.
+    path, arguments = deferral.trigger.serialize()
+    assert {name for name in task.template_fields if arguments.get(name)} == {"image_name", "aws_conn_id"}
+    again = asyncio.run(first_event(SageMakerImageVersionTrigger(**arguments))).payload
+    assert again["version"]["ImageVersionArn"].endswith(f":image-version/{IMAGE}/2")
+    assert ":us-east-1:" in again["version"]["ImageVersionArn"]
+    assert task.execute_complete(context, again, **deferral.kwargs)["Version"] == 2
+
+
+def resumed(task, context, event):
+    try:
+        task.execute_complete(context, event)
+    except BaseException as raised:  # noqa: BLE001 # Airflow's way to defer a task is no Exception
+        return raised
+    raise AssertionError
+
+
+# --- What soft_fail cannot hide --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"error": "Trigger failure", "traceback": ["ModuleNotFoundError: No module named 'airflow_provider'"]},
+        {"error": "Trigger failure"},
+        {},
+    ],
+)
+def test_soft_fail_does_not_hide_a_trigger_that_failed(context, failure):
+    with pytest.raises(SageMakerImageVersionPollingError, match="The trigger failed in the triggerer"):
+        sensor(deferrable=True, soft_fail=True).resume_execution("__fail__", failure, context)
+
+
+@pytest.mark.parametrize(
+    "event", [None, {}, [], "ready", {"status": "ready"}, {"status": "done"}, {"status": "ready", "version": 3}]
+)
+def test_soft_fail_does_not_hide_an_event_that_can_t_be_read(context, event):
+    task = sensor(deferrable=True, soft_fail=True)
+    arguments = {"event": event, "began": "2026-01-01T00:00:00+00:00"}
+    with pytest.raises(SageMakerImageVersionPollingError, match="trigger"):
+        task.resume_execution("execute_complete", arguments, context)
+
+
+def test_execution_timeout_ends_a_deferral_as_it_ends_a_worker(emulator, connection, context):
+    emulator.create_versions(IMAGE, 1)
+    task = sensor(version=9, deferrable=True, soft_fail=True, timeout=3600, execution_timeout=timedelta(seconds=5))
+    assert raised_by(task, context).timeout == timedelta(seconds=5)
+    with pytest.raises(compat.AirflowTaskTimeout, match="execution_timeout of 5 seconds"):
+        task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
 
 # --- What a DAG author sees ------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def test_an_empty_range_of_times_is_refused(kind):
         ListImageVersionsRequest("a", **{f"{kind}_after": NOON, f"{kind}_before": NOON - timedelta(seconds=1)})
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1, 1), (100, 100), ("50", 50), (" 7 ", 7), (None, 100), ("", 100)])
+@pytest.mark.parametrize(("value", "expected"), [(1, 1), (100, 100), ("50", 50), (" 7 ", 7), (None, 100)])
 def test_a_page_size_may_be_a_rendered_template(value, expected):
     assert ListImageVersionsRequest("a", max_results=value).max_results == expected
 
@@ -316,10 +316,28 @@ def test_an_impossible_token_is_refused(value):
         ListImageVersionsRequest("a", next_token=value)
 
 
-@pytest.mark.parametrize("absent", [None, "", "None", " "])
-def test_an_optional_value_that_renders_to_nothing_counts_as_not_given(absent):
-    request = ListImageVersionsRequest("a", **dict.fromkeys(["sort_by", "next_token", *TIMES], absent))
-    assert request == ListImageVersionsRequest("a")
+def test_none_means_that_an_optional_value_is_not_given():
+    optional = [name for name in ListImageVersionsRequest.PARSERS if name != "image_name"]
+    assert ListImageVersionsRequest("a", **dict.fromkeys(optional)) == ListImageVersionsRequest("a")
+
+
+@pytest.mark.parametrize("blank", ["", "None", " ", " None "])
+@pytest.mark.parametrize(
+    ("request_class", "required"),
+    [
+        (ListImageVersionsRequest, {"image_name": "a"}),
+        (model.CreateImageRequest, {"image_name": "a", "role_arn": "arn:aws:iam::123456789012:role/r"}),
+        (model.CreateImageVersionRequest, {"image_name": "a", "base_image": "b"}),
+        (model.UpdateImageVersionRequest, {"image_name": "a", "version": 1}),
+        (model.PrunePolicy, {"keep_newest": 1}),
+        (Target, {}),
+    ],
+)
+def test_a_value_that_renders_to_nothing_is_an_error_that_names_it(request_class, required, blank):
+    for name in request_class.PARSERS:
+        label = request_class.LABELS.get(name, name)
+        with pytest.raises(ValueError, match=rf"^{re.escape(label)}='.*is not valid"):
+            request_class(**{**required, name: blank})
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.binary(), st.lists(st.text()), st.none()))

@@ -1,0 +1,254 @@
+"""Whether a task may start, and end, in the triggerer: only where nothing that its author asked for is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.filters import FILTERS
+from jinja2.tests import TESTS
+
+from airflow_provider_imageversions.compat import (
+    ENDS_FROM_TRIGGER,
+    STARTS_FROM_TRIGGER,
+    BaseOperator,
+    conf,
+    keeps_xcom_in_database,
+)
+from airflow_provider_imageversions.model import TEMPLATE, is_settled, texts_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow.triggers.base import StartTriggerArgs
+
+_TEXTS = (
+    *("run_id", "task_instance_key_str", "partition_key"),
+    *("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
+)
+_TIMES = ("logical_date", "data_interval_start", "data_interval_end")
+_MEMBERS = {
+    "dag_run": ("conf", "run_id", "dag_id", *_TIMES, "run_after"),
+    "ti": ("task_id", "dag_id", "run_id", "map_index", "try_number"),
+    "task_instance": ("task_id", "dag_id", "run_id", "map_index", "try_number"),
+    "task": ("task_id",),
+    "dag": ("dag_id",),
+    "macros": ("ds_add", "ds_format", "timedelta", "json"),
+}
+_OF_TIMES = (
+    *("isoformat", "strftime", "format", "add", "subtract", "date", "timestamp", "int_timestamp"),
+    *("year", "month", "day", "hour", "minute", "second"),
+)
+_FILTERS = {*FILTERS, "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"} - {"random"}
+
+SAFE_NAMES = frozenset(
+    {
+        *_TEXTS,
+        "params",
+        *("range", "dict", "namespace"),
+        *(f"{name}.{member}" for name, members in _MEMBERS.items() for member in members if member not in _TIMES),
+        *(f"{time}.{member}" for time in _TIMES for member in _OF_TIMES),
+        *(f"dag_run.{time}.{member}" for time in _TIMES for member in _OF_TIMES),
+    }
+)
+"""
+What a template may use to start in the triggerer, and whatever is below it.
+
+Each was seen to render the same there as in a worker: tests/e2e/context_table.csv. A time by itself renders the same,
+too, and so is in :data:`SAFE_VALUES`; below it are methods such as ``now()`` that do not.
+"""
+SAFE_VALUES = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
+"""What a template may use as it is."""
+
+
+def unsafe_names(text: str) -> list[str]:
+    """
+    Return what a template uses that may not render in the triggerer as it does in a worker.
+
+    :param text: The template, with Jinja's own delimiters.
+    """
+    try:
+        tree = jinja2.Environment(autoescape=False).parse(text)  # noqa: S701  # as Airflow's; nothing is rendered here
+    except jinja2.TemplateError as error:
+        return [f"{text!r} ({error})"]
+    roots = meta.find_undeclared_variables(tree)
+    used = {path for path in _paths(tree) if path.partition(".")[0] in roots}
+    unsafe = {path for path in used if not _is_safe(path)}
+    unsafe |= {f"|{each.name}" for each in tree.find_all(nodes.Filter) if each.name not in _FILTERS}
+    unsafe |= {f"is {each.name}" for each in tree.find_all(nodes.Test) if each.name not in TESTS}
+    loads = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+    unsafe |= {type(each).__name__.lower() for each in tree.find_all(loads)}
+    return sorted(unsafe)
+
+
+def _is_safe(path: str) -> bool:
+    parts = path.split(".")
+    return path in SAFE_VALUES or any(".".join(parts[:length]) in SAFE_NAMES for length in range(1, len(parts) + 1))
+
+
+def _paths(node: nodes.Node) -> Iterator[str]:
+    """Yield each name of a template with the constant members that are taken from it, such as ``dag_run.conf.x``."""
+    path = _path(node)
+    if path is not None:
+        yield path
+        return
+    for child in node.iter_child_nodes():
+        yield from _paths(child)
+
+
+def _path(node: nodes.Node) -> str | None:
+    if isinstance(node, nodes.Name):
+        return node.name
+    if isinstance(node, nodes.Getattr):
+        member: Any = node.attr
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        member = node.arg.value
+    else:
+        return None
+    before = _path(node.node)
+    return None if before is None else f"{before}.{member}"
+
+
+def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
+    """
+    Return why a task may not start in the triggerer, with no worker before.
+
+    :param task: The task, as it is when its DAG is serialized.
+    :param fields: Names of the template fields that its trigger needs.
+    """
+    values = [getattr(task, name) for name in fields]
+    dag = task.get_dag()
+    pattern = task.template
+    templates = [text for value in values for text in texts_in(value) if not is_settled(text, pattern)]
+    obstacles = {
+        "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
+        "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
+        "params with a JSON schema that a run does not meet would end the triggerer": _has_schemas(task),
+        "slots of the pool are not counted there": task.pool != "default_pool" or task.pool_slots != 1,
+        "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
+        is not None
+        or task.max_active_tis_per_dagrun is not None,
+        "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
+        "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
+        **{f"{name} would not run before the wait": True for name in _run_before(task)},
+    }
+    found = [obstacle for obstacle, applies in obstacles.items() if applies]
+    if templates:
+        found += _obstacles_of_templates(task, dag, templates, default_delimiters=pattern is TEMPLATE)
+    return found
+
+
+def _is_resolved_at_run_time(value: object) -> bool:
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return any(map(_is_resolved_at_run_time, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, str) and not is_settled(value)
+
+
+def _obstacles_of_templates(task: Any, dag: Any, templates: list[str], *, default_delimiters: bool) -> list[str]:
+    is_native = getattr(task, "render_template_as_native_obj", None)
+    if is_native is None:
+        is_native = getattr(dag, "render_template_as_native_obj", False)
+    obstacles = {
+        "the DAG's own Jinja environment is not known there": bool(getattr(dag, "jinja_environment_kwargs", None))
+        or not default_delimiters,
+        "the DAG's own macros and filters are not known there": bool(
+            getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
+        ),
+        "templates render to text there, in spite of render_template_as_native_obj=True": bool(is_native),
+        "with end_from_trigger=True no worker could check what templates rendered to": task.end_from_trigger,
+    }
+    found = [obstacle for obstacle, applies in obstacles.items() if applies]
+    unsafe = sorted({name for text in templates for name in unsafe_names(text)})
+    if unsafe:
+        found.append(f"templates with {', '.join(unsafe)} may render to something else there")
+    return found
+
+
+def _has_schemas(task: Any) -> bool:
+    """Whether a run's conf can hold values with which Airflow refuses the params of the task."""
+    dag_params = getattr(task.get_dag(), "params", None) or {}
+    # Not values(): it resolves each, which raises for one that has no value yet.
+    params = [param for source in (dag_params, task.params or {}) for _, param in source.items()]
+    return any(getattr(param, "schema", None) or not getattr(param, "has_value", True) for param in params)
+
+
+def _run_before(task: Any) -> list[str]:
+    """Return what a worker runs before it waits."""
+    hooks = {"on_execute_callback": task.on_execute_callback, "pre_execute": getattr(task, "_pre_execute_hook", None)}
+    return [name for name, hook in hooks.items() if hook] + _overridden(task, ("pre_execute", "execute"))
+
+
+def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
+    """Return which methods a subclass outside of this package defines."""
+    own = __name__.partition(".")[0]
+    defined = {name: next(c for c in type(task).__mro__ if name in vars(c)) for name in methods}
+    return [
+        f"{definer.__name__}.{name}()"
+        for name, definer in defined.items()
+        if definer.__module__.partition(".")[0] != own and definer is not BaseOperator
+    ]
+
+
+def obstacles_to_end(task: Any) -> list[str]:
+    """
+    Return why a task may not end in the triggerer, with no worker after.
+
+    :param task: The task, as it is when its DAG is serialized or when it runs.
+    """
+    skipped = (
+        *("outlets", "on_execute_callback", "on_success_callback", "on_skipped_callback", "multiple_outputs"),
+        "map_index_template",
+    )
+    given = [name for name in skipped if getattr(task, name, None)]
+    given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
+    given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))
+    obstacles = {
+        "this Airflow, older than 3.3, cannot write an XCom from there": not ENDS_FROM_TRIGGER,
+        "a custom XCom backend would block the triggerer": not keeps_xcom_in_database(),
+        "do_xcom_push=False leaves nothing to push": not task.do_xcom_push,
+        "another task is mapped over its result": task.get_dag() is not None
+        and any(True for _ in task.iter_mapped_dependants()),
+        "its result is the DAG's": getattr(task, "returns_dag_result", False),
+        f"Airflow skips {', '.join(given)} when a task ends there": bool(given),
+    }
+    return [obstacle for obstacle, applies in obstacles.items() if applies]
+
+
+class Unless:
+    """
+    A boolean attribute of a task: what was asked for, unless there is an obstacle.
+
+    A descriptor, as Airflow reads ``start_from_trigger`` from instances that are not complete yet and, for mapped
+    tasks, from the class, where it must be ``False``; and decided when it is read, as a cluster policy or a later line
+    of the DAG file may change the task.
+
+    :param obstacles: Name of the task's method that returns the obstacles.
+    """
+
+    def __init__(self, obstacles: str) -> None:
+        self._obstacles = obstacles
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._requested = f"_{name}_requested"
+
+    def __get__(self, task: Any, owner: type | None = None) -> bool:
+        return self.is_requested(task) and not getattr(task, self._obstacles)()
+
+    def __set__(self, task: Any, value: bool) -> None:  # noqa: FBT001  # of a descriptor
+        vars(task)[self._requested] = value
+
+    def is_requested(self, task: Any) -> bool:
+        """
+        Return what was asked for.
+
+        :param task: The task; ``None`` for the class.
+        """
+        return task is not None and bool(vars(task).get(self._requested, False))
+
+
+class StartTriggerArguments:
+    """The attribute ``start_trigger_args`` of a sensor: what Airflow starts its trigger with, decided as above."""
+
+    def __get__(self, task: Any, owner: type | None = None) -> StartTriggerArgs | None:
+        return None if task is None or not task.start_from_trigger else task.make_start_trigger_args()
