@@ -79,7 +79,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     :param alias: Wait until the version that has this alias is CREATED.
     :param after_version: Wait for any version with a higher number than this one; the highest that is CREATED wins.
     :param created_after: Wait for any version created at or after this moment; an aware datetime or an ISO-8601
-        string with an offset.
+        string with an offset. A value that renders to nothing is an error, for each of these parameters.
     :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
         DescribeImageVersion and ListAliases know to the record, for two more API calls at the end. Default: no.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
@@ -88,19 +88,21 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     :param botocore_config: Keyword arguments for botocore's Config.
     :param deferrable: Wait in the triggerer, without a worker, where all who wait for the same image share one API
         call an interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
-    :param start_from_trigger: Go from the scheduler straight to the triggerer: no worker starts before the version
-        is ready. From Airflow 3.3, and not for mapped tasks, XComArgs, pools and some templates; elsewhere the task
-        is deferred by a worker, with a warning that says why. Default: no.
-    :param end_from_trigger: End the task in the triggerer too when the version is CREATED, so that a wait costs no
-        worker at all. A failure and a timeout still go through a worker. Refused for tasks with outlets, success,
-        skip or execute callbacks, ``pre_execute``, ``post_execute`` or ``multiple_outputs``, as Airflow would pass
-        them over; listeners are passed over too. From Airflow 3.3, and with XComs in the database. Default: no.
+    :param start_from_trigger: Start in the triggerer, with no worker before the version is ready (Airflow 3.3 and
+        newer). Where something would be lost, as for mapped tasks, XComArgs, most templates, pools and
+        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: ``False``)
+    :param end_from_trigger: End in the triggerer, too, when the version is CREATED (Airflow 3.3 and newer). A failure
+        and a timeout always go through a worker. Where something would be lost, as with outlets, callbacks or a task
+        that is mapped over the result, a worker completes the task instead, and a warning says why. Listeners are not
+        called. (default: ``False``)
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can't become CREATED for another reason. Not
         retried; skipped with ``soft_fail`` or ``never_fail``.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task in spite of ``soft_fail``.
     :raises SageMakerImageVersionPollingError: The same, from a deferral.
     :raises airflow.exceptions.AirflowSensorTimeout: ``timeout`` (seconds or timedelta) is over.
+    :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is over; it counts while the task is deferred,
+        too.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

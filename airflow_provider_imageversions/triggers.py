@@ -197,7 +197,10 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             url = link.url_of(self.image_name, version["ImageVersionArn"])
             await push_xcom(self.task_instance, "return_value", version)
         except Exception as error:  # noqa: BLE001  # a worker has another way to the database
-            self.log.warning("The task can't be ended here, a worker will: %s", polling.describe_error(error))
+            self.log.warning(
+                "Could not complete the task in the triggerer; a worker will complete it: %s",
+                polling.describe_error(error),
+            )
             return None
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         # With the event, as each request to Airflow's supervisor waits for a turn of its loop. Airflow encodes twice

@@ -124,12 +124,13 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
         "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
-        "params with a JSON schema that a run does not meet would end the triggerer": _has_schemas(task),
+        "params with a JSON schema or without a value may end the triggerer": _may_be_invalid(task),
         "slots of the pool are not counted there": task.pool != "default_pool" or task.pool_slots != 1,
         "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
         is not None
         or task.max_active_tis_per_dagrun is not None,
         "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
+        "inlets are validated by workers only": bool(task.inlets),
         "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
         **{f"{name} would not run before the wait": True for name in _run_before(task)},
     }
@@ -150,8 +151,7 @@ def _obstacles_of_templates(task: Any, dag: Any, templates: list[str], *, defaul
     if is_native is None:
         is_native = getattr(dag, "render_template_as_native_obj", False)
     obstacles = {
-        "the DAG's own Jinja environment is not known there": bool(getattr(dag, "jinja_environment_kwargs", None))
-        or not default_delimiters,
+        "the DAG's own Jinja environment is not known there": _has_own_environment(dag) or not default_delimiters,
         "the DAG's own macros and filters are not known there": bool(
             getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
         ),
@@ -165,12 +165,17 @@ def _obstacles_of_templates(task: Any, dag: Any, templates: list[str], *, defaul
     return found
 
 
-def _has_schemas(task: Any) -> bool:
-    """Whether a run's conf can hold values with which Airflow refuses the params of the task."""
+def _has_own_environment(dag: Any) -> bool:
+    undefined = getattr(dag, "template_undefined", jinja2.StrictUndefined)
+    return bool(getattr(dag, "jinja_environment_kwargs", None)) or undefined is not jinja2.StrictUndefined
+
+
+def _may_be_invalid(task: Any) -> bool:
+    """Whether Airflow may refuse the params of a run, which ends the process of the triggerer, not just the task."""
     dag_params = getattr(task.get_dag(), "params", None) or {}
     # Not values(): it resolves each, which raises for one that has no value yet.
     params = [param for source in (dag_params, task.params or {}) for _, param in source.items()]
-    return any(getattr(param, "schema", None) or not getattr(param, "has_value", True) for param in params)
+    return any(param.schema or not param.has_value for param in params)
 
 
 def _run_before(task: Any) -> list[str]:
@@ -196,10 +201,7 @@ def obstacles_to_end(task: Any) -> list[str]:
 
     :param task: The task, as it is when its DAG is serialized or when it runs.
     """
-    skipped = (
-        *("outlets", "on_execute_callback", "on_success_callback", "on_skipped_callback", "multiple_outputs"),
-        "map_index_template",
-    )
+    skipped = (*("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs", "map_index_template"),)
     given = [name for name in skipped if getattr(task, name, None)]
     given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
     given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))

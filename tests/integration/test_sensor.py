@@ -399,7 +399,15 @@ def schema():
         from airflow.sdk import Param
     except ImportError:  # Airflow 2
         from airflow.models.param import Param
-    return {"version": Param(1, type="integer")}
+    return {"version": Param(1, type="integer")}  # noqa: AIR311  # Airflow 2's
+
+
+def asset(name):
+    try:
+        from airflow.sdk import Asset
+    except ImportError:  # Airflow 2
+        from airflow.datasets import Dataset as Asset
+    return Asset(name)
 
 
 def upstream():
@@ -410,7 +418,7 @@ def upstream():
     ("arguments", "reason"),
     [
         (lambda: {"after_version": upstream().output["Version"]}, "XComArg"),
-        (lambda: {"alias": lambda context, jinja_env: "prod"}, "callable"),
+        (lambda: {"alias": lambda **_: "prod"}, "callable"),
         (lambda: {"version": "{{ ti.xcom_pull('a') }}"}, "ti.xcom_pull"),
         (lambda: {"botocore_config": {"user_agent_extra": "{{ ti.xcom_pull('a') }}"}}, "ti.xcom_pull"),
         (lambda: {"created_after": "{{ prev_start_date_success }}"}, "prev_start_date_success"),
@@ -423,6 +431,7 @@ def upstream():
         (lambda: {"on_execute_callback": print}, "on_execute_callback would not run"),
         (lambda: {"pre_execute": print}, "pre_execute would not run"),
         (lambda: {"params": schema()}, "JSON schema"),
+        (lambda: {"inlets": [asset("in")]}, "inlets"),
     ],
 )
 def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
@@ -465,6 +474,19 @@ def test_a_dag_s_own_macros_and_filters_keep_a_template_from_starting_in_the_tri
         with pytest.warns(UserWarning, match="macros"):
             task = sensor(version="{{ params.version }}", start_from_trigger=True)
     assert not task.start_from_trigger
+
+
+@needs_start
+@pytest.mark.parametrize("of", ["dag", "task"])
+def test_params_that_a_run_may_not_meet_keep_a_task_from_starting_in_the_trigger(of):
+    from airflow.sdk import DAG, Param
+
+    for param in (Param(), Param(1, type="integer")):
+        params = {"plain": 1, "odd": param}
+        dag = DAG("params", schedule=None, params=params if of == "dag" else {})
+        with dag, pytest.warns(UserWarning, match="JSON schema or without a value"):
+            task = sensor(start_from_trigger=True, params=params if of == "task" else {})
+        assert not task.start_from_trigger
 
 
 @needs_start
@@ -555,20 +577,11 @@ def test_a_template_starts_in_the_trigger_only_where_a_worker_checks_what_it_ren
     assert task.end_from_trigger
 
 
-def asset(name):
-    try:
-        from airflow.sdk import Asset
-    except ImportError:  # Airflow 2
-        from airflow.datasets import Dataset as Asset
-    return Asset(name)
-
-
 @needs_end
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("on_success_callback", print),
-        ("on_skipped_callback", [print]),
         ("on_execute_callback", print),
         ("pre_execute", print),
         ("post_execute", print),
@@ -588,7 +601,7 @@ def test_a_worker_ends_a_task_where_airflow_would_skip_something_in_the_triggere
 @pytest.mark.parametrize(
     ("change", "starts", "ends"),
     [
-        (lambda task: None, True, True),
+        (lambda _task: None, True, True),
         (lambda task: task.add_outlets([asset("late")]), True, False),
         (lambda task: setattr(task, "on_success_callback", print), True, False),
         (lambda task: setattr(task, "on_execute_callback", print), False, False),
@@ -756,7 +769,7 @@ def test_a_worker_waits_again_where_the_triggerer_rendered_something_else(emulat
     deferral = resumed(task, context, event)
     assert deferral.method_name == "execute_complete"
     # The triggerer renders those of its arguments again that are template fields of the task.
-    path, arguments = deferral.trigger.serialize()
+    _path, arguments = deferral.trigger.serialize()
     assert {name for name in task.template_fields if arguments.get(name)} == {"image_name", "aws_conn_id"}
     again = asyncio.run(first_event(SageMakerImageVersionTrigger(**arguments))).payload
     assert again["version"]["ImageVersionArn"].endswith(f":image-version/{IMAGE}/2")
