@@ -322,7 +322,7 @@ def refuse(name: str, value: object, allowed: str) -> ValueError:
 
 def blank_value(name: str, value: object) -> ValueError:
     """Make the error for a parameter that was given and has nothing in it."""
-    return refuse(name, value, "it has no value. Set one, or leave the parameter out.")
+    return refuse(name, value, "it is empty or rendered to nothing. Set a value, or leave the parameter out.")
 
 
 def parse_image_name(name: str, value: object) -> str:

@@ -71,19 +71,6 @@ def test_every_filter_may_be_a_template_and_reaches_the_wire(emulator, connectio
     }
 
 
-def test_templates_that_yield_nothing_count_as_not_given(emulator, connection, context):
-    emulator.create_versions(IMAGE, 2)
-    names = ["creation_time_after", "sort_by", "page_size", "starting_token", "statuses", "limit", "fields"]
-    task = operator(**dict.fromkeys(names, "{{ params.nothing }}"))
-    assert len(render(task, nothing=None).execute(context)) == 2
-    assert emulator.calls("ListImageVersions")[0]["parameters"] == {
-        "ImageName": IMAGE,
-        "SortBy": "CREATION_TIME",
-        "SortOrder": "DESCENDING",
-        "MaxResults": 100,
-    }
-
-
 def test_the_result_is_json(emulator, connection, context):
     emulator.create_versions(IMAGE, 3)
     emulator.set_version(IMAGE, 2, status="CREATE_FAILED", failure_reason="no\x00 base")
