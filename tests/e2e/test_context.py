@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("context")]
 
 @pytest.fixture(scope="module")
 def probed():
-    """What the probe saw, by kind of run: the members of the context, and an outcome of each template, in both places."""
+    """The members of the context and the outcome of each template in both places, by kind of run."""
     environment = {
         "PYTHONPATH": str(ROOT),
         "AIRFLOW_VAR_IN_ENVIRONMENT": "from the environment",
