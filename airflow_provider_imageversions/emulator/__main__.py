@@ -24,7 +24,7 @@ def main() -> None:
         type=float,
         default=5.0,
         metavar="SECONDS",
-        help="how long a version stays CREATING (default: %(default)s)",
+        help="how long a version stays CREATING or DELETING, and an image DELETING (default: %(default)s)",
     )
     parser.add_argument("--region", default="us-east-1", help="for the hints below (default: %(default)s)")
     parser.add_argument("--verbose", action="store_true", help="log each request")

@@ -11,12 +11,15 @@ kind                    what the client gets
 ``lost_answer``         the call takes effect, and the connection is reset before the answer
 ``not_found``           400 ResourceNotFound, as of what was made a moment ago
 ``in_use``              400 ResourceInUse "Resource was modified concurrently"
+``limit_exceeded``      400 ResourceLimitExceeded, as for one image more than the quota of 250
 ``slow``, ``timeout``   the true answer, ``seconds`` late, or when the faults are cleared; a client with a shorter
                         timeout gives up
 ``expired_token``       400 ExpiredTokenException
 ``invalid_token``       400 UnrecognizedClientException
 ``clock_skew``          400 InvalidSignatureException, as for a client whose clock is a quarter of an hour behind
-``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its text
+``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its text; ``action``
+                        is the one that is not allowed (default: the operation's own, such as
+                        ``sagemaker:CreateImage``)
 ``broken_json``         200 with half of the JSON, which botocore takes for a success without content
 ``truncated``           200 with half of the body that Content-Length announces; to botocore the same
 ``repeating_token``     the page's NextToken is the one that was sent, so the same page comes forever
@@ -37,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from moto.utilities.utils import get_partition
 
+from airflow_provider_imageversions.emulator.models import IMAGE_QUOTA, quota_message
 from airflow_provider_imageversions.emulator.paging import Token
 from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, error_body
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _JSON_HEADERS = {"Content-Type": CONTENT_TYPE}
+_ACCOUNT_ID = "123456789012"
 _PAGES = {
     "ListImages": "Images",
     "ListImageVersions": "ImageVersions",
@@ -101,7 +106,7 @@ class Fault:
     :param access_key_id: the credentials to hit; None is all
     :param times: how often; None is until cleared
     :param after: how many such calls to let through first
-    :param options: what the kind allows: ``seconds`` or ``status``
+    :param options: what the kind allows: ``seconds``, ``status`` or ``action``
     """
 
     kind: str
@@ -199,17 +204,26 @@ def _error(status: int, code: str, message: str) -> Effect:
     return lambda _call, _fault, _proceed: answer
 
 
-def _access_denied(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
-    arn = f"arn:{get_partition(call.region)}"
-    account = "123456789012"
-    action = f"sagemaker:{call.operation}"
-    image = str(call.parameters.get("ImageName", "*")).lower()
+def _access_denied(call: Call, fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
+    action = fault.options.get("action", f"sagemaker:{call.operation}")
     message = (
-        f"User: {arn}:sts::{account}:assumed-role/airflow/worker is not authorized to perform: {action} "
-        f"on resource: {arn}:sagemaker:{call.region}:{account}:image/{image} "
+        f"User: arn:{get_partition(call.region)}:sts::{_ACCOUNT_ID}:assumed-role/airflow/worker is not authorized "
+        f"to perform: {action} on resource: {_image_arn(call)} "
         f"because no identity-based policy allows the {action} action"
     )
     return Answer(400, _JSON_HEADERS, error_body("AccessDeniedException", message).encode())
+
+
+def _not_found(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
+    kind, arn = "Image", _image_arn(call)
+    if "Version" in call.parameters:
+        kind, arn = "ImageVersion", f"{arn.replace(':image/', ':image-version/')}/{call.parameters['Version']}"
+    return Answer(400, _JSON_HEADERS, error_body("ResourceNotFound", f"{kind} with ARN {arn} does not exist").encode())
+
+
+def _image_arn(call: Call) -> str:
+    image = str(call.parameters.get("ImageName", "*")).lower()
+    return f"arn:{get_partition(call.region)}:sagemaker:{call.region}:{_ACCOUNT_ID}:image/{image}"
 
 
 def _clock_skew(_call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
@@ -299,8 +313,9 @@ KINDS: dict[str, Effect] = {
     ),
     "reset": _reset,
     "lost_answer": _lost_answer,
-    "not_found": _error(400, "ResourceNotFound", "It is not found yet."),
+    "not_found": _not_found,
     "in_use": _error(400, "ResourceInUse", "Resource was modified concurrently"),
+    "limit_exceeded": _error(400, "ResourceLimitExceeded", quota_message(IMAGE_QUOTA, IMAGE_QUOTA)),
     "slow": _slow,
     "timeout": _slow,
     "expired_token": _error(400, "ExpiredTokenException", "The security token included in the request is expired"),
@@ -316,4 +331,9 @@ KINDS: dict[str, Effect] = {
     "empty_page": _edited(_empty_page),
     "unknown_status": _edited(_unknown_status),
 }
-_OPTIONS = {"slow": ("seconds",), "timeout": ("seconds",), "unknown_status": ("status",)}
+_OPTIONS = {
+    "slow": ("seconds",),
+    "timeout": ("seconds",),
+    "unknown_status": ("status",),
+    "access_denied": ("action",),
+}

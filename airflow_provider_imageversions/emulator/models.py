@@ -1,9 +1,15 @@
 """
 The state: images and their versions, with the rules that SageMaker applies to them.
 
-Statuses move through moto's own mechanism, so that ``sagemaker::image`` and ``sagemaker::image_version`` can
-be configured like every model of moto (``state_manager.set_transition``, ``/moto-api/state-manager``). Both
-move immediately unless something else is set; the server sets a time for versions.
+Statuses change through moto's own state transitions, so each of these can be configured like every model of
+moto (``state_manager.set_transition``, ``/moto-api/state-manager``):
+
+- ``sagemaker::image``: an image that is CREATING or UPDATING. Default: immediate.
+- ``sagemaker::image_deletion``: an image that is DELETING. Default: manual, so that the first DescribeImage or
+  ListImages shows it DELETING and the second one no longer finds it. CreateImage counts as a request, too.
+- ``sagemaker::image_version``: a version that is CREATING or DELETING. Default: immediate.
+
+The server sets a time for the last two.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import threading
 import time
 from bisect import bisect_left, insort
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from moto.core.base_backend import BackendDict, BaseBackend
 from moto.moto_api import state_manager
@@ -27,15 +33,36 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.emulator.paging import Key
 
 IMAGE_MODEL = "sagemaker::image"
+IMAGE_DELETION_MODEL = "sagemaker::image_deletion"
 VERSION_MODEL = "sagemaker::image_version"
-# A base image with this tag cannot be found, so that a DAG on its own can see a version fail.
+# A base image with this tag and a role with this name do not exist, so that a DAG can make a version or an
+# image fail without any call to the emulator's own interface.
 MISSING_TAG = "does-not-exist"
+MISSING_ROLE = "does-not-exist"
+# SageMaker's default: Service Quotas, L-DDDC1D15.
+IMAGE_QUOTA = 250
 
 _GONE = "DELETED"
-_IN_TRANSITION = ("CREATING", "UPDATING", "DELETING")
+_IN_TRANSITION = {"CREATING": "created", "UPDATING": "updated", "DELETING": "deleted"}
 
-for _model in (IMAGE_MODEL, VERSION_MODEL):
-    state_manager.register_default_transition(_model, {"progression": "immediate"})
+state_manager.register_default_transition(IMAGE_MODEL, {"progression": "immediate"})
+state_manager.register_default_transition(IMAGE_DELETION_MODEL, {"progression": "manual", "times": 2})
+state_manager.register_default_transition(VERSION_MODEL, {"progression": "immediate"})
+
+
+def quota_message(quota: int, used: int) -> str:
+    """
+    Return the text of the error for one image too many, in the form that SageMaker uses for other quotas.
+
+    :param quota: the maximum number of images
+    :param used: how many images there are
+    """
+    return (
+        "The account-level service limit 'Maximum number of SageMakerImage images allowed per account' is "
+        f"{quota} Images, with current utilization of {used} Images and a request delta of 1 Images. Please use "
+        "AWS Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, "
+        "contact AWS support to request an increase for this quota."
+    )
 
 
 def now_ms() -> int:
@@ -48,12 +75,11 @@ class _Resource(ManagedState):
     What an image and a version have in common: two times, and a status that moves by itself.
 
     :param model_name: the name under which moto configures how the status moves
-    :param outcome: the status that creating it ends in
-    :param failure_reason: why, if that is a failure
+    :param failure_reason: why creating it fails; None: it becomes CREATED
     """
 
-    def __init__(self, model_name: str, outcome: str = "CREATED", failure_reason: str | None = None) -> None:
-        super().__init__(model_name, [("CREATING", outcome), ("UPDATING", "CREATED"), ("DELETING", _GONE)])
+    def __init__(self, model_name: str, failure_reason: str | None = None) -> None:
+        super().__init__(model_name, [("CREATING", "CREATE_FAILED" if failure_reason else "CREATED")])
         self.created = self.modified = now_ms()
         self.held = False
         self.failure_reason: str | None = None
@@ -64,12 +90,15 @@ class _Resource(ManagedState):
         """The status as of the last :meth:`settle`; unlike ``status``, reading it moves nothing."""
         return str(self._status)
 
-    def begin(self, status: str) -> None:
+    def begin(self, status: str, outcome: str, failure_reason: str | None = None) -> None:
         """
-        Enter a status that moves on by itself.
+        Enter a status that changes by itself.
 
         :param status: ``UPDATING`` or ``DELETING``
+        :param outcome: the status that it changes to
+        :param failure_reason: why it fails, if the outcome is a failure
         """
+        self._transitions, self._coming_failure = [(status, outcome)], failure_reason
         self._status, self._tick, self.held, self.failure_reason = status, 0, False, None
         self.modified = now_ms()
         self._time_progressed = datetime.now()  # noqa: DTZ005 - moto counts in naive local time
@@ -93,8 +122,7 @@ class _Resource(ManagedState):
         before, since = self._status, self._time_progressed
         if self.status == before:
             return False
-        if self._status == "CREATE_FAILED":
-            self.failure_reason = self._coming_failure
+        self.failure_reason = self._coming_failure
         config = state_manager.get_transition(self.model_name)
         self.modified = now_ms()
         if config["progression"] == "time":
@@ -115,17 +143,17 @@ class ImageVersion(_Resource):
     """
 
     def __init__(self, image: Image, number: int, details: dict[str, Any]) -> None:
-        reason = _missing_base_image(details["BaseImage"])
-        super().__init__(VERSION_MODEL, "CREATE_FAILED" if reason else "CREATED", reason)
+        super().__init__(VERSION_MODEL, _missing_base_image(details["BaseImage"]))
         self.image = image
         self.number = number
-        self.details = {"VendorGuidance": "NOT_PROVIDED", **details}
+        # The one optional member that SageMaker answers with although it was not given.
+        self.details = {"Horovod": False, **details}
         self._summary: str | None = None
 
     @property
     def arn(self) -> str:
         """The version's ARN, which carries the image's name in lower case."""
-        return f"{self.image.arn.replace(':image/', ':image-version/')}/{self.number}"
+        return _version_arn(self.image, self.number)
 
     @property
     def container_image(self) -> str:
@@ -165,6 +193,19 @@ class ImageVersion(_Resource):
         self._summary = None
 
 
+def _version_arn(image: Image, number: int) -> str:
+    return f"{image.arn.replace(':image/', ':image-version/')}/{number}"
+
+
+def _missing_role(role_arn: str) -> str | None:
+    if role_arn.rpartition("/")[2] != MISSING_ROLE:
+        return None
+    return (
+        f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+        "'sagemaker.amazonaws.com' to assume the role."
+    )
+
+
 def _missing_base_image(base_image: str) -> str | None:
     tag = base_image.rpartition("/")[2].partition(":")[2]
     if tag != MISSING_TAG:
@@ -182,11 +223,10 @@ class Image(_Resource):
     """
 
     def __init__(self, backend: ImageBackend, name: str, properties: dict[str, Any]) -> None:
-        super().__init__(IMAGE_MODEL)
-        where = f"{backend.region_name}:{backend.account_id}"
+        super().__init__(IMAGE_MODEL, _missing_role(properties["RoleArn"]))
         suffix = ".cn" if backend.partition == "aws-cn" else ""
         self.name = name
-        self.arn = f"arn:{backend.partition}:sagemaker:{where}:image/{name.lower()}"
+        self.arn = backend.image_arn(name)
         self.registry = f"{backend.account_id}.dkr.ecr.{backend.region_name}.amazonaws.com{suffix}"
         self.properties = properties
         self.versions: dict[int, ImageVersion] = {}
@@ -196,6 +236,19 @@ class Image(_Resource):
         self._moving: dict[int, ImageVersion] = {}
         self._last_look = 0
         self._orders: dict[str, list[Key]] = {"CREATION_TIME": [], "LAST_MODIFIED_TIME": [], "VERSION": []}
+
+    def begin_update(self) -> None:
+        """Become UPDATING, and then CREATED or, with a role that does not exist, UPDATE_FAILED."""
+        reason = _missing_role(self.properties["RoleArn"])
+        self.model_name = IMAGE_MODEL
+        self.begin("UPDATING", "UPDATE_FAILED" if reason else "CREATED", reason)
+        self.settle()
+
+    def begin_deletion(self) -> None:
+        """Become DELETING, and then disappear."""
+        self.model_name = IMAGE_DELETION_MODEL
+        self.begin("DELETING", _GONE)
+        self.settle()
 
     def summary(self) -> dict[str, Any]:
         """Return what ListImages tells about the image."""
@@ -304,6 +357,8 @@ class ImageBackend(BaseBackend):
     :param account_id: the account
     """
 
+    image_quota: ClassVar[int] = IMAGE_QUOTA
+
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         self._lock = threading.RLock()
@@ -314,6 +369,14 @@ class ImageBackend(BaseBackend):
         with self._lock:
             self._images.clear()
 
+    def image_arn(self, name: str) -> str:
+        """
+        Return the ARN of an image, which carries its name in lower case.
+
+        :param name: the image's name
+        """
+        return f"arn:{self.partition}:sagemaker:{self.region_name}:{self.account_id}:image/{name.lower()}"
+
     def create_image(self, parameters: dict[str, Any]) -> str:
         """
         Create an image; return its ARN.
@@ -322,16 +385,16 @@ class ImageBackend(BaseBackend):
         """
         name = parameters["ImageName"]
         with self._lock:
-            if self._find(name) is not None:
+            if self._find(name, seen=True) is not None:
                 raise ApiError(
                     "ResourceInUse",
                     f"The Image with ImageName {name} already exists. Please use a different ImageName.",
                 )
-            kept = ("RoleArn", "Description", "DisplayName")
-            image = Image(self, name, {k: parameters[k] for k in kept if k in parameters})
-            image.settle()
-            self._images[name.lower()] = image
-            return image.arn
+            # Those whose deletion has ended since do not count.
+            used = sum(self._find(other) is not None for other in list(self._images))
+            if used >= self.image_quota:
+                raise ApiError("ResourceLimitExceeded", quota_message(self.image_quota, used))
+            return self._add_image(name, parameters).arn
 
     def describe_image(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """
@@ -375,26 +438,24 @@ class ImageBackend(BaseBackend):
         """
         with self._lock:
             image = self._image(parameters["ImageName"])
-            _require_idle(image, f"Image {image.name}")
+            _require_idle(image, "Image")
+            _require_valid(image)
             for name in parameters.get("DeleteProperties", ()):
                 image.properties.pop(name, None)
-            changes = ("RoleArn", "Description", "DisplayName")
-            image.properties.update({k: parameters[k] for k in changes if k in parameters})
-            image.begin("UPDATING")
-            image.settle()
+            image.properties.update(_image_properties(parameters))
+            image.begin_update()
             return image.arn
 
     def delete_image(self, parameters: dict[str, Any]) -> None:
         """
-        Delete an image and its versions.
+        Begin to delete an image; its versions and their aliases go with it.
 
         :param parameters: of DeleteImage
         """
         with self._lock:
             image = self._image(parameters["ImageName"])
-            _require_idle(image, f"Image {image.name}")
-            image.begin("DELETING")
-            self._find(image.name)
+            _require_idle(image, "Image")
+            image.begin_deletion()
 
     def create_image_version(self, parameters: dict[str, Any]) -> str:
         """
@@ -413,9 +474,8 @@ class ImageBackend(BaseBackend):
                         f"The ClientToken {token} was already used in a request with other parameters.",
                     )
                 return arn
-            _require_idle(image, f"Image {image.name}")
-            if image.current in {"CREATE_FAILED", "DELETE_FAILED"}:
-                raise ApiError("ValidationException", f"Image {image.name} is in an invalid state.")
+            _require_idle(image, "Image")
+            _require_valid(image)
             _require_free(image, parameters.get("Aliases", ()))
             version = self._add_version(image, _details(parameters))
             for alias in parameters.get("Aliases", ()):
@@ -470,7 +530,7 @@ class ImageBackend(BaseBackend):
         with self._lock:
             image = self._image(parameters["ImageName"])
             version = _required_version(image, parameters)
-            _require_idle(version, f"ImageVersion {version.arn}")
+            _require_idle(version, "ImageVersion")
             for alias in parameters.get("AliasesToDelete", ()):
                 if image.aliases.get(alias) != version.number:
                     raise _no_alias(image, alias)
@@ -493,9 +553,9 @@ class ImageBackend(BaseBackend):
         with self._lock:
             image = self._image(parameters["ImageName"])
             version = _required_version(image, parameters)
-            _require_idle(version, f"ImageVersion {version.arn}")
+            _require_idle(version, "ImageVersion")
             with image.changing(version):
-                version.begin("DELETING")
+                version.begin("DELETING", _GONE)
                 version.settle()
 
     def list_aliases(self, parameters: dict[str, Any]) -> tuple[list[str], Token | None]:
@@ -516,7 +576,9 @@ class ImageBackend(BaseBackend):
 
     def seed_versions(self, name: str, count: int, status: str, start_ms: int, spacing_ms: float) -> list[int]:
         """
-        Add many versions at once that stay in their status; create the image if it is missing.
+        Add many versions at once that stay in their status.
+
+        An image that does not exist is created, whatever the quota. One that is DELETING is gone at once.
 
         :param name: the image's name
         :param count: how many
@@ -526,10 +588,9 @@ class ImageBackend(BaseBackend):
         """
         with self._lock:
             image = self._find(name)
-            if image is None:
+            if image is None or image.current == "DELETING":
                 role = f"arn:{self.partition}:iam::{self.account_id}:role/emulator"
-                self.create_image({"ImageName": name, "RoleArn": role})
-                image = self._image(name)
+                image = self._add_image(name, {"RoleArn": role})
                 image.hold("CREATED")
             numbers = []
             for index in range(count):
@@ -552,11 +613,22 @@ class ImageBackend(BaseBackend):
             image = self._image(name)
             version = _required_version(image, {"Version": number})
             with image.changing(version):
-                if "status" in changes:
-                    version.hold(changes["status"])
-                for field in ("failure_reason", "created", "modified"):
-                    if field in changes:
-                        setattr(version, field, changes[field])
+                _apply(version, changes)
+
+    def set_image(self, name: str, changes: dict[str, Any]) -> None:
+        """
+        Change what the service would decide about an image.
+
+        :param name: the image's name
+        :param changes: any of ``status``, ``failure_reason``, ``created`` and ``modified`` (milliseconds)
+        """
+        with self._lock:
+            _apply(self._image(name), changes)
+
+    def _add_image(self, name: str, parameters: dict[str, Any]) -> Image:
+        image = self._images[name.lower()] = Image(self, name, _image_properties(parameters))
+        image.settle()
+        return image
 
     def _add_version(self, image: Image, details: dict[str, Any], held_at: str | None = None) -> ImageVersion:
         image.last_number += 1
@@ -583,7 +655,7 @@ class ImageBackend(BaseBackend):
     def _image(self, name: str, *, seen: bool = False) -> Image:
         image = self._find(name, seen=seen)
         if image is None:
-            raise ApiError("ResourceNotFound", f"No Image with the name {name} found.")
+            raise _not_found("Image", self.image_arn(name))
         image.settle_versions(seen=seen)
         return image
 
@@ -632,9 +704,31 @@ def _details(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in not_details}
 
 
-def _require_idle(resource: _Resource, what: str) -> None:
-    if resource.current in _IN_TRANSITION:
-        raise ApiError("ResourceInUse", f"{what} is in use: its status is {resource.current}.")
+def _image_properties(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: parameters[name] for name in ("RoleArn", "Description", "DisplayName") if name in parameters}
+
+
+def _apply(resource: _Resource, changes: dict[str, Any]) -> None:
+    if "status" in changes:
+        resource.hold(changes["status"])
+    for field in ("failure_reason", "created", "modified"):
+        if field in changes:
+            setattr(resource, field, changes[field])
+
+
+def _not_found(kind: str, arn: str) -> ApiError:
+    return ApiError("ResourceNotFound", f"{kind} with ARN {arn} does not exist")
+
+
+def _require_idle(resource: Image | ImageVersion, kind: str) -> None:
+    change = _IN_TRANSITION.get(resource.current)
+    if change is not None:
+        raise ApiError("ResourceInUse", f"{kind} ({resource.arn}) is being {change}")
+
+
+def _require_valid(image: Image) -> None:
+    if image.current in {"CREATE_FAILED", "DELETE_FAILED"}:
+        raise ApiError("ValidationException", f"Image {image.name} is in an invalid state.")
 
 
 def _require_free(image: Image, aliases: Any, number: int | None = None) -> None:
@@ -648,7 +742,10 @@ def _require_free(image: Image, aliases: Any, number: int | None = None) -> None
 
 
 def _no_alias(image: Image, alias: str) -> ApiError:
-    return ApiError("ResourceNotFound", f"No ImageVersion with the name {image.name} and alias {alias} found.")
+    return ApiError(
+        "ResourceNotFound",
+        f"ImageVersion with ImageName {image.name} and Alias {alias} does not exist. Please provide a valid Alias.",
+    )
 
 
 def _named_version(image: Image, parameters: dict[str, Any]) -> ImageVersion | None:
@@ -663,7 +760,7 @@ def _named_version(image: Image, parameters: dict[str, Any]) -> ImageVersion | N
     if number is None:
         return None
     if number not in image.versions:
-        raise ApiError("ResourceNotFound", f"No ImageVersion with the name {image.name} and version {number} found.")
+        raise _not_found("ImageVersion", _version_arn(image, number))
     return image.versions[number]
 
 

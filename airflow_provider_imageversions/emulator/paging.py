@@ -51,7 +51,8 @@ class Token:
         """
         asked = {k: v for k, v in parameters.items() if k not in {"NextToken", "MaxResults"}}
         start = cls(json.dumps([operation, asked], sort_keys=True))
-        if "NextToken" not in parameters:
+        # AWS's own templates send an empty NextToken with the first call.
+        if not parameters.get("NextToken"):
             return start
         try:
             _, position, salt = json.loads(base64.urlsafe_b64decode(parameters["NextToken"]))

@@ -29,7 +29,14 @@ from werkzeug.test import run_wsgi_app
 
 from airflow_provider_imageversions.emulator.errors import ApiError
 from airflow_provider_imageversions.emulator.faults import Answer, Call, Fault, Faults
-from airflow_provider_imageversions.emulator.models import VERSION_MODEL, image_backends, now_ms
+from airflow_provider_imageversions.emulator.models import (
+    IMAGE_DELETION_MODEL,
+    IMAGE_QUOTA,
+    VERSION_MODEL,
+    ImageBackend,
+    image_backends,
+    now_ms,
+)
 from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, NOT_JSON, error_body, install
 
 if TYPE_CHECKING:
@@ -49,10 +56,11 @@ class _Application:
     """
     Answers requests: SageMaker's through call log and faults, admin routes itself, the rest through moto.
 
-    :param creation_seconds: how long a version stays CREATING
+    :param creation_seconds: how long a version stays CREATING or DELETING, and an image DELETING
+    :param image_quota: the maximum number of images in a region
     """
 
-    def __init__(self, creation_seconds: float) -> None:
+    def __init__(self, creation_seconds: float, image_quota: int) -> None:
         install()
         self._moto = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
         # What moto would dispatch to, too, but only after a third of the time that a call takes.
@@ -60,7 +68,8 @@ class _Application:
         self._faults = Faults()
         self._calls: deque[dict[str, Any]] = deque(maxlen=_CALLS_KEPT)
         self._initial_creation_seconds = creation_seconds
-        self.set_creation_seconds(creation_seconds)
+        self._initial_image_quota = image_quota
+        self._set_initial_values()
 
     def answer(self, environ: dict[str, Any], body: bytes) -> Answer:
         """
@@ -106,10 +115,13 @@ class _Application:
             "calls": self.calls,
             "create_versions": self.create_versions,
             "set_version": self.set_version,
+            "set_image": self.set_image,
             "add_fault": self.add_fault,
             "clear_faults": self._faults.clear,
             "creation_seconds": self.creation_seconds,
             "set_creation_seconds": self.set_creation_seconds,
+            "image_quota": self.image_quota,
+            "set_image_quota": self.set_image_quota,
         }
         status, result = 200, None
         if name not in routes:
@@ -130,7 +142,7 @@ class _Application:
         moto_api_backend.reset()
         self._faults.clear()
         self._calls.clear()
-        self.set_creation_seconds(self._initial_creation_seconds)
+        self._set_initial_values()
 
     def calls(self, operation: str | None = None, image_name: str | None = None) -> list[dict[str, Any]]:
         return [
@@ -155,9 +167,10 @@ class _Application:
         return backend.seed_versions(image_name, count, status, round(start), spacing)
 
     def set_version(self, image_name: str, version: int, region_name: str, **changes: Any) -> None:
-        for name in {"created", "modified"} & set(changes):
-            changes[name] = round(changes[name] * 1000)
-        image_backends[_account_id()][region_name].set_version(image_name, version, changes)
+        image_backends[_account_id()][region_name].set_version(image_name, version, _in_ms(changes))
+
+    def set_image(self, image_name: str, region_name: str, **changes: Any) -> None:
+        image_backends[_account_id()][region_name].set_image(image_name, _in_ms(changes))
 
     def add_fault(self, **description: Any) -> None:
         self._faults.add(Fault(**description))
@@ -167,8 +180,24 @@ class _Application:
         return float(transition.get("seconds", 0))
 
     def set_creation_seconds(self, seconds: float) -> None:
-        timed = {"progression": "time", "seconds": seconds}
-        state_manager.set_transition(VERSION_MODEL, timed if seconds else {"progression": "immediate"})
+        transition = {"progression": "time", "seconds": seconds} if seconds else {"progression": "immediate"}
+        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
+            state_manager.set_transition(model, transition)
+
+    def image_quota(self) -> int:
+        return ImageBackend.image_quota
+
+    def set_image_quota(self, quota: int) -> None:
+        ImageBackend.image_quota = quota
+
+    def _set_initial_values(self) -> None:
+        self.set_creation_seconds(self._initial_creation_seconds)
+        self.set_image_quota(self._initial_image_quota)
+
+
+def _in_ms(changes: dict[str, Any]) -> dict[str, Any]:
+    times = {"created", "modified"}
+    return {name: round(value * 1000) if name in times else value for name, value in changes.items()}
 
 
 def _ask(application: Any, environ: dict[str, Any]) -> Answer:
@@ -318,7 +347,7 @@ class EmulatorClient:
         return json.dumps({"conn_type": "aws", "login": _FAKE, "password": _FAKE, "extra": extra})
 
     def reset(self) -> None:
-        """Forget the state of all services, faults and calls; ``creation_seconds`` is as at the start."""
+        """Forget the state of all services, faults and calls; ``creation_seconds`` and ``image_quota`` are reset."""
         self._admin("reset")
 
     def calls(self, operation: str | None = None, image_name: str | None = None) -> list[dict[str, Any]]:
@@ -345,9 +374,9 @@ class EmulatorClient:
         region_name: str = "us-east-1",
     ) -> list[int]:
         """
-        Add many versions at once, and the image if it is missing; return their numbers.
+        Add many versions at once, and the image if it is missing or DELETING; return their numbers.
 
-        They stay in their status until :meth:`set_version` changes it.
+        They stay in their status until :meth:`set_version` changes it. The image quota does not apply.
 
         :param image_name: the image
         :param count: how many
@@ -400,14 +429,55 @@ class EmulatorClient:
         given = {name: value for name, value in changes.items() if value is not None}
         self._admin("set_version", image_name=image_name, version=version, region_name=region_name, **given)
 
+    def set_image(
+        self,
+        image_name: str,
+        *,
+        status: str | None = None,
+        failure_reason: str | None = None,
+        creation_time: datetime | float | None = None,
+        last_modified_time: datetime | float | None = None,
+        region_name: str = "us-east-1",
+    ) -> None:
+        """
+        Change what SageMaker would decide about an image; what is None stays.
+
+        A status set here stays until UpdateImage or DeleteImage changes it. It also sets the last modified
+        time to now, unless that is given.
+
+        :param image_name: the image
+        :param status: its status, known to SageMaker or not
+        :param failure_reason: why it failed
+        :param creation_time: when it was created
+        :param last_modified_time: when it was last modified
+        :param region_name: the region
+        """
+        changes = {
+            "status": status,
+            "failure_reason": failure_reason,
+            "created": _epoch(creation_time),
+            "modified": _epoch(last_modified_time),
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        self._admin("set_image", image_name=image_name, region_name=region_name, **given)
+
     @property
     def creation_seconds(self) -> float:
-        """How long a version stays CREATING or DELETING; setting it affects those that are."""
+        """How long a version stays CREATING or DELETING, and an image DELETING; setting it affects those that are."""
         return float(self._admin("creation_seconds"))
 
     @creation_seconds.setter
     def creation_seconds(self, seconds: float) -> None:
         self._admin("set_creation_seconds", seconds=seconds)
+
+    @property
+    def image_quota(self) -> int:
+        """The maximum number of images in a region; one more is a ResourceLimitExceeded."""
+        return int(self._admin("image_quota"))
+
+    @image_quota.setter
+    def image_quota(self, quota: int) -> None:
+        self._admin("set_image_quota", quota=quota)
 
     def add_fault(
         self,
@@ -429,7 +499,8 @@ class EmulatorClient:
         :param access_key_id: the credentials to hit; None is all
         :param times: how often; None is until cleared
         :param after: how many such calls to let through first
-        :param options: ``seconds`` of ``slow`` and ``timeout``, ``status`` of ``unknown_status``
+        :param options: ``seconds`` of ``slow`` and ``timeout``, ``status`` of ``unknown_status``, ``action`` of
+            ``access_denied``
         """
         self._admin(
             "add_fault",
@@ -478,9 +549,11 @@ class Emulator(EmulatorClient):
     process: two emulators in a process show the same images.
 
     :param port: the port; 0 is a free one
-    :param creation_seconds: how long a version stays CREATING or DELETING
+    :param creation_seconds: how long a version stays CREATING or DELETING, and an image DELETING, in seconds;
+        0 is immediate (default: 2)
     :param host: the address, which has to be a loopback one: whoever reaches it controls it
     :param verbose: log each request
+    :param image_quota: the maximum number of images in a region (default: 250, as SageMaker's)
     """
 
     def __init__(
@@ -490,6 +563,7 @@ class Emulator(EmulatorClient):
         *,
         host: str = "127.0.0.1",
         verbose: bool = False,
+        image_quota: int = IMAGE_QUOTA,
     ) -> None:
         if not _is_loopback(host):
             raise ValueError(
@@ -500,6 +574,7 @@ class Emulator(EmulatorClient):
         self._port = port
         self._initial_creation_seconds = creation_seconds
         self._verbose = verbose
+        self._initial_image_quota = image_quota
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -521,7 +596,7 @@ class Emulator(EmulatorClient):
 
     def start(self) -> Self:
         """Start to listen; return the emulator itself."""
-        application = _Application(self._initial_creation_seconds)
+        application = _Application(self._initial_creation_seconds, self._initial_image_quota)
         self._server = _Server(self._host, self._port, application, verbose=self._verbose)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -540,7 +615,9 @@ class Emulator(EmulatorClient):
         self._thread.join()
         self._server.drop_connections()
         self._server = self._thread = None
-        state_manager.unset_transition(VERSION_MODEL)
+        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
+            state_manager.unset_transition(model)
+        ImageBackend.image_quota = IMAGE_QUOTA
 
     def __enter__(self) -> Self:
         return self.start()

@@ -28,7 +28,7 @@ def error_body(code: str, message: str) -> str:
     :param code: the error code
     :param message: the text for people
     """
-    return json.dumps({"__type": code, "Message": message})
+    return json.dumps({"__type": code, "Message": message}, separators=(",", ":"))
 
 
 def _object(**members: Any) -> str:
@@ -87,8 +87,10 @@ def install() -> None:
     """
     Add the image operations to moto, for use under ``moto.mock_aws``. Calling it again changes nothing.
 
-    There, images and versions are CREATED at once, as most of moto's resources are. To see them CREATING,
-    use moto's ``state_manager.set_transition("sagemaker::image_version", ...)``.
+    There, images and versions are CREATED at once and versions deleted at once, as most of moto's resources are.
+    An image is DELETING when it is first described after DeleteImage, and gone when it is described again. To
+    change that, use moto's ``state_manager.set_transition`` with ``sagemaker::image``,
+    ``sagemaker::image_deletion`` or ``sagemaker::image_version``.
     """
     for operation in OPERATIONS:
         setattr(SageMakerResponse, re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower(), _method(operation))
