@@ -481,6 +481,9 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         self, hook: SageMakerImageVersionsHook, image_name: str, image: dict[str, Any]
     ) -> decide.Waiting | decide.Failed:
         if find(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
+            now = find(hook.describe_image, image_name)
+            if now is None or decide.has_image_changed(image, now):
+                return decide.Waiting("the image was changed meanwhile")
             return decide.Failed(
                 f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
                 "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"

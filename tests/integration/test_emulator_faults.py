@@ -50,6 +50,7 @@ def pages(client):
     [
         ("throttling", (400, "ThrottlingException"), "Rate exceeded"),
         ("server_error", (500, "InternalFailure"), "unknown error"),
+        ("invalid_state", (400, "ValidationException"), "Image churn is in an invalid state."),
         ("unavailable", (503, "ServiceUnavailable"), "temporary failure"),
         ("expired_token", (400, "ExpiredTokenException"), "security token included in the request is expired"),
         ("invalid_token", (400, "UnrecognizedClientException"), "security token included in the request is invalid"),

@@ -89,7 +89,7 @@ def faulty(kind, operation, step):
 
 def retried_after_failure(run):
     """The first try's version fails while it has the alias; a retry takes the alias back and makes another version."""
-    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], poke_interval=1)
+    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], check_interval=1)
     with pytest.raises(SageMakerImageOperationError):
         create(run)
     run.context["ti"].try_number = 2
@@ -142,15 +142,15 @@ SCENARIOS = {
     f"{WATCHER} with `alias`": [watcher(alias="prod")],
     "`SageMakerCreateImageOperator`": [
         operator(CREATE, role_arn=ROLE),
-        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, poke_interval=1)),
+        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, check_interval=1)),
     ],
     '`SageMakerCreateImageOperator` with `action_if_image_exists="update"`': [
-        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", poke_interval=1)
+        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", check_interval=1)
     ],
     "`SageMakerCreateImageVersionOperator`": [
-        operator(CREATE_VERSION, base_image=BASE, poke_interval=1),
+        operator(CREATE_VERSION, base_image=BASE, check_interval=1),
         operator(CREATE_VERSION, base_image=BASE, wait_for_completion=False),
-        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", poke_interval=1)),
+        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", check_interval=1)),
     ],
     "`SageMakerCreateImageVersionOperator` with `deferrable`": [
         faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True)),
@@ -164,8 +164,8 @@ SCENARIOS = {
         operator(SageMakerUpdateImageVersionOperator, version=2, release_notes="x"),
     ],
     "`SageMakerDeleteImageVersionOperator`": [
-        operator(SageMakerDeleteImageVersionOperator, version=3, poke_interval=1),
-        operator(SageMakerDeleteImageVersionOperator, alias="prod", poke_interval=1),
+        operator(SageMakerDeleteImageVersionOperator, version=3, check_interval=1),
+        operator(SageMakerDeleteImageVersionOperator, alias="prod", check_interval=1),
     ],
     "`SageMakerPruneImageVersionsOperator`": [
         faulty("in_use", "DeleteImageVersion", operator(SageMakerPruneImageVersionsOperator, keep_newest=148)),
