@@ -255,6 +255,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """List, and give what goes to XCom."""
+        maximum = _max_xcom_bytes()
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         fields = None if is_absent(self.fields) else self._parse_fields("fields", self.fields)
         details = parse_boolean("include_details", self.include_details)
@@ -262,7 +263,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
         SageMakerImageLink.store(context, self, hook, self.image_name)
         result: list[dict[str, Any]] = []
-        size, maximum = 0, _max_xcom_bytes()
+        size = 0
         number: int | None = None
         for record in records:
             number = record["Version"]
@@ -273,8 +274,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
                 raise ValueError(
                     f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
                     f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
-                    # Records differ in length, so a little less than would fit.
-                    f"{_ways_to_less(max(1, len(result) * 9 // 10))}; or increase [sagemaker_image_versions] "
+                    f"{_ways_to_less(len(result))}; or increase [sagemaker_image_versions] "
                     "max_xcom_bytes (0: no limit)."
                 )
         if size > LARGE_XCOM and self._goes_to_database(size):
@@ -284,7 +284,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
                 self.image_name,
                 len(result),
                 f"{size:,}",
-                _ways_to_less(max(1, len(result) * LARGE_XCOM // size)),
+                _ways_to_less(len(result) * LARGE_XCOM // size),
             )
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
         self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
@@ -326,9 +326,10 @@ def _max_xcom_bytes() -> int:
     return maximum
 
 
-def _ways_to_less(limit: int) -> str:
+def _ways_to_less(fitting: int) -> str:
+    # Records differ in length, so a little less than would fit.
     return (
-        f"Pass limit={limit} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the filters, or configure "
+        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the filters, or configure "
         "an object-storage XCom backend ([core] xcom_backend)"
     )
 
