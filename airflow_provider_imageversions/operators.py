@@ -329,8 +329,8 @@ def _max_xcom_bytes() -> int:
 def _ways_to_less(fitting: int) -> str:
     # Records differ in length, so a little less than would fit.
     return (
-        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the filters, or configure "
-        "an object-storage XCom backend ([core] xcom_backend)"
+        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
+        "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
     )
 
 
