@@ -141,6 +141,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
         or task.max_active_tis_per_dagrun is not None,
         "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
         "inlets are validated by workers only": bool(task.inlets),
+        "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
         "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
         **{f"{name} would not run before the wait": True for name in _run_before(task)},
     }
