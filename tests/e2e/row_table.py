@@ -22,7 +22,7 @@ STANDS_FOR = {
 """Which modes leave what another one does, in a kind of task: where a worker starts or ends it after all."""
 # A second try that started in the triggerer is ended by a worker, but the audit log has the first one's rows, too.
 AGAIN = "both again"
-DEFERS, STARTS, ENDS = ("deferrable", "start", "end", "both", AGAIN), ("start", "both"), ("end", "both")
+DEFERS, ENDS = ("deferrable", "start", "end", "both", AGAIN), ("end", "both")
 
 
 class Difference(NamedTuple):
