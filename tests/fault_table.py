@@ -285,7 +285,7 @@ _GROUPS: dict[str, list[Row]] = {
                 changers="ResourceNotFound",
                 delete=UNNOTICED,
             ),
-            says="finds no (version . of )?image 'my-image'|No Image with the name my-image",
+            says="finds no (version . of )?image 'my-image'",
             note="To delete what does not exist is done already.",
         ),
         Row(

@@ -5,8 +5,8 @@ Statuses change through moto's own state transitions, so each of these can be co
 moto (``state_manager.set_transition``, ``/moto-api/state-manager``):
 
 - ``sagemaker::image``: an image that is CREATING or UPDATING. Default: immediate.
-- ``sagemaker::image_deletion``: an image that is DELETING. Default: manual, so that the first DescribeImage or
-  ListImages shows it DELETING and the second one no longer finds it. CreateImage counts as a request, too.
+- ``sagemaker::image_deletion``: an image that is DELETING. Default: manual, so that the first call that reads the
+  image still finds it and the second one does not. CreateImage counts as such a call, so that it can be retried.
 - ``sagemaker::image_version``: a version that is CREATING or DELETING. Default: immediate.
 
 The server sets a time for the last two.

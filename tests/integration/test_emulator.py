@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -15,30 +16,80 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import boto3
+import jsonschema
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.loaders import Loader
 from moto import mock_aws
 from moto.moto_api import state_manager
 
 from airflow_provider_imageversions.emulator import Emulator, install
-from airflow_provider_imageversions.emulator.models import VERSION_MODEL
+from airflow_provider_imageversions.emulator.models import (
+    IMAGE_DELETION_MODEL,
+    IMAGE_MODEL,
+    IMAGE_QUOTA,
+    VERSION_MODEL,
+)
+from airflow_provider_imageversions.emulator.wire import OPERATIONS
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4"
+MISSING_ROLE = "arn:aws:iam::123456789012:role/team/does-not-exist"
 MISSING = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:does-not-exist"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ONCE = Config(retries={"total_max_attempts": 1}, parameter_validation=False, connect_timeout=5, read_timeout=5)
 
 
+SHAPES = Loader().load_service_model("sagemaker", "service-2")
+
+
+def schema_of(name):
+    """The JSON schema of a shape of botocore's model: nothing that it does not name, nor in another form."""
+    shape = SHAPES["shapes"][name]
+    if shape["type"] == "structure":
+        properties = {member: schema_of(reference["shape"]) for member, reference in shape["members"].items()}
+        required = shape.get("required", [])
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    if shape["type"] == "list":
+        return {"type": "array", "items": schema_of(shape["member"]["shape"])}
+    limits = {"string": ("minLength", "maxLength"), "integer": ("minimum", "maximum")}.get(shape["type"], ())
+    schema = {"type": "number" if shape["type"] == "timestamp" else shape["type"]}
+    schema |= {limit: shape[limit[:3]] for limit in limits if limit[:3] in shape}
+    if "pattern" in shape:
+        schema["pattern"] = f"^({shape['pattern']})$"
+    return {**schema, "enum": shape["enum"]} if "enum" in shape else schema
+
+
+@functools.cache
+def validator_of(operation):
+    output = SHAPES["operations"][operation].get("output")
+    return jsonschema.Draft202012Validator(schema_of(output["shape"]) if output else {"const": {}})
+
+
+def check_answer(response_dict, event_name, **_):
+    """Compare what came over the wire with the model; to be called by botocore for each answer."""
+    if response_dict["status_code"] == 200:
+        validator_of(event_name.rpartition(".")[2]).validate(json.loads(response_dict["body"]))
+
+
 @pytest.fixture(scope="module")
 def shared_client(emulator_server):
-    return emulator_server.client("sagemaker", config=ONCE)
+    """A client whose every answer is compared with the model of the service."""
+    client = emulator_server.client("sagemaker", config=ONCE)
+    client.meta.events.register("response-received.sagemaker", check_answer)
+    return client
 
 
 @pytest.fixture
 def client(emulator, shared_client):
     return shared_client
+
+
+@pytest.fixture
+def unchecked_client(emulator):
+    """A client for what is not in the model."""
+    return emulator.client("sagemaker", config=ONCE)
 
 
 @pytest.fixture
@@ -70,6 +121,14 @@ def error_of(call, **parameters):
 def numbers(client, **parameters):
     pages = client.get_paginator("list_image_versions").paginate(**parameters)
     return [version["Version"] for page in pages for version in page["ImageVersions"]]
+
+
+def image_status(client, image="churn"):
+    """The status of an image, or None if there is no such image."""
+    try:
+        return client.describe_image(ImageName=image)["ImageStatus"]
+    except client.exceptions.ResourceNotFound:
+        return None
 
 
 def status_of(client, version, image="churn"):
@@ -120,10 +179,7 @@ def test_deleting_an_image_deletes_its_versions_and_a_new_one_starts_at_1(client
     for _ in range(3):
         client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=f"t{_}")
     client.delete_image(ImageName=image)
-    assert error_of(client.describe_image, ImageName=image) == (
-        "ResourceNotFound",
-        "No Image with the name churn found.",
-    )
+    assert image_status(client) is None
     assert error_of(client.list_image_versions, ImageName=image)[0] == "ResourceNotFound"
     client.create_image(ImageName=image, RoleArn=ROLE)
     arn = client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t1")["ImageVersionArn"]
@@ -152,7 +208,8 @@ def test_images_are_listed_in_order_by_pages(client, query, expected):
 
 
 def test_an_image_can_take_time_by_motos_own_transitions(client):
-    state_manager.set_transition("sagemaker::image", {"progression": "time", "seconds": 0.2})
+    for model in (IMAGE_MODEL, IMAGE_DELETION_MODEL):
+        state_manager.set_transition(model, {"progression": "time", "seconds": 0.2})
     try:
         client.create_image(ImageName="churn", RoleArn=ROLE)
         assert client.describe_image(ImageName="churn")["ImageStatus"] == "CREATING"
@@ -164,7 +221,108 @@ def test_an_image_can_take_time_by_motos_own_transitions(client):
         assert client.describe_image(ImageName="churn")["ImageStatus"] == "DELETING"
         eventually(lambda: not client.list_images()["Images"])
     finally:
-        state_manager.unset_transition("sagemaker::image")
+        state_manager.unset_transition(IMAGE_MODEL)
+
+
+def test_a_deleted_image_is_deleting_for_a_while_and_its_name_is_taken(emulator, client, five):
+    emulator.creation_seconds = 3600
+    client.delete_image(ImageName=five)
+    assert image_status(client) == "DELETING"
+    assert [image["ImageStatus"] for image in client.list_images()["Images"]] == ["DELETING"]
+    create = {"ImageName": five, "RoleArn": ROLE}
+    assert error_of(client.create_image, **create)[0] == "ResourceInUse"
+    version = {"ImageName": five, "BaseImage": BASE, "ClientToken": "t"}
+    assert error_of(client.create_image_version, **version)[0] == "ResourceInUse"
+    for call in (client.delete_image, client.update_image):
+        code, message = error_of(call, ImageName=five)
+        assert code == "ResourceInUse"
+        assert message.endswith(":image/churn) is being deleted")
+    emulator.creation_seconds = 0.01
+    eventually(lambda: image_status(client) is None)
+    client.create_image(**create)
+    assert numbers(client, ImageName=five) == []
+
+
+def test_versions_can_be_seeded_though_the_image_is_deleting(emulator, client, five):
+    emulator.creation_seconds = 3600
+    client.delete_image(ImageName=five)
+    assert emulator.create_versions(five, 2) == [1, 2]
+    assert image_status(client) == "CREATED"
+
+
+@pytest.mark.parametrize("with_update", [False, True])
+def test_an_image_with_a_role_that_does_not_exist_fails(client, with_update):
+    if with_update:
+        client.create_image(ImageName="churn", RoleArn=ROLE)
+        client.update_image(ImageName="churn", RoleArn=MISSING_ROLE)
+    else:
+        client.create_image(ImageName="churn", RoleArn=MISSING_ROLE)
+    described = client.describe_image(ImageName="churn")
+    assert described["ImageStatus"] == ("UPDATE_FAILED" if with_update else "CREATE_FAILED")
+    assert described["RoleArn"] == MISSING_ROLE
+    assert described["FailureReason"].startswith(f"Could not assume role {MISSING_ROLE}. ")
+    (listed,) = client.list_images()["Images"]
+    assert listed["FailureReason"] == described["FailureReason"]
+
+
+def test_an_image_fails_when_it_is_due(client):
+    state_manager.set_transition(IMAGE_MODEL, {"progression": "manual", "times": 2})
+    try:
+        client.create_image(ImageName="churn", RoleArn=MISSING_ROLE)
+        first = client.describe_image(ImageName="churn")
+        assert (first["ImageStatus"], first.get("FailureReason")) == ("CREATING", None)
+        assert image_status(client) == "CREATE_FAILED"
+    finally:
+        state_manager.unset_transition(IMAGE_MODEL)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_failed_image_stays_so_until_it_is_deleted_and_created_again(client):
+    client.create_image(ImageName="churn", RoleArn=MISSING_ROLE)
+    create = {"ImageName": "churn", "RoleArn": ROLE}
+    version = {"ImageName": "churn", "BaseImage": BASE, "ClientToken": "t"}
+    invalid = ("ValidationException", "Image churn is in an invalid state.")
+    assert error_of(client.create_image, **create)[0] == "ResourceInUse"
+    assert error_of(client.update_image, **create) == invalid
+    assert error_of(client.create_image_version, **version) == invalid
+    assert image_status(client) == "CREATE_FAILED"
+    client.delete_image(ImageName="churn")
+    client.create_image(**create)
+    assert "FailureReason" not in client.describe_image(ImageName="churn")
+    client.create_image_version(**version)
+    assert numbers(client, ImageName="churn") == [1]
+
+
+def test_one_image_more_than_the_quota_is_refused(emulator, client):
+    emulator.image_quota = 2
+    emulator.creation_seconds = 3600
+    for name in ("one", "two"):
+        client.create_image(ImageName=name, RoleArn=ROLE)
+    create = {"ImageName": "three", "RoleArn": ROLE}
+    code, message = error_of(client.create_image, **create)
+    assert code == "ResourceLimitExceeded"
+    assert " is 2 Images, with current utilization of 2 Images and a request delta of 1 Images. " in message
+    assert error_of(client.create_image, ImageName="One", RoleArn=ROLE)[0] == "ResourceInUse"
+    emulator.client("sagemaker", region_name="eu-west-1").create_image(**create)
+    client.delete_image(ImageName="one")
+    assert error_of(client.create_image, **create)[0] == "ResourceLimitExceeded"
+    emulator.creation_seconds = 0
+    client.create_image(**create)
+
+
+@pytest.mark.usefixtures("emulator")
+def test_the_quota_is_that_of_sagemaker_unless_given():
+    with Emulator() as other:
+        assert other.image_quota == IMAGE_QUOTA == 250
+    with Emulator(image_quota=1) as other:
+        own = other.client("sagemaker", config=ONCE)
+        own.create_image(ImageName="one", RoleArn=ROLE)
+        assert error_of(own.create_image, ImageName="two", RoleArn=ROLE)[0] == "ResourceLimitExceeded"
+        other.create_versions("seeded", 1)
+        other.image_quota = 3
+        own.create_image(ImageName="three", RoleArn=ROLE)
+        other.reset()
+        assert other.image_quota == 1
 
 
 # Versions
@@ -178,13 +336,13 @@ def test_a_version_is_described_with_all_it_was_created_with(client, image):
         "MLFramework": "PyTorch 2.4",
         "ProgrammingLang": "Python 3.11",
         "Processor": "GPU",
-        "Horovod": False,
+        "Horovod": True,
+        "VendorGuidance": "STABLE",
         "ReleaseNotes": "first",
     }
     created = client.create_image_version(ImageName=image, ClientToken="t", Aliases=["1.4", "latest"], **details)
     described = client.describe_image_version(ImageName=image, Version=1)
     assert details.items() <= described.items()
-    assert described["VendorGuidance"] == "NOT_PROVIDED"
     assert described["ImageVersionStatus"] == "CREATED"
     assert described["ImageVersionArn"] == created["ImageVersionArn"]
     assert described["ImageArn"] == client.describe_image(ImageName=image)["ImageArn"]
@@ -241,6 +399,15 @@ def test_a_base_image_tagged_does_not_exist_fails(client, image):
     (listed,) = client.list_image_versions(ImageName=image)["ImageVersions"]
     assert listed["FailureReason"] == described["FailureReason"]
     client.delete_image_version(ImageName=image, Version=1)
+
+
+def test_a_base_image_fails_after_a_while(emulator, client, image):
+    emulator.creation_seconds = 0.3
+    client.create_image_version(ImageName=image, BaseImage=MISSING, ClientToken="t")
+    described = client.describe_image_version(ImageName=image, Version=1)
+    assert (described["ImageVersionStatus"], described.get("FailureReason")) == ("CREATING", None)
+    eventually(lambda: status_of(client, 1) == "CREATE_FAILED")
+    assert MISSING in client.describe_image_version(ImageName=image, Version=1)["FailureReason"]
 
 
 def test_without_a_version_the_latest_is_described(client, five):
@@ -341,6 +508,30 @@ def test_an_alias_goes_with_its_version(client, emulator, five):
     assert error_of(client.describe_image_version, ImageName=five, Alias="prod")[0] == "ResourceNotFound"
 
 
+def test_an_alias_of_a_deleted_version_is_free_again(emulator, client, five):
+    emulator.creation_seconds = 0.3
+    client.update_image_version(ImageName=five, Version=3, AliasesToAdd=["prod"])
+    client.delete_image_version(ImageName=five, Version=3)
+    eventually(lambda: 3 not in numbers(client, ImageName=five))
+    client.update_image_version(ImageName=five, Version=2, AliasesToAdd=["prod"])
+    assert client.describe_image_version(ImageName=five, Alias="prod")["Version"] == 2
+    client.delete_image_version(ImageName=five, Version=2)
+    time.sleep(0.4)
+    # Free when the version is gone, also where nobody asked for it in between.
+    client.create_image_version(ImageName=five, BaseImage=BASE, ClientToken="t", Aliases=["prod"])
+    assert client.list_aliases(ImageName=five, Version=6)["SageMakerImageVersionAliases"] == ["prod"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_alias_of_a_deleted_image_is_free_again(client, five):
+    client.update_image_version(ImageName=five, Version=3, AliasesToAdd=["prod"])
+    client.delete_image(ImageName=five)
+    client.create_image(ImageName=five, RoleArn=ROLE)
+    assert client.list_aliases(ImageName=five)["SageMakerImageVersionAliases"] == []
+    client.create_image_version(ImageName=five, BaseImage=BASE, ClientToken="t", Aliases=["prod"])
+    assert client.describe_image_version(ImageName=five, Alias="prod")["Version"] == 1
+
+
 def test_aliases_come_in_pages(client, five):
     names = [f"a{index:02}" for index in range(25)]
     client.update_image_version(ImageName=five, Version=1, AliasesToAdd=names)
@@ -424,7 +615,6 @@ def test_a_token_keeps_its_place_when_versions_come_and_go(emulator, client, fiv
         {"CreationTimeAfter": START},
         {"NextToken": "garbage"},
         {"NextToken": "WzEsMiwzXQ=="},
-        {"NextToken": ""},
     ],
 )
 def test_a_token_is_good_for_its_query_only(emulator, client, five, other):
@@ -432,6 +622,17 @@ def test_a_token_is_good_for_its_query_only(emulator, client, five, other):
     token = client.list_image_versions(ImageName=five, MaxResults=2)["NextToken"]
     again = {"ImageName": five, "NextToken": token, **other}
     assert error_of(client.list_image_versions, **again)[0] == "ValidationException"
+
+
+@pytest.mark.parametrize("call", ["list_images", "list_image_versions", "list_aliases"])
+def test_an_empty_token_is_the_first_page(emulator, client, five, call):
+    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["a", "b"])
+    emulator.create_versions("other", 1)
+    query = {"MaxResults": 1} if call == "list_images" else {"MaxResults": 1, "ImageName": five}
+    first, again = (getattr(client, call)(**query, **token) for token in ({}, {"NextToken": ""}))
+    del first["ResponseMetadata"], again["ResponseMetadata"]
+    assert again == first
+    assert first["NextToken"]
 
 
 # Validation
@@ -526,7 +727,32 @@ def test_a_body_of_other_types_is_a_serialization_error(emulator, body):
 # The emulator's own interface
 
 
-def test_a_status_set_by_hand_stays(emulator, client, image):
+@pytest.mark.usefixtures("at_once")
+def test_each_operation_answers_in_the_form_of_the_model(emulator, client):
+    """The client compares each answer with botocore's model; here every operation answers with all it has."""
+    version = {"BaseImage": BASE, "JobType": "INFERENCE", "MLFramework": "PyTorch 2.4", "Processor": "CPU"}
+    version |= {"ProgrammingLang": "Python 3.11", "Horovod": True, "ReleaseNotes": "n", "VendorGuidance": "STABLE"}
+    client.create_image(ImageName="Churn", RoleArn=ROLE, Description="d", DisplayName="Churn")
+    client.create_image_version(ImageName="Churn", ClientToken="1", Aliases=["a", "b"], **version)
+    client.create_image_version(ImageName="Churn", ClientToken="2", BaseImage=MISSING)
+    client.update_image_version(ImageName="Churn", Alias="a", AliasesToAdd=["c"])
+    client.update_image(ImageName="Churn", RoleArn=MISSING_ROLE)
+    assert client.describe_image(ImageName="Churn").keys() > {"Description", "DisplayName", "FailureReason"}
+    assert client.describe_image_version(ImageName="Churn", Version=1).keys() > {*version, "ContainerImage"}
+    assert "FailureReason" in client.describe_image_version(ImageName="Churn")
+    client.create_image(ImageName="other", RoleArn=ROLE)
+    lists = [
+        client.list_images(MaxResults=1),
+        client.list_image_versions(ImageName="Churn", MaxResults=1),
+        client.list_aliases(ImageName="Churn", MaxResults=1),
+    ]
+    assert all(page["NextToken"] for page in lists)
+    client.delete_image_version(ImageName="Churn", Version=2)
+    client.delete_image(ImageName="Churn")
+    assert {call["operation"] for call in emulator.calls() if call["status"] == 200} == set(OPERATIONS)
+
+
+def test_a_status_set_by_hand_stays(emulator, client, unchecked_client, image):
     emulator.creation_seconds = 0.1
     client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
     emulator.set_version(image, 1, status="CREATE_FAILED", failure_reason="no disk")
@@ -534,11 +760,27 @@ def test_a_status_set_by_hand_stays(emulator, client, image):
     described = client.describe_image_version(ImageName=image, Version=1)
     assert (described["ImageVersionStatus"], described["FailureReason"]) == ("CREATE_FAILED", "no disk")
     emulator.set_version(image, 1, status="SOMETHING_NEW")
-    assert status_of(client, 1) == "SOMETHING_NEW"
+    assert status_of(unchecked_client, 1) == "SOMETHING_NEW"
     moment = START + timedelta(milliseconds=123)
     emulator.set_version(image, 1, creation_time=START, last_modified_time=moment)
-    (listed,) = client.list_image_versions(ImageName=image)["ImageVersions"]
+    (listed,) = unchecked_client.list_image_versions(ImageName=image)["ImageVersions"]
     assert (listed["CreationTime"], listed["LastModifiedTime"]) == (START, moment)
+
+
+def test_a_status_of_an_image_set_by_hand_stays(emulator, client, unchecked_client, image):
+    emulator.creation_seconds = 0
+    emulator.set_image(image, status="DELETE_FAILED", failure_reason="in use by a domain")
+    described = client.describe_image(ImageName=image)
+    assert (described["ImageStatus"], described["FailureReason"]) == ("DELETE_FAILED", "in use by a domain")
+    emulator.set_image(image, status="CREATING")
+    assert [image_status(client) for _ in range(3)] == ["CREATING"] * 3
+    emulator.set_image(image, status="SOMETHING_NEW")
+    assert image_status(unchecked_client) == "SOMETHING_NEW"
+    emulator.set_image(image, creation_time=START, last_modified_time=START + timedelta(milliseconds=123))
+    (listed,) = unchecked_client.list_images()["Images"]
+    assert (listed["CreationTime"], listed["LastModifiedTime"]) == (START, START + timedelta(milliseconds=123))
+    client.delete_image(ImageName=image)
+    assert image_status(client) is None
 
 
 def test_seeded_versions_stay_in_their_status_and_numbers_go_on(emulator, client):
@@ -548,9 +790,14 @@ def test_seeded_versions_stay_in_their_status_and_numbers_go_on(emulator, client
     assert [status_of(client, number) for number in (1, 2, 3, 4)] == ["CREATING"] * 2 + ["CREATED"] * 2
 
 
-def test_setting_a_version_that_is_not_there_is_an_error(emulator):
-    with pytest.raises(ValueError, match="No Image with the name churn found"):
+def test_setting_what_is_not_there_is_an_error(emulator):
+    with pytest.raises(ValueError, match=r"Image with ARN .*:image/churn does not exist"):
+        emulator.set_image("churn", status="CREATED")
+    with pytest.raises(ValueError, match=r"Image with ARN .*:image/churn does not exist"):
         emulator.set_version("churn", 1, status="CREATED")
+    emulator.create_versions("churn", 1)
+    with pytest.raises(ValueError, match=r"ImageVersion with ARN .*:image-version/churn/2 does not exist"):
+        emulator.set_version("churn", 2, status="CREATED")
 
 
 def test_calls_are_logged_as_received(emulator, client, five):
@@ -568,12 +815,14 @@ def test_calls_are_logged_as_received(emulator, client, five):
 @pytest.mark.usefixtures("five")
 def test_reset_forgets_everything(emulator, client):
     emulator.creation_seconds = 77
+    emulator.image_quota = 7
     emulator.add_fault("throttling", operation="ListImages", times=None)
     error_of(client.list_images)
     emulator.reset()
     assert client.list_images()["Images"] == []
     assert len(emulator.calls()) == 1
     assert emulator.creation_seconds == 2.0
+    assert emulator.image_quota == IMAGE_QUOTA
 
 
 def test_connect_gives_the_same_interface(emulator, client):
@@ -655,10 +904,10 @@ def test_an_address_that_others_reach_is_refused(host):
         Emulator(host=host)
 
 
-def test_listing_ten_thousand_versions_takes_little_time(emulator, client):
+def test_listing_ten_thousand_versions_takes_little_time(emulator, unchecked_client):
     emulator.create_versions("churn", 10_000)
     begin = time.perf_counter()
-    assert len(numbers(client, ImageName="churn", MaxResults=100)) == 10_000
+    assert len(numbers(unchecked_client, ImageName="churn", MaxResults=100)) == 10_000
     # About 1 s, nearly all of it in botocore; a scan or sort of all versions per page would show.
     assert time.perf_counter() - begin < 5
 
@@ -674,7 +923,8 @@ def test_without_moto_the_import_names_the_extra():
 
 def test_mock_aws_has_the_image_operations_after_install(emulator):
     emulator.reset()
-    state_manager.unset_transition(VERSION_MODEL)
+    for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
+        state_manager.unset_transition(model)
     install()
     install()
     with mock_aws():
@@ -686,6 +936,13 @@ def test_mock_aws_has_the_image_operations_after_install(emulator):
         client.create_image_version(ImageName="churn", BaseImage=BASE)
         assert [status_of(client, 2) for _ in range(3)] == ["CREATING", "CREATED", "CREATED"]
         state_manager.unset_transition(VERSION_MODEL)
+        client.delete_image(ImageName="churn")
+        assert [image_status(client) for _ in range(2)] == ["DELETING", None]
+        client.create_image(ImageName="churn", RoleArn=ROLE)
+        client.delete_image(ImageName="churn")
+        # What waits for the name, and asks for nothing else, gets it as well.
+        assert error_of(client.create_image, ImageName="churn", RoleArn=ROLE)[0] == "ResourceInUse"
+        client.create_image(ImageName="churn", RoleArn=ROLE)
     with mock_aws():
         client = boto3.client("sagemaker", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
         assert client.list_images()["Images"] == []

@@ -52,6 +52,13 @@ def pages(client):
         ("server_error", (500, "InternalFailure"), "unknown error"),
         ("invalid_state", (400, "ValidationException"), "Image churn is in an invalid state."),
         ("unavailable", (503, "ServiceUnavailable"), "temporary failure"),
+        ("in_use", (400, "ResourceInUse"), "Resource was modified concurrently"),
+        (
+            "not_found",
+            (400, "ResourceNotFound"),
+            "Image with ARN arn:aws:sagemaker:us-east-1:123456789012:image/churn does not exist",
+        ),
+        ("limit_exceeded", (400, "ResourceLimitExceeded"), "is 250 Images, with current utilization of 250 Images"),
         ("expired_token", (400, "ExpiredTokenException"), "security token included in the request is expired"),
         ("invalid_token", (400, "UnrecognizedClientException"), "security token included in the request is invalid"),
         ("clock_skew", (400, "InvalidSignatureException"), "Signature expired: "),
@@ -74,6 +81,27 @@ def test_an_error_of_the_service_comes_once(emulator, client, kind, expected, te
     assert text in answer["Error"]["Message"]
     assert [version["Version"] for version in one_list(client)["ImageVersions"]] == [5, 4]
     assert [(call["status"], call["fault"]) for call in emulator.calls()] == [(expected[0], kind), (200, None)]
+
+
+@pytest.mark.parametrize("operation", ["CreateImage", "CreateImageVersion"])
+def test_a_quota_can_be_used_up_for_one_call(emulator, client, operation):
+    emulator.add_fault("limit_exceeded", operation=operation)
+    calls = {
+        "CreateImage": lambda: client.create_image(ImageName="new", RoleArn="arn:aws:iam::123456789012:role/sagemaker"),
+        "CreateImageVersion": lambda: client.create_image_version(
+            ImageName="churn", BaseImage="churn:6", ClientToken="t"
+        ),
+    }
+    with pytest.raises(client.exceptions.ResourceLimitExceeded):
+        calls[operation]()
+    assert calls[operation]()["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_a_version_that_is_not_found_is_named(emulator, client):
+    emulator.add_fault("not_found", operation="DescribeImageVersion")
+    with pytest.raises(ClientError, match=r"ImageVersion with ARN \S+:image-version/churn/5 does not exist"):
+        client.describe_image_version(ImageName="churn", Version=5)
+    assert client.describe_image_version(ImageName="churn", Version=5)["Version"] == 5
 
 
 def test_a_reset_connection_has_no_answer(emulator, client):
@@ -224,7 +252,7 @@ def test_a_fault_hits_only_its_image_operation_and_credentials(emulator, client)
 
 def test_an_error_of_the_service_stays_an_error_under_a_page_fault(emulator, client):
     emulator.add_fault("empty_page")
-    with pytest.raises(ClientError, match="No Image with the name missing found"):
+    with pytest.raises(ClientError, match=r"Image with ARN .*:image/missing does not exist"):
         one_list(client, image="missing")
 
 
