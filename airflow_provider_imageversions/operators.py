@@ -26,6 +26,7 @@ from airflow_provider_imageversions.hooks import (
     check_aws_parameters,
     find,
     judge,
+    resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -548,7 +549,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
                     version=number,
                     include_details=True,
                     poll_interval=self.poke_interval,
-                    **aws_parameters(self),
+                    **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(task.left, 1.0)),

@@ -28,6 +28,7 @@ from airflow_provider_imageversions.hooks import (
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
+    resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import Target, is_settled, parse_boolean, parse_image_name, texts_in
@@ -225,11 +226,14 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         interval = timedelta(seconds=self.poke_interval)
         # A rescheduled look is a process of its own, which knows by this what the one before it has said.
         self._looked_at = now - 1.5 * interval if now - self._began > interval / 2 else None
-        SageMakerImageLink.store(context, self, self._hook(), self.image_name)
+        hook = self._hook()
+        SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
             self.defer(
-                trigger=SageMakerImageVersionTrigger(**self._trigger_arguments()),
+                trigger=SageMakerImageVersionTrigger(
+                    **{**self._trigger_arguments(), **resolved_aws_parameters(self, hook)}
+                ),
                 method_name="execute_complete",
                 kwargs={"began": self._began.isoformat()},
                 timeout=timedelta(seconds=self.timeout),
@@ -250,7 +254,13 @@ class SageMakerImageVersionSensor(BaseSensorOperator):
         """
         target = self._target()
         if self._looks is None:
-            self._looks = polling.Task(self, self.image_name, looked_at=self._looked_at)
+            self._looks = polling.Task(
+                self,
+                self.image_name,
+                interval=self.poke_interval,
+                left=self.timeout - (datetime.now(timezone.utc) - self._began).total_seconds(),
+                looked_at=self._looked_at,
+            )
         outcome = self._looks.outcome(target, details=parse_boolean("include_details", self.include_details))
         if isinstance(outcome, decide.Failed):
             self._fail(outcome.reason)
