@@ -74,6 +74,13 @@ _CONFIG_ERRORS = (
     botocore.exceptions.InvalidDefaultsMode,
 )
 
+# What botocore raises on purpose; these have no base in common.
+_BOTOCORE_ERRORS = (
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+    botocore.parsers.ResponseParserError,
+)
+
 AWS_PARAMETERS = ("aws_conn_id", "region_name", "verify", "botocore_config")
 
 
@@ -435,7 +442,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except botocore.exceptions.NoRegionError:
             raise
         except Exception as error:
-            if judge(error) in {decide.Fault.CREDENTIALS, decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
+            # Others would be taken for an answer about the image, as an AccessDenied of AWS STS.
+            telling = {decide.Fault.CREDENTIALS, decide.Fault.THROTTLED, decide.Fault.TRANSIENT}
+            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in telling:
                 raise
             conn_id = self.effective_conn_id
             raise CredentialsError(
@@ -804,7 +813,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 raise
             raise explained from error
 
-    def _explain(self, error: Exception, request: Mapping[str, Any]) -> Exception:
+    def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
         if isinstance(error, botocore.exceptions.ClientError):
             return self._explain_missing(error, request) if judge(error) is decide.Fault.MISSING else error
         if isinstance(error, botocore.exceptions.SSLError) and judge(error) is decide.Fault.PERMANENT:
@@ -813,7 +822,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             region = str(self.conn_region_name)
             if _lacks_region(error, region):
                 return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, (botocore.exceptions.BotoCoreError, botocore.parsers.ResponseParserError)):
+        if isinstance(error, _BOTOCORE_ERRORS):
             return error
         # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
         # parsers, which meet an answer that SageMaker would not give.
