@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import socket
 import time
-from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -32,82 +29,10 @@ from airflow_provider_imageversions.operators import (
 from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
+from tests.credentials_endpoint import FAULTS, Agent
 
 IMAGE = "my-image"
 QUICK = {"poke_interval": 0.1, "timeout": 30}
-
-
-class Agent(ThreadingHTTPServer):
-    """A metadata endpoint for credentials, as that of Amazon ECS or EKS Pod Identity; it misbehaves as it is told."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.fault = None
-        self.times = 0
-        self.requests = 0
-        self.lifetime = 3600
-
-    def misbehave(self, fault, times):
-        self.fault, self.times = fault, times
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-def credentials(lifetime=3600, **others):
-    expiration = datetime.now(timezone.utc) + timedelta(seconds=lifetime)
-    given = {
-        "AccessKeyId": "of-the-agent",
-        "SecretAccessKey": "testing",
-        "Token": "testing",
-        "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    return json.dumps({**given, **others}).encode()
-
-
-# What an endpoint answers: status and body; None breaks the connection off, a number is seconds of silence.
-FAULTS = {
-    "expired": lambda: (200, credentials(lifetime=-5)),
-    "an error": lambda: (500, b"not now"),
-    "a page": lambda: (200, b"<html>Sign in</html>"),
-    "a list": lambda: (200, b"[]"),
-    "a null": lambda: (200, b"null"),
-    "nothing in it": lambda: (200, b"{}"),
-    "no time": lambda: (200, credentials(Expiration="soon")),
-    "no text": lambda: (200, b"\xff\xfe"),
-    "reset": lambda: None,
-    "silence": lambda: 0.6,
-}
-
-
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests += 1
-        answer = 200, credentials(self.server.lifetime)
-        if self.server.times:
-            self.server.times -= 1
-            answer = FAULTS[self.server.fault]()
-        if answer is None:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        if isinstance(answer, float):
-            time.sleep(answer)
-            answer = 503, b""
-        status, body = answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-    def handle(self):
-        try:
-            super().handle()
-        except ConnectionError:  # who asked has gone
-            self.close_connection = True
 
 
 @pytest.fixture
@@ -115,14 +40,9 @@ def agent(monkeypatch):
     """An endpoint for the credentials of boto3's default chain, which has no others."""
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.TIMEOUT_SECONDS", 0.3)
-    server = Agent()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/credentials")
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Agent.started() as agent:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/credentials")
+        yield agent
 
 
 @pytest.fixture(autouse=True)
