@@ -29,6 +29,7 @@ from airflow_provider_imageversions.compat import AirflowNotFoundException, get_
 from airflow_provider_imageversions.model import (
     ListImageVersionsRequest,
     VersionSet,
+    clean_text,
     event_payload,
     excerpt,
     is_absent,
@@ -73,6 +74,8 @@ _CONFIG_ERRORS = (
     botocore.exceptions.InvalidConfigError,
     botocore.exceptions.InvalidDefaultsMode,
 )
+
+_SHOWN_OF_ERRORS = 500
 
 # What botocore raises on purpose; these have no base in common.
 _BOTOCORE_ERRORS = (
@@ -442,14 +445,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except botocore.exceptions.NoRegionError:
             raise
         except Exception as error:
-            # Others would be taken for an answer about the image, as an AccessDenied of AWS STS.
-            telling = {decide.Fault.CREDENTIALS, decide.Fault.THROTTLED, decide.Fault.TRANSIENT}
-            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in telling:
+            # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
+            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in {decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
                 raise
             conn_id = self.effective_conn_id
             raise CredentialsError(
                 provider=f"connection {conn_id!r}" if conn_id else "boto3's default credential chain",
-                error_msg=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                # It may be the page of a proxy.
+                error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
             ) from error
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature

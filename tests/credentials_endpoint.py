@@ -60,6 +60,7 @@ FAULTS = {
     "expired": lambda: (200, credentials(lifetime=-5)),
     "an error": lambda: (500, b"not now"),
     "a page": lambda: (200, b"<html>Sign in</html>"),
+    "a long page": lambda: (404, b"<html>\n\x00Sign in</html>" + b" sign in" * 10_000),
     "a list": lambda: (200, b"[]"),
     "a null": lambda: (200, b"null"),
     "nothing in it": lambda: (200, b"{}"),

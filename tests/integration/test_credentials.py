@@ -8,7 +8,6 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-import botocore.exceptions
 import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
@@ -100,9 +99,11 @@ def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent,
 def test_credentials_that_never_come_end_a_wait_and_soft_fail_does_not_hide_it(agent, run, mode, fault, monkeypatch):
     end_of_grace(monkeypatch)
     agent.misbehave(fault, times=10_000)
-    expected = error_of(mode, botocore.exceptions.CredentialRetrievalError)
-    with pytest.raises(expected, match=r"Could not load AWS credentials from boto3's default|container-role"):
+    expected = error_of(mode, CredentialsError)
+    with pytest.raises(expected, match="Could not load AWS credentials from boto3's default") as caught:
         run(sensor(**mode, aws_conn_id=None, soft_fail=True))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -256,7 +257,7 @@ def test_an_error_of_the_service_that_gives_the_credentials_is_told_from_one_of_
     with pytest.raises(Exception, match=code) as caught:  # judged below
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
     assert judge(caught.value) is fault
-    if not isinstance(caught.value, botocore.exceptions.ClientError):
+    if fault is Fault.CREDENTIALS:
         assert "Could not load AWS credentials from connection 'aws_default'" in str(caught.value)
 
 
