@@ -28,6 +28,7 @@ from airflow_provider_imageversions.hooks import (
     find,
     judge,
     may_be_status_conflict,
+    resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -736,7 +737,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
                     version=number,
                     include_details=True,
                     poll_interval=self.check_interval,
-                    **aws_parameters(self),
+                    **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deferral_limit(self, task.left), 1.0)),
