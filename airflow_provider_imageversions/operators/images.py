@@ -84,13 +84,13 @@ class SageMakerCreateImageOperator(ChangingOperator):
         self.tags = tags
         self.action_if_image_exists = action_if_image_exists
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        CreateImageRequest.check_settled(self.template, **self._values(self._REQUEST))
-        if self.is_settled("action_if_image_exists"):
+        CreateImageRequest.check_settled(self._template, **self._values(self._REQUEST))
+        if self._is_settled("action_if_image_exists"):
             _parse_action(action_if_image_exists)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create it."""
-        self.check_rendered()
+        self._check_rendered()
         request = CreateImageRequest(**self._values(self._REQUEST))
         action = _parse_action(self.action_if_image_exists)
         task = self._begin(context, request.image_name)
@@ -226,12 +226,12 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         super().__init__(image_name=image_name, **kwargs)
         self.delete_if_aliased = delete_if_aliased
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self.is_settled("delete_if_aliased"):
+        if self._is_settled("delete_if_aliased"):
             parse_boolean("delete_if_aliased", delete_if_aliased)
 
     def execute(self, context: Any) -> str | None:
         """Delete it."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
         task = self._begin(context, image_name)
