@@ -6,6 +6,7 @@ Newer names are tried first: Airflow 3 keeps the old ones with a deprecation war
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
@@ -75,6 +76,7 @@ __all__ = [
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
+    "assets_have_access_control",
     "conf",
     "get_async_connection",
     "has_asset_state",
@@ -99,6 +101,11 @@ async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) ->
     if hasattr(Connection, "aextra_dejson"):
         return await hook.aget_connection(conn_id)
     return await sync_to_async(hook.get_connection)(conn_id)
+
+
+def assets_have_access_control() -> bool:
+    """Whether an asset can say which teams may produce and consume it: from Airflow 3.3."""
+    return importlib.util.find_spec("airflow.sdk.definitions.asset.access_control") is not None
 
 
 def keeps_xcom_in_database() -> bool:
