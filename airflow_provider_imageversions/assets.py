@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
+from airflow_provider_imageversions._dispatch import run_dag_per_version
 from airflow_provider_imageversions.compat import assets_have_access_control
 from airflow_provider_imageversions.hooks import check_aws_parameters
 from airflow_provider_imageversions.model import (
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions.model import ImageVersion
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+__all__ = [
+    "convert_asset_to_openlineage",
+    "image_version_asset",
+    "image_versions",
+    "openlineage_dataset",
+    "run_dag_per_version",
+    "sanitize_uri",
+    "uri_of",
+    "watched_payload",
+    "watches",
+]
 
 SCHEME = "sagemaker-image"
 DEFAULT_REGION = "default"
@@ -285,13 +298,14 @@ def watched_payload(
 
 def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> list[dict[str, Any]]:
     """
-    Give what asset events tell of, each ``event_id`` once, in the order in which the versions were created.
+    Return the image versions of asset events, each ``event_id`` once, in the order in which they were created.
 
-    Give it both what the run was started for and the asset's latest events, from a task with the asset among its
-    ``inlets``: several versions may be in one run, one may come twice, and one that comes while a run is about to be
-    made, or held back by ``max_active_runs``, is in no run's triggering events before a further one comes.
+    For a DAG that consumes the events itself; :func:`run_dag_per_version` starts a run for each version instead. Pass
+    both what the run was started for and what came later, from a task with the asset among its ``inlets``: a run may be
+    started for several versions, and an event that is stored after the run was queued and before it is created is in no
+    run's triggering events until a further one is stored. So a version may be in two runs.
 
-    :param sources: ``triggering_asset_events`` and ``inlet_events[asset]`` of the task's context.
+    :param sources: ``triggering_asset_events``, and events of ``inlet_events[asset]``, of the task's context.
     :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
     """
     told: dict[str, dict[str, Any]] = {}
