@@ -371,7 +371,10 @@ def test_each_version_has_one_run_whatever_becomes_of_runs_and_dags(airflow, ser
     airflow.unpause(dispatcher(target))
     eventually(airflow, lambda: has_baseline(service, image), 60, "the watcher polls")
     time.sleep(3)
-    first = create()
+    first = service.create_versions(image, 1, status="CREATING")
+    notes = "{{ 7 * 7 }}"  # no template of ours
+    service.client("sagemaker").update_image_version(ImageName=image, Version=first[0], ReleaseNotes=notes)
+    service.set_version(image, first[0], status="CREATED")
     eventually(airflow, failed_once, 90, "the target is missed")
     edit("dispatches.py", HAS_TARGET=True)
     airflow.wait_for_dag(target)
@@ -380,6 +383,7 @@ def test_each_version_has_one_run_whatever_becomes_of_runs_and_dags(airflow, ser
     (run,) = airflow.runs(target)
     assert run["state"] == "success"
     assert airflow.xcom(target, run["dag_run_id"], "show") == run["conf"]
+    assert run["conf"]["ReleaseNotes"] == notes
 
     # Deleted by a person, and by Airflow's own command with all runs of all DAGs, the dispatching one included.
     airflow.api("DELETE", f"/api/v2/dags/{target}/dagRuns/{run['dag_run_id']}")
@@ -393,7 +397,24 @@ def test_each_version_has_one_run_whatever_becomes_of_runs_and_dags(airflow, ser
     eventually(airflow, lambda: dispatched_and_idle(another, third), 120, "the new dispatching DAG starts one only")
     eventually(airflow, lambda: set(third) <= set(dispatched(target)), 90, "those after a clean-up")
     assert not set(first + second) & set(dispatched(another))
-    assert set(dispatched(target)) <= {*second[-1:], *third}
+    assert set(dispatched(target)) <= {*second, *third}
+
+    # Made by hand, it is no image version.
+    before = len(airflow.runs(dispatcher(another)))
+    (asset,) = [
+        each
+        for each in airflow.api("GET", "/api/v2/assets", params={"name_pattern": image})["assets"]
+        if each["uri"] == f"sagemaker-image://default/{image}"
+    ]
+    airflow.api("POST", "/api/v2/assets/events", {"asset_id": asset["id"], "extra": {"made": "by hand"}})
+    eventually(airflow, lambda: len(airflow.runs(dispatcher(another))) > before, 60, "the event is seen")
+    eventually(airflow, lambda: not active(airflow, dispatcher(another)), 60, "it is skipped")
+    (*_, last) = airflow.runs(dispatcher(another))
+    assert last["state"] == "success"
+    assert "Skipping an event of asset" in airflow.task_log(
+        dispatcher(another), last["dag_run_id"], "find_new_versions"
+    )
+    assert dispatched(another) == third
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):

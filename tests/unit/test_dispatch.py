@@ -179,7 +179,8 @@ def test_the_dispatching_dag_is_scheduled_on_the_assets():
     first, second = image_version_asset("first"), image_version_asset("second")
     dag = run_dag_per_version(target(), first, second)
     assert dag.dag_id == "retrain__image_versions"
-    assert dag.timetable.asset_condition == (first | second)
+    assert list(dag.timetable.asset_condition.objects) == [first, second]
+    assert type(dag.timetable.asset_condition) is type(first | second)
     assert (dag.max_active_runs, dag.catchup) == (1, False)
     assert all(task.retries == 20 for task in dag.tasks)
     assert dag.task_dict["find_new_versions"].inlets == [first, second]
