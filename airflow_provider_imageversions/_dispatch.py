@@ -252,8 +252,9 @@ def run_dag_per_version(
     """
     # Here rather than above, as this module is imported with assets.py.
     try:
-        from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator  # noqa: PLC0415
         from airflow.sdk import DAG, Asset, AssetAny, task  # noqa: PLC0415
+
+        from airflow_provider_imageversions._start_run import StartRunOperator  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
             "run_dag_per_version() needs Airflow 3 and apache-airflow-providers-standard, which comes with it."
@@ -295,14 +296,14 @@ def run_dag_per_version(
             more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
             return more
 
-        start = TriggerDagRunOperator.partial(
+        start = StartRunOperator.partial(
             task_id="start",
             trigger_dag_id=target,
             logical_date=None,
             skip_when_already_exists=True,
             map_index_template="{{ task.trigger_run_id }}",
         ).expand_kwargs(find_new_versions())
-        start_next_run = TriggerDagRunOperator(task_id="start_next_run", trigger_dag_id=own_id, logical_date=None)
+        start_next_run = StartRunOperator(task_id="start_next_run", trigger_dag_id=own_id, logical_date=None)
         start >> remember() >> start_next_run
     # Airflow would take this file for it where no DAG file is loaded, as in dag.test().
     dispatching.fileloc = dag.fileloc if isinstance(dag, DAG) else sys._getframe(1).f_code.co_filename  # noqa: SLF001

@@ -198,6 +198,7 @@ def test_the_dispatching_dag_takes_what_a_dag_takes():
     assert {task.retries for task in dag.tasks} == {1}
     assert {task.owner for task in dag.tasks} == {"me"}
     start = dag.task_dict["start"]
+    assert "conf" not in start.template_fields  # or Airflow would render what SageMaker wrote
     assert start.partial_kwargs["trigger_dag_id"] == "elsewhere"
     assert start.partial_kwargs["logical_date"] is None
     assert start.partial_kwargs["skip_when_already_exists"] is True
