@@ -312,6 +312,7 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
             payload = (event.extra or {}).get("payload", event.extra)
-            if isinstance(payload, dict) and "event_id" in payload:
+            # Anybody can create events, with whatever they like in them.
+            if isinstance(payload, dict) and {"event_id", "CreationTime", "Version"} <= payload.keys():
                 told.setdefault(payload["event_id"], payload)
     return sorted(told.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))

@@ -209,11 +209,20 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     :param asset: The asset.
     :param key: The key.
     """
-    if "asset_state_store" in context:
-        return context["asset_state_store"][asset].get(key)
     from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
 
-    return Variable.get(_progress_variable(asset, key), default=None, deserialize_json=True)
+    variable = _progress_variable(asset, key)
+    if "asset_state_store" not in context:
+        return Variable.get(variable, default=None, deserialize_json=True)
+    store = context["asset_state_store"][asset]
+    stored = store.get(key)
+    if stored is None:
+        # Stored before the upgrade to Airflow 3.3. It moves, so that clearing the asset's state clears it for good.
+        stored = Variable.get(variable, default=None, deserialize_json=True)
+        if stored is not None:
+            store.set(key, stored)
+            Variable.delete(variable)
+    return stored
 
 
 def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value: Any) -> None:
