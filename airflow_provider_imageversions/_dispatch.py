@@ -200,10 +200,12 @@ def plan(
     :param existing: Returns which of some runs exist.
     :param limit: Maximum number of runs to start.
     """
+    # Assets may have events of one version in common, such as two assets of one image.
+    dispatched = {run_id for each in progress.values() for run_id in each.dispatched}
     candidates: dict[str, list[Event]] = {}
     for asset, events in read.items():
         for _, event in events:
-            if event is not None and not progress[asset].includes(event):
+            if event is not None and event.run_id not in dispatched and not progress[asset].includes(event):
                 candidates.setdefault(event.run_id, []).append(event)
     exist = existing(list(candidates))
     missing = sorted((run_id for run_id in candidates if run_id not in exist), key=lambda each: candidates[each][0][1])

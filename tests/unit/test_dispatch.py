@@ -101,6 +101,13 @@ def test_a_run_that_exists_is_left_alone_and_not_started_when_it_is_deleted():
     assert airflow.runs == ["y"]
 
 
+def test_a_run_that_was_started_for_one_asset_and_deleted_is_not_started_for_another():
+    progress = {"a": Progress(at(0), {"x": at(1)}), "b": Progress(at(0))}
+    both = {**read(event(1, "x")), "b": [(at(60), event(60, "x", "b")), (at(61), event(61, "y", "b"))]}
+    planned = plan(both, progress, lambda _: set(), 10)
+    assert [each.run_id for each in planned.start] == ["y"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 30)), max_size=60), st.integers(1, 5))
 def test_whatever_the_order_each_run_is_started_once_and_never_again(deliveries, batches):
     airflow = Airflow(limit=4)
