@@ -288,6 +288,18 @@ class Stored(dict):
         del self[key]
 
 
+@pytest.mark.parametrize("stored", [Progress(at(0), {"x": at(1)}), Progress(at(5), {"x": at(1), "y": at(6)})])
+def test_a_task_of_an_old_run_that_is_cleared_keeps_what_later_runs_stored(stored):
+    asset = image_version_asset("a")
+    dag = run_dag_per_version(target(), asset)
+    old = Progress(at(0), {"x": at(1)})
+    pushed = {"progress": {asset.name: old.to_json()}, "more": False}
+    context = {"ti": SimpleNamespace(xcom_pull=lambda task_ids, key: pushed[key])}  # noqa: ARG005  # Airflow's names
+    store = Stored({_dispatch.state_key(dag.dag_id): stored.to_json()})
+    dag.task_dict["remember"].python_callable(**context, asset_state_store={asset: store})
+    assert Progress.from_json(store[_dispatch.state_key(dag.dag_id)]) == stored
+
+
 def test_progress_moves_from_the_variable_to_the_state_store_when_airflow_is_upgraded(monkeypatch):
     """Or the upgrade would make the next run a first one."""
     variables, store, asset = Stored(), Stored(), Asset("a")
