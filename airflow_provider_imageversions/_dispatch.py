@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_imageversions.compat import conf, read_asset_events, read_asset_progress, write_asset_progress
-from airflow_provider_imageversions.model import refuse
+from airflow_provider_imageversions.model import parse_alias, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,13 @@ RETRIES: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 """Almost three hours for a target that does not exist yet."""
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+# Airflow's own limits, unless it is configured otherwise. Without them "a#1" and "a#2" would both start the run "a", as
+# the id is part of a URL.
+_RUN_ID = re.compile(
+    r"(?!.*\.\.)(?!(asset_materialization|asset_triggered|backfill|operator_triggered|scheduled)__)"
+    r"[A-Za-z0-9_.~:+-]{1,250}"
+)
 
 
 class Event(NamedTuple):
@@ -109,6 +117,15 @@ class Progress:
         since = max(self.since, min([since, *(event.timestamp for event in pending)]))
         return Progress(since, dict(newest[-REMEMBERED:]))
 
+    def merged_with(self, other: Progress) -> Progress:
+        """
+        Return the progress of two runs, so that a task of an old run that is cleared does not undo later ones.
+
+        :param other: The progress of the other run.
+        """
+        newest = sorted({**self.dispatched, **other.dispatched}.items(), key=lambda item: item[1])
+        return Progress(max(self.since, other.since), dict(newest[-REMEMBERED:]))
+
 
 class Plan(NamedTuple):
     """What one run of a dispatching DAG does."""
@@ -125,7 +142,9 @@ def default_run_id(payload: Mapping[str, Any]) -> str:
 
     :param payload: The event's payload.
     """
-    return f"{payload.get('alias') or 'version'}-{payload['Version']}-{payload['event_id'][:8]}"
+    # Airflow refuses two dots in a run id, and reserves prefixes that end with two underscores.
+    name = re.sub(r"([._])\1+", r"\1", payload.get("alias") or "version")
+    return f"{name}-{payload['Version']}-{payload['event_id'][:8]}"
 
 
 def payload_of(event: Any) -> dict[str, Any] | None:
@@ -136,8 +155,18 @@ def payload_of(event: Any) -> dict[str, Any] | None:
     """
     extra = event.extra or {}
     payload = extra.get("payload", extra)
-    known = isinstance(payload, dict) and isinstance(payload.get("event_id"), str) and "Version" in payload
-    return payload if known else None
+    return payload if isinstance(payload, dict) and _is_image_version(payload) else None
+
+
+def _is_image_version(payload: Mapping[str, Any]) -> bool:
+    identity, number, alias = (payload.get(key) for key in ("event_id", "Version", "alias"))
+    try:
+        if alias is not None:
+            parse_alias("alias", alias)
+    except ValueError:
+        return False
+    is_number = isinstance(number, int) and not isinstance(number, bool)
+    return is_number and isinstance(identity, str) and _EVENT_ID.fullmatch(identity) is not None
 
 
 def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_several: bool) -> datetime:
@@ -171,10 +200,12 @@ def plan(
     :param existing: Returns which of some runs exist.
     :param limit: Maximum number of runs to start.
     """
+    # Assets may have events of one version in common, such as two assets of one image.
+    dispatched = {run_id for each in progress.values() for run_id in each.dispatched}
     candidates: dict[str, list[Event]] = {}
     for asset, events in read.items():
         for _, event in events:
-            if event is not None and not progress[asset].includes(event):
+            if event is not None and event.run_id not in dispatched and not progress[asset].includes(event):
                 candidates.setdefault(event.run_id, []).append(event)
     exist = existing(list(candidates))
     missing = sorted((run_id for run_id in candidates if run_id not in exist), key=lambda each: candidates[each][0][1])
@@ -244,7 +275,8 @@ def run_dag_per_version(
     :param more_assets: Further assets, each of whose events start a run, too.
     :param dag_id: Id of the DAG that is returned. (default: that of ``dag``, followed by ``__image_versions``)
     :param run_id: Function that returns the id of the run for an event's payload. Events with the same id start one
-        run. (default: the alias or ``version``, the version's number and a digest of the ``event_id``)
+        run. An id has up to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the
+        version's number and the first 8 digits of the ``event_id``)
     :param dag_arguments: Further arguments of the DAG that is returned, such as ``tags``. (default:
         ``max_active_runs=1``, ``catchup=False``, and 20 retries in ``default_args``)
     :raises ValueError: A parameter is invalid.
@@ -292,7 +324,10 @@ def run_dag_per_version(
             """Store what was dispatched; return whether another run has to continue."""
             progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
             for each in assets:
-                write_asset_progress(context, each, state_key(own_id), progress[each.name])
+                own = Progress.from_json(progress[each.name])
+                stored = read_asset_progress(context, each, state_key(own_id))
+                merged = own if stored is None else own.merged_with(Progress.from_json(stored))
+                write_asset_progress(context, each, state_key(own_id), merged.to_json())
             more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
             return more
 
@@ -362,8 +397,13 @@ def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -
         log.info("Skipping an event of asset %r of %s that has no image version", asset, event.timestamp.isoformat())
         return None
     run_id = run_id_of(payload)
-    if not isinstance(run_id, str) or not run_id:
-        raise refuse("run_id", run_id, f"the function returned it for version {payload['Version']}; it must be a text.")
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise refuse(
+            "run_id",
+            run_id,
+            f"the function returned it for version {payload['Version']}; a run id has 1 to 250 letters, digits and "
+            "_.~:+- characters, no two dots in a row, and no prefix that Airflow reserves, such as 'scheduled__'.",
+        )
     return Event(asset, event.timestamp, run_id, payload)
 
 

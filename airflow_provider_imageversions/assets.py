@@ -87,9 +87,9 @@ def image_version_asset(
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param name: Name of the asset. (default: its URI)
-    :param uri: URI of the asset. Give watchers of different things different URIs. (default:
+    :param uri: URI of the asset. Watchers of different things need different URIs. (default:
         ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, followed by a query with what
-        else tells this watcher from others: see :func:`uri_of`)
+        else distinguishes this watcher: see :func:`uri_of`)
     :param group: Group of the asset. (default: Airflow's, ``"asset"``)
     :param extra: Metadata of the asset, JSON. (default: none)
     :param access_control: Which teams may produce and consume the asset, for an Airflow whose assets have it.
@@ -252,7 +252,7 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Datas
     """
     Describe an image's asset to OpenLineage, which calls this for an asset among a task's inlets or outlets.
 
-    :param asset: The asset; its URI tells the region and the image, and no version.
+    :param asset: The asset; its URI has the region and the image, and no version.
     :param lineage_context: The hook that reported the asset, if one did.
     """
     uri = urlsplit(asset.uri)
@@ -261,7 +261,7 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Datas
 
 def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:
     """
-    Give the triggers with which an asset watches an image's versions; none if it is another asset.
+    Return the triggers with which an asset watches an image's versions; none if it is another asset.
 
     :param asset: An asset, as from :func:`image_version_asset`, or whatever else can be an outlet.
     """
@@ -275,7 +275,7 @@ def watched_payload(
     asset: object, version: ImageVersion, image_name: str, region: str, aws_conn_id: str | None
 ) -> dict[str, Any] | None:
     """
-    Give what an asset's watcher will tell of a version, for a task that tells it before; ``None`` if it won't.
+    Return the payload that an asset's watcher would emit for a version; ``None`` if it would emit none.
 
     :param asset: An asset, or whatever else can be an outlet.
     :param version: The version's record with its details.
@@ -308,10 +308,11 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     :param sources: ``triggering_asset_events``, and events of ``inlet_events[asset]``, of the task's context.
     :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
     """
-    told: dict[str, dict[str, Any]] = {}
+    payloads: dict[str, dict[str, Any]] = {}
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
             payload = (event.extra or {}).get("payload", event.extra)
-            if isinstance(payload, dict) and "event_id" in payload:
-                told.setdefault(payload["event_id"], payload)
-    return sorted(told.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))
+            # Anybody can create events, with whatever they like in them.
+            if isinstance(payload, dict) and {"event_id", "CreationTime", "Version"} <= payload.keys():
+                payloads.setdefault(payload["event_id"], payload)
+    return sorted(payloads.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))

@@ -106,7 +106,7 @@ async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) ->
     :param hook: The hook class to ask.
     """
     # common-compat has this, but not from the start, with other parameters for some versions, and without the rule that
-    # before Airflow 3.3.2 aget_connection() tells of secrets synchronously, on the event loop.
+    # before Airflow 3.3.2 aget_connection() masks secrets synchronously, on the event loop.
     if hasattr(Connection, "aextra_dejson"):
         return await hook.aget_connection(conn_id)
     return await sync_to_async(hook.get_connection)(conn_id)
@@ -136,7 +136,7 @@ def stores_xcom_in_database(size: int) -> bool:
 
 
 def _state_stores(trigger: BaseTrigger) -> list[Any]:
-    """Give the state store of each asset that the trigger watches for; none before Airflow 3.3."""
+    """Return the state store of each asset that the trigger watches for; none before Airflow 3.3."""
     store = getattr(trigger, "asset_state_store", None)
     if store is None:
         return []
@@ -209,11 +209,20 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     :param asset: The asset.
     :param key: The key.
     """
-    if "asset_state_store" in context:
-        return context["asset_state_store"][asset].get(key)
     from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
 
-    return Variable.get(_progress_variable(asset, key), default=None, deserialize_json=True)
+    variable = _progress_variable(asset, key)
+    if "asset_state_store" not in context:
+        return Variable.get(variable, default=None, deserialize_json=True)
+    store = context["asset_state_store"][asset]
+    stored = store.get(key)
+    if stored is None:
+        # Stored before the upgrade to Airflow 3.3. It moves, so that clearing the asset's state clears it for good.
+        stored = Variable.get(variable, default=None, deserialize_json=True)
+        if stored is not None:
+            store.set(key, stored)
+            Variable.delete(variable)
+    return stored
 
 
 def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value: Any) -> None:
@@ -267,7 +276,7 @@ def delete_xcom(task_instance: Any, key: str) -> None:
 
 def waits_since(context: Mapping[str, Any]) -> datetime | None:
     """
-    When a sensor in reschedule mode looked for the first time; ``None``: now, or this Airflow can't say.
+    Return when a sensor in reschedule mode poked first; ``None``: now, or this Airflow does not have it.
 
     :param context: The task's context.
     """
@@ -283,7 +292,7 @@ def is_trigger_timeout(next_method: str, next_kwargs: Mapping[str, Any] | None) 
     """
     Whether Airflow resumes a task because its deferral timed out.
 
-    Airflow tells it by these texts alone: the first is Airflow 3's, the second Airflow 2's.
+    Airflow has only these texts for it: the first is Airflow 3's, the second Airflow 2's.
     """
     reasons = {"Trigger timeout", "Trigger/execution timeout"}
     return next_method == "__fail__" and (next_kwargs or {}).get("error") in reasons

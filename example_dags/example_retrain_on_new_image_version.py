@@ -37,7 +37,8 @@ with DAG(
     SageMakerTrainingOperator(
         task_id="train",
         config={
-            "TrainingJobName": f"{IMAGE_NAME}-{{{{ run_id }}}}",
+            # Not the run's id, which may have characters that SageMaker refuses when somebody starts the run by hand.
+            "TrainingJobName": IMAGE_NAME + "-version-{{ dag_run.conf.Version }}-{{ dag_run.conf.event_id[:8] }}",
             "AlgorithmSpecification": {
                 "TrainingImage": "{{ dag_run.conf['ContainerImage'] }}",
                 "TrainingInputMode": "File",

@@ -205,7 +205,8 @@ def event(number, identity, **extra):
 
 def test_all_events_of_a_run_are_told_once_and_in_order():
     triggering = {"one": [event(8, "h"), event(7, "g")], "other": [event(8, "h", redelivered=True)]}
-    latest = [event(6, "f"), event(7, "g"), SimpleNamespace(extra=None), SimpleNamespace(extra={"other": 1})]
+    by_hand = [SimpleNamespace(extra=extra) for extra in (None, {"other": 1}, {"event_id": "x"})]
+    latest = [event(6, "f"), event(7, "g"), *by_hand]
     assert [told["Version"] for told in image_versions(triggering, latest)] == [6, 7, 8]
     assert image_versions({}) == image_versions([]) == []
 

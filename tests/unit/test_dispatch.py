@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -8,8 +9,9 @@ import pytest
 
 pytest.importorskip("airflow.sdk", reason="Airflow 2 has no asset watchers")
 
-from airflow.sdk import DAG, Asset
-from hypothesis import given
+from airflow.sdk import DAG, Asset, Variable
+from airflow.utils.types import DagRunType
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import _dispatch
@@ -26,6 +28,8 @@ from airflow_provider_imageversions._dispatch import (
     plan,
 )
 from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
+from airflow_provider_imageversions.compat import conf, read_asset_progress, write_asset_progress
+from airflow_provider_imageversions.model import _ALIAS, _ALIAS_MAX
 
 START = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -97,6 +101,13 @@ def test_a_run_that_exists_is_left_alone_and_not_started_when_it_is_deleted():
     assert airflow.runs == ["y"]
 
 
+def test_a_run_that_was_started_for_one_asset_and_deleted_is_not_started_for_another():
+    progress = {"a": Progress(at(0), {"x": at(1)}), "b": Progress(at(0))}
+    both = {**read(event(1, "x")), "b": [(at(60), event(60, "x", "b")), (at(61), event(61, "y", "b"))]}
+    planned = plan(both, progress, lambda _: set(), 10)
+    assert [each.run_id for each in planned.start] == ["y"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 30)), max_size=60), st.integers(1, 5))
 def test_whatever_the_order_each_run_is_started_once_and_never_again(deliveries, batches):
     airflow = Airflow(limit=4)
@@ -120,6 +131,17 @@ def test_what_is_remembered_is_bounded_and_the_bound_takes_its_place():
     assert len(progress.dispatched) == REMEMBERED
     assert all(progress.includes(each) for each in events if each.timestamp != at(4))
     assert Progress.from_json(progress.to_json()) == progress
+
+
+def test_the_progress_of_an_old_run_does_not_undo_that_of_a_later_one():
+    """A person may clear a task of an old run."""
+    old = Progress(at(0), {"x": at(1)})
+    later = Progress(at(5), {"x": at(1), "y": at(6)})
+    assert old.merged_with(later) == later.merged_with(old) == later
+    many = Progress(at(0), {f"r{number}": at(number) for number in range(REMEMBERED)})
+    merged = many.merged_with(Progress(at(0), {"newest": at(9999)}))
+    assert len(merged.dispatched) == REMEMBERED
+    assert {"newest", f"r{REMEMBERED - 1}"} < merged.dispatched.keys()
 
 
 def test_what_is_left_for_later_is_never_below_the_bound():
@@ -152,23 +174,49 @@ def test_which_runs_exist_is_found_by_counting(count):
         assert all(len(some) <= 50 for some in asked)
 
 
+PAYLOAD = {"Version": 8, "event_id": "3f2a9c01" * 4}
+
+
 def test_a_run_is_named_after_the_version_or_the_alias():
-    payload = {"Version": 8, "event_id": "3f2a9c0123456789"}
-    assert default_run_id(payload) == "version-8-3f2a9c01"
-    assert default_run_id({**payload, "alias": "prod"}) == "prod-8-3f2a9c01"
+    assert default_run_id(PAYLOAD) == "version-8-3f2a9c01"
+    assert default_run_id({**PAYLOAD, "alias": "prod"}) == "prod-8-3f2a9c01"
+
+
+@given(st.from_regex(_ALIAS, fullmatch=True).filter(lambda alias: len(alias) <= _ALIAS_MAX))
+@example("v1..2")
+@example("scheduled__2026")
+@example("x" * _ALIAS_MAX)
+def test_airflow_takes_the_run_id_of_each_alias(alias):
+    payload = {**PAYLOAD, "alias": alias}
+    assert payload_of(SimpleNamespace(extra=payload)) == payload
+    run_id = default_run_id(payload)
+    assert _dispatch._RUN_ID.fullmatch(run_id)
+    assert re.fullmatch(conf.get("scheduler", "allowed_run_id_pattern"), run_id)
+    assert DagRunType.from_run_id(run_id) == DagRunType.MANUAL
 
 
 @pytest.mark.parametrize(
-    "extra", [None, {}, {"payload": 1}, {"payload": {"Version": 8}}, {"event_id": 1, "Version": 8}]
+    "extra",
+    [
+        None,
+        {},
+        {"payload": 1},
+        {"payload": {"Version": 8}},
+        {"event_id": 1, "Version": 8},
+        {"event_id": "my-event-1", "Version": 8},
+        {**PAYLOAD, "Version": "8"},
+        {**PAYLOAD, "Version": True},
+        {**PAYLOAD, "alias": "a b"},
+        {**PAYLOAD, "alias": 1},
+    ],
 )
 def test_an_event_without_an_image_version_is_not_ours(extra):
     assert payload_of(SimpleNamespace(extra=extra)) is None
 
 
 def test_a_payload_is_found_in_either_place():
-    payload = {"Version": 8, "event_id": "x"}
-    assert payload_of(SimpleNamespace(extra=payload)) == payload
-    assert payload_of(SimpleNamespace(extra={"from_trigger": True, "payload": payload})) == payload
+    assert payload_of(SimpleNamespace(extra=PAYLOAD)) == PAYLOAD
+    assert payload_of(SimpleNamespace(extra={"from_trigger": True, "payload": PAYLOAD})) == PAYLOAD
 
 
 def target():
@@ -222,10 +270,50 @@ def test_a_parameter_that_is_not_valid_is_refused(arguments):
 
 
 def test_a_run_id_function_is_used_and_checked():
-    stored = SimpleNamespace(timestamp=at(0), extra={"Version": 8, "event_id": "x"})
+    stored = SimpleNamespace(timestamp=at(0), extra=PAYLOAD)
     assert _dispatch._event("a", stored, lambda payload: f"v{payload['Version']}").run_id == "v8"
-    with pytest.raises(ValueError, match=r"run_id=None.*version 8"):
-        _dispatch._event("a", stored, lambda _: None)
+    # Airflow would start the run "image" for the first of "image#8" and "image#9", and none for the second.
+    for wrong in (None, "", 8, "image#8", "a/8", "v 8", "a..8", "é8", "8\n", "scheduled__8", "v" * 251):
+        with pytest.raises(ValueError, match=r"run_id=.*version 8; a run id has 1 to 250"):
+            _dispatch._event("a", stored, lambda _, wrong=wrong: wrong)
+
+
+class Stored(dict):
+    """An asset's state store, or Airflow's variables."""
+
+    def set(self, key, value, **_):
+        self[key] = value
+
+    def delete(self, key):
+        del self[key]
+
+
+@pytest.mark.parametrize("stored", [Progress(at(0), {"x": at(1)}), Progress(at(5), {"x": at(1), "y": at(6)})])
+def test_a_task_of_an_old_run_that_is_cleared_keeps_what_later_runs_stored(stored):
+    asset = image_version_asset("a")
+    dag = run_dag_per_version(target(), asset)
+    old = Progress(at(0), {"x": at(1)})
+    pushed = {"progress": {asset.name: old.to_json()}, "more": False}
+    context = {"ti": SimpleNamespace(xcom_pull=lambda task_ids, key: pushed[key])}  # noqa: ARG005  # Airflow's names
+    store = Stored({_dispatch.state_key(dag.dag_id): stored.to_json()})
+    dag.task_dict["remember"].python_callable(**context, asset_state_store={asset: store})
+    assert Progress.from_json(store[_dispatch.state_key(dag.dag_id)]) == stored
+
+
+def test_progress_moves_from_the_variable_to_the_state_store_when_airflow_is_upgraded(monkeypatch):
+    """Or the upgrade would make the next run a first one."""
+    variables, store, asset = Stored(), Stored(), Asset("a")
+    monkeypatch.setattr(Variable, "get", lambda key, default, **_: variables.get(key, default))
+    monkeypatch.setattr(Variable, "set", variables.set)
+    monkeypatch.setattr(Variable, "delete", variables.delete)
+    before, after = {}, {"asset_state_store": {asset: store}}
+    assert read_asset_progress(before, asset, "key") is read_asset_progress(after, asset, "key") is None
+    write_asset_progress(before, asset, "key", {"since": 1})
+    assert read_asset_progress(before, asset, "key") == {"since": 1}
+    assert read_asset_progress(after, asset, "key") == {"since": 1}
+    assert (variables, store) == ({}, {"key": {"since": 1}})
+    store.clear()  # by a person
+    assert read_asset_progress(after, asset, "key") is None
 
 
 def test_the_signature_is_what_it_was_and_documented():
