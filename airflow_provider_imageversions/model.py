@@ -345,6 +345,8 @@ def parse_image_name(name: str, value: object) -> str:
 
 def parse_alias(name: str, value: object) -> str:
     """Check an image version's alias."""
+    if is_blank(value):  # "None" has the form of an alias
+        raise blank_value(name, value)
     if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
         raise refuse(
             name,

@@ -73,6 +73,24 @@ def test_an_item_of_a_list_that_renders_to_nothing_is_an_error(emulator, connect
         task.execute(context)
 
 
+ALIASES = [(each, name) for each, name in FIELDS if name.startswith("alias")]
+
+
+@pytest.mark.parametrize(("task_class", "name"), ALIASES, ids=lambda value: getattr(value, "__name__", value))
+def test_an_alias_that_renders_to_nothing_in_a_longer_text_is_an_error(emulator, connection, context, task_class, name):
+    """Else a version would get the alias "None"."""
+    text = "{{ params.x }}" if name == "alias" else "stable, {{ params.x }}"
+    task = task_of(task_class, {name: text}, {"x": None}, native=False)
+    with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid: it is empty or rendered to nothing"):
+        task.execute(context)
+
+
+@pytest.mark.parametrize(("task_class", "name"), ALIASES, ids=lambda value: getattr(value, "__name__", value))
+def test_an_alias_of_the_name_none_is_refused_when_the_dag_is_parsed(task_class, name):
+    with pytest.raises(ValueError, match=rf"^{name}='None' is not valid"):
+        task_of(task_class, {name: "None"}, {}, native=False)
+
+
 @pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("name", AWS_PARAMETERS)
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
