@@ -259,8 +259,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         self._lineage = (str(hook.conn_region_name), version["Version"])
+        aws_conn_id = aws_parameters(self)["aws_conn_id"]
         for outlet in self.outlets:
-            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), self.aws_conn_id)
+            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), aws_conn_id)
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
