@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import jinja2
 import pytest
 
 from airflow_provider_imageversions import operators, sensors
@@ -62,6 +63,29 @@ def test_a_template_without_a_value_is_an_error_that_names_the_parameter(
 LISTS = [
     (each, name) for each, name in FIELDS if name in {"aliases", "aliases_to_add", "aliases_to_delete", "statuses"}
 ]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_a_name_that_is_undefined_is_the_same_error_in_text_and_native_rendering(native):
+    with pytest.raises(jinja2.UndefinedError, match="typo"):
+        task_of(operators.SageMakerListImageVersionsOperator, {"limit": "{{ params.typo }}"}, {}, native=native)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_a_name_that_may_be_undefined_renders_to_nothing(emulator, connection, context, native):
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
+
+    with DAG("lenient", schedule=None, render_template_as_native_obj=native, template_undefined=jinja2.Undefined):
+        task = operators.SageMakerListImageVersionsOperator(
+            task_id="task", image_name="my-image", limit="{{ params.typo }}", region_name="{{ params.typo }}"
+        )
+    task.render_template_fields({"params": {}})
+    assert aws_parameters(task)["region_name"] is None
+    with pytest.raises(ValueError, match=r"^limit='' is not valid: it is empty or rendered to nothing"):
+        task.execute(context)
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
