@@ -35,7 +35,14 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, Target, Wait, parse_boolean, parse_image_name
+from airflow_provider_imageversions.model import (
+    SECONDS_MAX,
+    WAIT_PARAMETERS,
+    Target,
+    Wait,
+    parse_boolean,
+    parse_image_name,
+)
 from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import (
     SageMakerImageVersionPollingError,
@@ -400,5 +407,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
 
 def _seconds(value: timedelta | float) -> float:
-    """Return seconds of what Airflow takes for a time span; a cluster policy may set either."""
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    """
+    Return seconds of what Airflow takes for a time span; a cluster policy may set either.
+
+    Airflow takes a timeout that ends after the year 9999. As that of a deferral it would end the scheduler.
+    """
+    return min(value.total_seconds() if isinstance(value, timedelta) else float(value), SECONDS_MAX)

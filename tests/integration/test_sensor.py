@@ -564,29 +564,29 @@ def test_what_a_subclass_does_in_a_worker_keeps_it_going_through_one():
     assert not task.end_from_trigger
 
 
-class Labelled(SageMakerImageVersionSensor):
+class Noted(SageMakerImageVersionSensor):
     """A subclass with a template field of its own, which it sets after the package's constructor."""
 
-    template_fields = (*SageMakerImageVersionSensor.template_fields, "label")
+    template_fields = (*SageMakerImageVersionSensor.template_fields, "note")
 
-    def __init__(self, *, label, **arguments):
+    def __init__(self, *, note, **arguments):
         super().__init__(**arguments)
-        self.label = label
+        self.note = note
 
 
 @needs_start
 @needs_end
 def test_a_template_field_of_a_subclass_does_not_keep_it_from_starting_in_the_trigger():
-    task = Labelled(
+    task = Noted(
         task_id="a",
         image_name=IMAGE,
-        label="{{ var.value.label }}",
+        note="{{ var.value.note }}",
         start_from_trigger=True,
         end_from_trigger=True,
     )
     assert task.start_from_trigger
     assert task.end_from_trigger
-    assert "label" not in task.start_trigger_args.trigger_kwargs
+    assert "note" not in task.start_trigger_args.trigger_kwargs
 
 
 @needs_start
@@ -684,6 +684,14 @@ def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection
         setattr(task, name, value)
     with pytest.raises(compat.AirflowSensorTimeout):
         run(task)
+
+
+def test_a_timeout_beyond_the_calendar_ends_neither_a_deferral_nor_the_scheduler(emulator, connection, context):
+    """Airflow adds it to the time now."""
+    deferral = raised_by(sensor(version=9, timeout=1e12, deferrable=True), context)
+    assert datetime.now(timezone.utc) + deferral.timeout
+    if compat.STARTS_FROM_TRIGGER:
+        assert datetime.now(timezone.utc) + sensor(timeout=1e12, start_from_trigger=True).start_trigger_args.timeout
 
 
 @needs_end
