@@ -27,6 +27,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
+from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError
 from tests.conftest import TaskInstance, first_event, needs_watchers
 
 try:
@@ -677,6 +678,12 @@ def test_the_asset_as_an_outlet_needs_waiting():
 
     with pytest.raises(ValueError, match="wait_for_completion=False"):
         create(outlets=[image_version_asset(IMAGE)], wait_for_completion=False)
+
+
+def test_a_trigger_that_failed_is_an_error_with_a_hint(context):
+    failure = {"error": "Trigger failure", "traceback": ["ModuleNotFoundError: No module named 'airflow_provider'"]}
+    with pytest.raises(SageMakerImageVersionPollingError, match=r"same version of(?s:.*)ModuleNotFound"):
+        create(deferrable=True).resume_execution("__fail__", failure, context)
 
 
 # --- what is changed after the construction --------------------------------------------------------------
