@@ -364,6 +364,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         connection = self.find_connection()
         try:
             wrapper = AwsConnectionWrapper(conn=connection, region_name=self._region_name, verify=self._verify)
+            if wrapper.region_name:
+                parse_region("region_name", wrapper.region_name)
         except Exception as error:
             raise ValueError(
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: {excerpt(str(error))}"
@@ -450,12 +452,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
             if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in {decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
                 raise
-            conn_id = self.effective_conn_id
+            if _is_unsendable(error):
+                raise self._unsendable_credentials() from None
             raise CredentialsError(
-                provider=f"connection {conn_id!r}" if conn_id else "boto3's default credential chain",
+                provider=self._credentials_provider,
                 # It may be the page of a proxy.
                 error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
             ) from error
+
+    @property
+    def _credentials_provider(self) -> str:
+        conn_id = self.effective_conn_id
+        return f"connection {conn_id!r}" if conn_id else "boto3's default credential chain"
+
+    def _unsendable_credentials(self) -> CredentialsError:
+        return CredentialsError(
+            provider=self._credentials_provider,
+            error_msg="an HTTP header cannot contain them. Make sure that the access key ID, the session token and "
+            "user_agent in botocore's settings have no line break and no other control character",
+        )
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
@@ -894,11 +909,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             explained = self._explain(error, request)
             if explained is error:
                 raise
-            raise explained from error
+            # What cannot be sent may be a session token, which its error shows.
+            raise explained from None if _is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
         if isinstance(error, botocore.exceptions.ClientError):
             return self._explain_missing(error, request) if judge(error) is decide.Fault.MISSING else error
+        if _is_unsendable(error):
+            return self._unsendable_credentials()
         if isinstance(error, botocore.exceptions.SSLError) and judge(error) is decide.Fault.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError):
@@ -952,8 +970,10 @@ def judge(error: Exception) -> decide.Fault | None:
         ),
     ):
         return decide.Fault.CREDENTIALS
-    if isinstance(error, UnknownRegionError) or (
-        isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error)
+    if (
+        isinstance(error, UnknownRegionError)
+        or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
+        or _is_unusable(error)
     ):
         return decide.Fault.PERMANENT
     if isinstance(
@@ -1000,6 +1020,16 @@ def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
         if judge(error) is decide.Fault.MISSING:
             return None
         raise
+
+
+def _is_unusable(error: Exception) -> bool:
+    """Whether a value cannot be used to send a request, such as a proxy's address, however often it is tried."""
+    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
+
+
+def _is_unsendable(error: Exception) -> bool:
+    """Whether a header of a request has a value that HTTP does not allow."""
+    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
 
 
 def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:

@@ -303,7 +303,7 @@ SORT_ORDER = ("ASCENDING", "DESCENDING")
 _TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
 _EXCERPT = 200
 _INTEGER_MAX = 2**31 - 1  # of a whole number in AWS's APIs
-_SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, moments leave the calendar
+SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, moments leave the calendar
 
 
 def excerpt(value: object) -> str:
@@ -345,6 +345,8 @@ def parse_image_name(name: str, value: object) -> str:
 
 def parse_alias(name: str, value: object) -> str:
     """Check an image version's alias."""
+    if is_blank(value):  # "None" has the form of an alias
+        raise blank_value(name, value)
     if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
         raise refuse(
             name,
@@ -398,7 +400,7 @@ def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INT
     return number
 
 
-def parse_seconds(name: str, value: object, *, maximum: float = _SECONDS_MAX) -> float:
+def parse_seconds(name: str, value: object, *, maximum: float = SECONDS_MAX) -> float:
     """Make a number of seconds above 0 of a number, of the text that a template renders one to, or of a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", seconds.strip()):

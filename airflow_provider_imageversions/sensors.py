@@ -35,7 +35,14 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, Target, Wait, parse_boolean, parse_image_name
+from airflow_provider_imageversions.model import (
+    SECONDS_MAX,
+    WAIT_PARAMETERS,
+    Target,
+    Wait,
+    parse_boolean,
+    parse_image_name,
+)
 from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import (
     SageMakerImageVersionPollingError,
@@ -179,7 +186,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def obstacles_to_start(self) -> list[str]:
         """Return why the task may not start in the triggerer, and warn of them once."""
-        found = without_worker.obstacles_to_start(self, self.template_fields)
+        found = without_worker.obstacles_to_start(self, self._own_template_fields)
         if not self.deferrable:
             found.append("deferrable is False")
         self._warn("start_from_trigger", "a worker defers the task instead", found)
@@ -210,6 +217,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """Wait for the version."""
         # Checks what was templated, in every mode alike.
         target = self._wait().target
+        # Airflow's own poke and reschedule modes take what its constructor makes of a time span, and nothing else.
+        self.timeout, self.poke_interval = _seconds(self.timeout), _seconds(self.poke_interval)
+        self.max_wait = None if self.max_wait is None else timedelta(seconds=_seconds(self.max_wait))
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=_seconds(self.poke_interval))
@@ -232,7 +242,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         arguments = {**self._trigger_arguments(), **resolved_aws_parameters(self, hook)}
         if self.start_from_trigger:
             # The triggerer renders the arguments of such a task again, by the names of its template fields.
-            rendered = {name: arguments.pop(name) for name in self.template_fields if name in arguments}
+            rendered = {name: arguments.pop(name) for name in self._own_template_fields if name in arguments}
             arguments.update(image_name=self.image_name, rendered=rendered)
         self.defer(
             trigger=SageMakerImageVersionTrigger(**arguments),
@@ -310,6 +320,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             delete_xcom(context["ti"], "return_value")
         if is_trigger_timeout(next_method, next_kwargs):
             next_method, next_kwargs = "last_look", {}
+        # As in execute(), which did not run if the task started in the triggerer.
+        self._wait()
         try:
             refuse_failed_trigger(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)
@@ -395,5 +407,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
 
 def _seconds(value: timedelta | float) -> float:
-    """Return seconds of what Airflow takes for a time span; a cluster policy may set either."""
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    """
+    Return seconds of what Airflow takes for a time span; a cluster policy may set either.
+
+    Airflow takes a timeout that ends after the year 9999. As that of a deferral it would end the scheduler.
+    """
+    return min(value.total_seconds() if isinstance(value, timedelta) else float(value), SECONDS_MAX)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import blank_value, is_blank, is_settled, template_pattern, texts_in
 
@@ -55,8 +57,9 @@ class TemplatedParameters:
         if is_text and is_settled(content, self._template):
             return content
         rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # likewise
-        if rendered is None and is_text and self._is_own(content):
-            # A native environment makes None of a template that has no value, which must not read as "not given".
+        if (rendered is None or isinstance(rendered, jinja2.Undefined)) and is_text and self._is_own(content):
+            # A native environment makes None, or an object of Jinja's, of a template that has no value, which must not
+            # read as "not given". It is the text, or the error, that another environment makes of it.
             return str(rendered)
         return rendered
 

@@ -357,7 +357,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.alias = alias
         self.poll_interval = poll_interval
         self.include_details = include_details
-        self.aws_conn_id = aws_conn_id
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config

@@ -100,6 +100,9 @@ class ChangingOperator(ImageOperator):
         self.timeout = parse_seconds("timeout", timeout)
 
     def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
+        # A cluster policy or a later line of the DAG file may have set them.
+        self.check_interval = parse_seconds("check_interval", self.check_interval)
+        self.timeout = parse_seconds("timeout", self.timeout)
         task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task

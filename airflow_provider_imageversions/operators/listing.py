@@ -46,8 +46,8 @@ class SageMakerListImageVersionsOperator(ImageOperator):
 
     A record is plain JSON with the service's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
     ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
-    in UTC. All parameters are templated. Numbers, times and lists may be strings then; ``""`` and ``"None"``
-    count as not given.
+    in UTC. All parameters are templated. Numbers, times and lists may be strings then. A value that renders to nothing
+    is an error, except for the parameters that say how to reach AWS.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601

@@ -14,7 +14,12 @@ from airflow_provider_imageversions.compat import (
     conf,
     is_trigger_timeout,
 )
-from airflow_provider_imageversions.deferral import deferral_limit, raise_execution_timeout, read_event
+from airflow_provider_imageversions.deferral import (
+    deferral_limit,
+    raise_execution_timeout,
+    read_event,
+    refuse_failed_trigger,
+)
 from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
@@ -92,7 +97,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
-    :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
+    :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
 
@@ -159,6 +164,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             except SageMakerImageOperationTimeoutError:
                 raise_execution_timeout(self, self.timeout, f"SageMaker image {self.image_name!r}: the version")
                 raise
+        refuse_failed_trigger(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
@@ -259,8 +265,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         self._lineage = (str(hook.conn_region_name), version["Version"])
+        aws_conn_id = aws_parameters(self)["aws_conn_id"]
         for outlet in self.outlets:
-            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), self.aws_conn_id)
+            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), aws_conn_id)
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
@@ -388,7 +395,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
             )
             so = {"ImageName": image_name, **version}
             if any(so.get(member) != value for member, value in request.to_boto().items()):
-                return _update(hook, request)
+                return _update(hook, request, version)
             return None
 
         self._refuse_failure(task.wait(step))
@@ -411,15 +418,24 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         return to_add, to_delete
 
 
-def _update(hook: SageMakerImageVersionsHook, request: UpdateImageVersionRequest) -> decide.Waiting | None:
-    """Change a version, or return what to wait for if it cannot be changed yet."""
+def _update(
+    hook: SageMakerImageVersionsHook, request: UpdateImageVersionRequest, before: ImageVersion
+) -> decide.Waiting | None:
+    """
+    Change a version, or return what to wait for if it cannot be changed yet.
+
+    :param hook: The hook.
+    :param request: The call, checked.
+    :param before: The version's record just before. A version that was CREATING may be CREATED by the time at which
+        the status is checked; then the caller has to try again.
+    """
     try:
         hook.update_image_version(request)
     except Exception as error:
         if not may_be_status_conflict(error):
             raise
         version = find(hook.describe_image_version, request.image_name, version=request.version)
-        obstacle = None if version is None else decide.in_creation(version)
+        obstacle = None if version is None else decide.in_creation(version) or decide.in_creation(before)
         if obstacle is None:
             raise
         return obstacle
@@ -512,7 +528,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             for alias, owner in owners.items():
                 if (obstacle := self._take(hook, alias, owner, number, taken)) is not None:
                     return obstacle
-            return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving))
+            return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving), version)
 
         try:
             self._refuse_failure(task.wait(step))
@@ -560,7 +576,10 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         taken[alias] = owner["Version"]
         # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
         return find(
-            _update, hook, UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias])
+            _update,
+            hook,
+            UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
+            owner,
         )
 
     def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore.exceptions import HTTPClientError
 
 from airflow_provider_imageversions import polling
 from airflow_provider_imageversions.decide import Fault
@@ -473,3 +474,19 @@ async def test_no_credentials_after_the_fallback_are_an_error_with_a_grace_of_it
     end_of_grace(monkeypatch, 0.5)
     event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=0.1))
     assert "NoCredentialsError" in event.payload["error"]
+
+
+# --- Settings that no request can be made with -----------------------------------------------------------
+
+
+def test_a_proxy_s_address_that_is_not_one_ends_a_wait_and_soft_fail_does_not_hide_it(ambient, run, mode, monkeypatch):
+    end_of_grace(monkeypatch)
+    monkeypatch.setenv("HTTP_PROXY", "http://not a proxy")
+    with pytest.raises(error_of(mode, HTTPClientError), match="not a proxy"):
+        run(sensor(**mode, aws_conn_id=None, timeout=10, soft_fail=True))
+
+
+def test_a_region_of_the_connection_that_is_not_a_text_is_an_error_that_names_it(connection, run, mode):
+    connection(region_name=5)
+    with pytest.raises(error_of(mode, ValueError), match=r"aws_default.*region_name=5 is not valid"):
+        run(sensor(**mode, soft_fail=True))

@@ -27,6 +27,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
+from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError
 from tests.conftest import TaskInstance, first_event, needs_watchers
 
 try:
@@ -660,11 +661,51 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
 
 
 @needs_watchers
+def test_the_outlet_is_told_where_the_connection_rendered_to_nothing(emulator, image, context, run):
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from airflow_provider_imageversions.assets import image_version_asset
+
+    asset = image_version_asset(IMAGE)
+    context["outlet_events"] = OutletEventAccessors()
+    assert run(render(create(outlets=[asset], aws_conn_id="{{ params.x }}"), x=None))["Version"] == 1
+    assert context["outlet_events"][asset].extra["payload"]["Version"] == 1
+
+
+@needs_watchers
 def test_the_asset_as_an_outlet_needs_waiting():
     from airflow_provider_imageversions.assets import image_version_asset
 
     with pytest.raises(ValueError, match="wait_for_completion=False"):
         create(outlets=[image_version_asset(IMAGE)], wait_for_completion=False)
+
+
+def test_a_trigger_that_failed_is_an_error_with_a_hint(context):
+    failure = {"error": "Trigger failure", "traceback": ["ModuleNotFoundError: No module named 'airflow_provider'"]}
+    with pytest.raises(SageMakerImageVersionPollingError, match=r"same version of(?s:.*)ModuleNotFound"):
+        create(deferrable=True).resume_execution("__fail__", failure, context)
+
+
+# --- what is changed after the construction --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_time_spans_may_be_set_later(emulator, image, run, deferrable):
+    task = create(deferrable=deferrable)
+    task.timeout, task.check_interval = timedelta(seconds=20), timedelta(seconds=0.1)
+    assert run(task)["Version"] == 1
+    task = delete(version=1)
+    task.timeout, task.check_interval = timedelta(seconds=20), timedelta(seconds=0.1)
+    assert run(task) == 1
+
+
+@pytest.mark.parametrize("name", ["timeout", "check_interval"])
+def test_a_time_span_set_later_is_checked(emulator, image, context, name):
+    task = create()
+    setattr(task, name, 0)
+    with pytest.raises(ValueError, match=f"^{name}=0 is not valid"):
+        task.execute(context)
+    assert emulator.calls("CreateImageVersion") == []
 
 
 # --- updating and promoting ------------------------------------------------------------------------------

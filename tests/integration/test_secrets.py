@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from airflow_provider_imageversions import operators, polling
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
+from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 
@@ -232,3 +232,22 @@ def test_a_connection_in_the_wrong_form_is_not_shown(emulator, monkeypatch, run,
     with pytest.raises(Exception) as caught:  # noqa: PT011 # Airflow's, or boto3's for want of credentials
         run(task)
     assert_no_secret_in("".join(traceback.format_exception(caught.value)), said())
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_session_token_that_cannot_be_sent_is_not_shown_and_soft_fail_does_not_hide_it(
+    deferrable, emulator, monkeypatch, run, said
+):
+    """As with a line break at its end, where the error of Python's HTTP client shows it."""
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.1))
+    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    value = json.loads(as_json(emulator.endpoint_url, ONCE))
+    value["extra"]["aws_session_token"] += "\n"
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(value))
+    wait = SageMakerImageVersionSensor(
+        task_id="t", image_name=IMAGE, poke_interval=0.1, timeout=5, soft_fail=True, deferrable=deferrable
+    )
+    for task in (wait, TASKS["list"]()):
+        with pytest.raises((CredentialsError, SageMakerImageVersionPollingError), match="line break") as caught:
+            run(task)
+        assert_no_secret_in("".join(traceback.format_exception(caught.value)), said())

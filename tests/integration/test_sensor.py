@@ -564,6 +564,31 @@ def test_what_a_subclass_does_in_a_worker_keeps_it_going_through_one():
     assert not task.end_from_trigger
 
 
+class Noted(SageMakerImageVersionSensor):
+    """A subclass with a template field of its own, which it sets after the package's constructor."""
+
+    template_fields = (*SageMakerImageVersionSensor.template_fields, "note")
+
+    def __init__(self, *, note, **arguments):
+        super().__init__(**arguments)
+        self.note = note
+
+
+@needs_start
+@needs_end
+def test_a_template_field_of_a_subclass_does_not_keep_it_from_starting_in_the_trigger():
+    task = Noted(
+        task_id="a",
+        image_name=IMAGE,
+        note="{{ var.value.note }}",
+        start_from_trigger=True,
+        end_from_trigger=True,
+    )
+    assert task.start_from_trigger
+    assert task.end_from_trigger
+    assert "note" not in task.start_trigger_args.trigger_kwargs
+
+
 @needs_start
 @needs_end
 def test_a_task_may_end_in_the_trigger_as_well():
@@ -643,6 +668,32 @@ def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialize
     assert task.end_from_trigger is ends
 
 
+@pytest.mark.parametrize(
+    "spans",
+    [
+        {"timeout": timedelta(seconds=0.5)},
+        {"poke_interval": timedelta(seconds=0.1)},
+        {"max_wait": 0.1, "exponential_backoff": True},
+    ],
+)
+def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection, run, mode, spans):
+    """Airflow's constructor takes seconds and timedeltas; a cluster policy sets either."""
+    emulator.create_versions(IMAGE, 1)
+    task = sensor(version=9, **{"poke_interval": 0.1, "timeout": 0.5, **mode})
+    for name, value in spans.items():
+        setattr(task, name, value)
+    with pytest.raises(compat.AirflowSensorTimeout):
+        run(task)
+
+
+def test_a_timeout_beyond_the_calendar_ends_neither_a_deferral_nor_the_scheduler(emulator, connection, context):
+    """Airflow adds it to the time now."""
+    deferral = raised_by(sensor(version=9, timeout=1e12, deferrable=True), context)
+    assert datetime.now(timezone.utc) + deferral.timeout
+    if compat.STARTS_FROM_TRIGGER:
+        assert datetime.now(timezone.utc) + sensor(timeout=1e12, start_from_trigger=True).start_trigger_args.timeout
+
+
 @needs_end
 def test_a_task_that_another_is_mapped_over_is_ended_by_a_worker():
     from airflow.sdk import DAG, task
@@ -690,6 +741,19 @@ def test_a_value_that_renders_to_nothing_fails_the_task_in_every_mode(emulator, 
     setattr(task, name, blank)
     with pytest.raises(ValueError, match=f"^{name}='{blank}' is not valid"):
         run(task)
+
+
+@needs_start
+def test_never_fail_hides_it_in_no_mode(emulator, connection, run, mode, context):
+    emulator.create_versions(IMAGE, 2)
+    for options in (mode, {"start_from_trigger": True}):
+        task = sensor(alias="{{ params.x }}", never_fail=True, **options)
+        task.alias = "None"
+        with pytest.raises(ValueError, match=r"^alias='None' is not valid"):
+            run(task)
+    # With start_from_trigger the triggerer rendered it first.
+    with pytest.raises(ValueError, match=r"^alias='None' is not valid"):
+        task.resume_execution("execute_complete", {"event": asyncio.run(event_of(alias="None"))}, context)
 
 
 @pytest.mark.parametrize("native", [False, True])

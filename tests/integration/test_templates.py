@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import jinja2
 import pytest
 
 from airflow_provider_imageversions import operators, sensors
@@ -65,12 +66,53 @@ LISTS = [
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_a_name_that_is_undefined_is_the_same_error_in_text_and_native_rendering(native):
+    with pytest.raises(jinja2.UndefinedError, match="typo"):
+        task_of(operators.SageMakerListImageVersionsOperator, {"limit": "{{ params.typo }}"}, {}, native=native)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_a_name_that_may_be_undefined_renders_to_nothing(emulator, connection, context, native):
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
+
+    with DAG("lenient", schedule=None, render_template_as_native_obj=native, template_undefined=jinja2.Undefined):
+        task = operators.SageMakerListImageVersionsOperator(
+            task_id="task", image_name="my-image", limit="{{ params.typo }}", region_name="{{ params.typo }}"
+        )
+    task.render_template_fields({"params": {}})
+    assert aws_parameters(task)["region_name"] is None
+    with pytest.raises(ValueError, match=r"^limit='' is not valid: it is empty or rendered to nothing"):
+        task.execute(context)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
 @pytest.mark.parametrize(("task_class", "name"), LISTS, ids=lambda value: getattr(value, "__name__", value))
 def test_an_item_of_a_list_that_renders_to_nothing_is_an_error(emulator, connection, context, task_class, name, native):
     emulator.create_versions("my-image", 2)
     task = task_of(task_class, {name: ["CREATED", "{{ params.x }}"]}, {"x": None}, native=native)
     with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
         task.execute(context)
+
+
+ALIASES = [(each, name) for each, name in FIELDS if name.startswith("alias")]
+
+
+@pytest.mark.parametrize(("task_class", "name"), ALIASES, ids=lambda value: getattr(value, "__name__", value))
+def test_an_alias_that_renders_to_nothing_in_a_longer_text_is_an_error(emulator, connection, context, task_class, name):
+    """Else a version would get the alias "None"."""
+    text = "{{ params.x }}" if name == "alias" else "stable, {{ params.x }}"
+    task = task_of(task_class, {name: text}, {"x": None}, native=False)
+    with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid: it is empty or rendered to nothing"):
+        task.execute(context)
+
+
+@pytest.mark.parametrize(("task_class", "name"), ALIASES, ids=lambda value: getattr(value, "__name__", value))
+def test_an_alias_of_the_name_none_is_refused_when_the_dag_is_parsed(task_class, name):
+    with pytest.raises(ValueError, match=rf"^{name}='None' is not valid"):
+        task_of(task_class, {name: "None"}, {}, native=False)
 
 
 @pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)

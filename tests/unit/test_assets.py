@@ -24,6 +24,12 @@ def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
     assert watcher.trigger.serialize() == trigger.serialize()
 
 
+@pytest.mark.parametrize("aws_conn_id", [None, ""])
+def test_without_a_connection_the_watcher_uses_boto3_s_default_chain(aws_conn_id):
+    (watcher,) = image_version_asset("a", aws_conn_id=aws_conn_id).watchers
+    assert watcher.trigger.serialize()[1]["aws_conn_id"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "uri"),
     [
@@ -40,6 +46,7 @@ def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
         ({"uri": "sagemaker-image://default/b", "name": "c"}, "sagemaker-image://default/b"),
         ({"aws_conn_id": "second"}, "sagemaker-image://default/a?connection=second"),
         ({"aws_conn_id": None}, "sagemaker-image://default/a?credentials=boto3"),
+        ({"aws_conn_id": ""}, "sagemaker-image://default/a?credentials=boto3"),
         ({"name": "my image"}, "sagemaker-image://default/a?name=my+image"),
         (
             {"statuses": ["CREATE_FAILED"], "name": "a/?&", "aws_conn_id": "b:c", "region_name": "eu-west-1"},
