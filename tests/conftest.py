@@ -219,3 +219,12 @@ def truncation_unseen(distant_emulator):
 def cleanup():
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def studio(emulator):
+    """Creates resources of Studio in the emulator, each InService at once."""
+    from tests.studio import Studio
+
+    emulator.creation_seconds = 0
+    return Studio(emulator.client("sagemaker"))
