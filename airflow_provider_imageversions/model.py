@@ -343,6 +343,20 @@ def parse_image_name(name: str, value: object) -> str:
     return value
 
 
+def parse_domain_id(name: str, value: object) -> str:
+    """Check the id of a Studio domain."""
+    if not isinstance(value, str) or not re.fullmatch(r"d-(-*[a-z0-9]){1,61}", value):
+        raise refuse(name, value, "give the domain's id, such as d-abcdefghijkl, not its name or ARN.")
+    return value
+
+
+def parse_studio_name(name: str, value: object) -> str:
+    """Check the name of a user profile or of an app image config."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", value) or is_blank(value):
+        raise refuse(name, value, "it must be 1 to 63 letters, digits and hyphens, and not start or end with a hyphen.")
+    return value
+
+
 def parse_alias(name: str, value: object) -> str:
     """Check an image version's alias."""
     if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
