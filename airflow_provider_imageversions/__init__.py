@@ -42,7 +42,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "sagemaker_image_versions": {
-                "description": "How deferred sensors poll the SageMaker API.",
+                "description": "How triggers poll the SageMaker API, and how much of it goes to the metadata database.",
                 "options": {
                     "calls_per_second": {
                         "description": "API calls per second that one triggerer makes through one connection and "
@@ -52,7 +52,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "float",
                         "example": None,
                         "default": "1.0",
-                    }
+                    },
+                    "max_xcom_bytes": {
+                        "description": "Size in bytes of JSON above which SageMakerListImageVersionsOperator fails "
+                        "rather than write its result to the metadata database; 0: no limit. It does not apply to "
+                        "results that an XCom backend keeps elsewhere. Above 262144 there is a warning.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "4194304",
+                    },
                 },
             }
         },

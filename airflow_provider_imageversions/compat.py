@@ -86,6 +86,7 @@ __all__ = [
     "keeps_xcom_in_database",
     "push_xcom",
     "read_asset_state",
+    "stores_xcom_in_database",
     "waits_since",
     "write_asset_state",
 ]
@@ -108,6 +109,19 @@ async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) ->
 def keeps_xcom_in_database() -> bool:
     """Whether XComs go to the metadata database, as they do without a custom XCom backend."""
     return bool(conf.get("core", "xcom_backend", fallback="BaseXCom").rpartition(".")[2] == "BaseXCom")
+
+
+def stores_xcom_in_database(size: int) -> bool:
+    """
+    Return whether an XCom of a size is stored in the metadata database, also by Airflow's object storage backend.
+
+    :param size: Size in bytes of JSON.
+    """
+    backend = conf.get("core", "xcom_backend", fallback="BaseXCom")
+    if backend.rpartition(".")[2] != "XComObjectStorageBackend":
+        return keeps_xcom_in_database()
+    threshold: int = conf.getint("common.io", "xcom_objectstorage_threshold", fallback=-1)
+    return threshold < 0 or size < threshold
 
 
 def _state_stores(trigger: BaseTrigger) -> list[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions.model import AliasCursor, ImageVersion, PrunePolicy, Target
 
+R = TypeVar("R", bound="Mapping[str, Any]")
+
 CREATED = ImageVersionStatus.CREATED.value
 _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
 _FAILED = {ImageVersionStatus.CREATE_FAILED.value, ImageVersionStatus.DELETE_FAILED.value}
@@ -27,7 +29,8 @@ _KNOWN = {status.value for status in ImageVersionStatus}
 # An image has statuses of its own. One whose update failed is as it was before.
 _NOT_UPDATED = "UPDATE_FAILED"
 _USABLE_IMAGE = {"CREATED", _NOT_UPDATED}
-_LOST_IMAGE = {"CREATE_FAILED", "DELETING", "DELETE_FAILED"}
+_IMAGE_CREATE_FAILED, _IMAGE_DELETING, _IMAGE_DELETE_FAILED = "CREATE_FAILED", "DELETING", "DELETE_FAILED"
+_LOST_IMAGE = {_IMAGE_CREATE_FAILED, _IMAGE_DELETING, _IMAGE_DELETE_FAILED}
 _PASSING_IMAGE = {"CREATING", "UPDATING"}
 # A higher number is a later creation, but for calls that the service handled at the same time.
 _DISORDER = timedelta(minutes=1)
@@ -312,9 +315,78 @@ def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Fa
     status = image["ImageStatus"]
     if status in _USABLE_IMAGE and not (updated and status == _NOT_UPDATED):
         return None
+    if status == _IMAGE_CREATE_FAILED:
+        return Failed(
+            f"the image is {status}: {failure_reason(image)}. The usual cause is a role that SageMaker cannot use yet. "
+            "If the image has no version, SageMakerCreateImageOperator with action_if_image_exists='recreate' deletes "
+            "it and creates it again"
+        )
     if status in {*_LOST_IMAGE, _NOT_UPDATED}:
         return Failed(f"the image is {status}: {failure_reason(image)}")
     return Waiting(f"the image is {status}", unknown=status not in _PASSING_IMAGE)
+
+
+def is_failed_creation(image: Mapping[str, Any]) -> bool:
+    """
+    Return whether creating an image failed, so that it never gets a version.
+
+    :param image: What DescribeImage answers.
+    """
+    return bool(image["ImageStatus"] == _IMAGE_CREATE_FAILED)
+
+
+def is_image_being_deleted(image: Mapping[str, Any]) -> bool:
+    """
+    Return whether SageMaker is deleting an image already, after which its name is free.
+
+    :param image: What DescribeImage answers.
+    """
+    return bool(image["ImageStatus"] == _IMAGE_DELETING)
+
+
+def is_same_image(image: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """
+    Return whether two descriptions are of one image, rather than of a later image that has the same name.
+
+    :param image: What DescribeImage answered.
+    :param other: What it answered at another time.
+    """
+    return bool(image["CreationTime"] == other["CreationTime"])
+
+
+def has_image_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """
+    Return whether anybody changed an image, or replaced it by another one of the same name.
+
+    :param before: What DescribeImage answered first.
+    :param after: What it answered later.
+    """
+    return any(before.get(key) != after.get(key) for key in ("CreationTime", "LastModifiedTime", "ImageStatus"))
+
+
+def keeps_from_deletion(image: Mapping[str, Any]) -> Waiting | None:
+    """
+    Return what an image has to finish before it can be deleted; ``None``: nothing.
+
+    :param image: What DescribeImage answers.
+    """
+    status = image["ImageStatus"]
+    return Waiting(f"the image is {status}") if status in _PASSING_IMAGE else None
+
+
+def image_remains(image: Mapping[str, Any] | None, deleted: Mapping[str, Any]) -> Waiting | Failed | None:
+    """
+    Return whether an image that is being deleted is still there; ``None``: it is gone.
+
+    :param image: What DescribeImage answers; ``None`` if there is no image of this name.
+    :param deleted: What it answered before the deletion.
+    """
+    if image is None or not is_same_image(image, deleted):
+        return None
+    status = image["ImageStatus"]
+    if status == _IMAGE_DELETE_FAILED:
+        return Failed(f"the image is {status}: {failure_reason(image)}")
+    return Waiting(f"the image is {status}")
 
 
 def adoptable(version: ImageVersion | None) -> bool:
@@ -353,6 +425,30 @@ def is_being_deleted(version: ImageVersion) -> bool:
     return version["ImageVersionStatus"] == ImageVersionStatus.DELETING
 
 
+def in_creation(version: ImageVersion) -> Waiting | None:
+    """
+    Return what to wait for before a version can be changed or deleted; ``None`` if it is not CREATING.
+
+    :param version: The version.
+    """
+    number, status = version["Version"], version["ImageVersionStatus"]
+    return Waiting(f"version {number} is {status}") if status == ImageVersionStatus.CREATING else None
+
+
+def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
+    """
+    Return whether two records of one number are of one version, rather than of a later image of the same name.
+
+    :param version: The version's record.
+    :param other: Its record at another time.
+    """
+    return version["CreationTime"] == other["CreationTime"]
+
+
+KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed")
+"""Why pruning keeps a version."""
+
+
 def prune(
     versions: Iterable[ImageVersion],
     policy: PrunePolicy,
@@ -363,25 +459,27 @@ def prune(
     """
     Decide which versions of an image may go: lazily, so that each is judged when its turn comes.
 
-    Never goes: the newest CREATED version, one that is CREATING, going already, or in a status that this package does
-    not know. Failed versions have their turn first, then the oldest.
+    Always kept: the newest CREATED version, one that is CREATING or DELETING, and one in a status that this package
+    does not know. Failed versions have their turn first, then the oldest.
 
     :param versions: All versions of the image, in any order.
     :param policy: What to keep.
     :param now: The time.
-    :param aliases_of: Gives a version's aliases, by its number; asked only about versions that could go otherwise.
-    :return: Each version, with the reason for which it stays; ``None``: it goes.
+    :param aliases_of: Returns a version's aliases, by its number; called only for versions that could go otherwise.
+    :return: Each version, with the one of :data:`KEPT` for which it stays; ``None``: it goes.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     created = [version["Version"] for version in newest_first if version["ImageVersionStatus"] == CREATED]
-    newest = set(created[: max(policy.keep_newest or 0, 1)])
+    newest, listed = set(created[: max(policy.keep_newest or 0, 1)]), set(policy.keep_versions)
     turns: list[ImageVersion] = []
     for version in newest_first:
         status = version["ImageVersionStatus"]
         if version["Version"] in newest:
-            yield version, "newest CREATED"
+            yield version, "newest"
         elif status != CREATED and status not in _FAILED:
-            yield version, f"status {status}"
+            yield version, "status"
+        elif version["Version"] in listed:
+            yield version, "listed"
         elif policy.keep_younger_than is not None and _age(version, now) < policy.keep_younger_than:
             yield version, "age"
         else:
@@ -402,16 +500,16 @@ def _age(version: ImageVersion, now: datetime) -> float:
 
 
 def select(
-    versions: Iterable[ImageVersion],
+    versions: Iterable[R],
     *,
     statuses: tuple[str, ...] | None = None,
     limit: int | None = None,
     bounds: Mapping[str, datetime] | None = None,
-) -> Iterator[ImageVersion]:
+) -> Iterator[R]:
     """
     Filter lazily by what the API has no filter for, or botocore none that is exact.
 
-    :param versions: Versions in any order, which is kept.
+    :param versions: Versions, or images, in any order, which is kept.
     :param statuses: Only versions in one of these statuses; ``None`` for all.
     :param limit: At most so many; nothing is read from ``versions`` beyond the last one.
     :param bounds: Only versions whose times are within these, by the API's names, such as ``CreationTimeAfter``.
@@ -456,6 +554,8 @@ class Fault(Enum):
 
 _MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
 _IN_USE = {"ConflictException", "ResourceInUse", "ResourceInUseException"}
+# Which of the two a version that is CREATING gets is not documented; AWS answers the second for an image.
+_STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}
 _CREDENTIALS = {
     "ExpiredToken",
     "ExpiredTokenException",
@@ -497,6 +597,15 @@ _TRANSIENT = {
 _REQUEST_TIMEOUT = 408
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
+
+
+def may_be_status_conflict(code: str) -> bool:
+    """
+    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
+
+    :param code: The error's code, as botocore has it in ``response["Error"]["Code"]``.
+    """
+    return code in _STATUS_CONFLICTS
 
 
 def fault(code: str, http_status: int) -> Fault:

@@ -25,17 +25,18 @@ def deferral_limit(task: Any, timeout: float) -> float:
     return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
 
 
-def raise_execution_timeout(task: Any, timeout: float, what: str) -> None:
+def raise_execution_timeout(task: Any, timeout: float, awaited: str) -> None:
     """
     Raise what ``execution_timeout`` raises in a worker, if it was that which ended a deferral.
 
     :param task: The task.
     :param timeout: Seconds of its own ``timeout``.
-    :param what: The beginning of the message.
+    :param awaited: What the task waited for.
     :raises airflow.exceptions.AirflowTaskTimeout: It was.
     """
     if deferral_limit(task, timeout) < timeout:
-        raise AirflowTaskTimeout(f"{what} execution_timeout of {task.execution_timeout.total_seconds():g} seconds.")
+        limit = task.execution_timeout.total_seconds()
+        raise AirflowTaskTimeout(f"{awaited} did not become CREATED within the execution_timeout of {limit:g} seconds.")
 
 
 def refuse_failed_trigger(next_method: str, next_kwargs: Mapping[str, Any] | None) -> None:

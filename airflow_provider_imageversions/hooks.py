@@ -26,6 +26,7 @@ from botocore.config import Config
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import AirflowNotFoundException, get_async_connection
 from airflow_provider_imageversions.model import (
+    ListImagesRequest,
     ListImageVersionsRequest,
     VersionSet,
     event_payload,
@@ -434,11 +435,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             self._records(request),
             statuses=None if statuses is None else parse_statuses("statuses", statuses),
             limit=None if limit is None else parse_integer("limit", limit, minimum=0),
-            bounds={
-                name: value
-                for name, value in request.to_boto().items()
-                if isinstance(value, datetime) and value.microsecond
-            },
+            bounds=_fractional_bounds(request),
         )
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
@@ -538,6 +535,61 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         version["Aliases"] = self.list_aliases(image_name, version=number)
         return event_payload(version, image_name, str(self.conn_region_name))
 
+    def iter_images(
+        self,
+        *,
+        name_contains: str | None = None,
+        creation_time_after: datetime | str | None = None,
+        creation_time_before: datetime | str | None = None,
+        last_modified_time_after: datetime | str | None = None,
+        last_modified_time_before: datetime | str | None = None,
+        sort_by: str = "CREATION_TIME",
+        sort_order: str = "DESCENDING",
+        page_size: int = 100,
+        starting_token: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        List the images of the account in the region lazily: a page is fetched when its first record is needed.
+
+        An image that moves to a later page, because another was added in between, is returned once.
+
+        :param name_contains: Only images with this text in their names: 1 to 63 letters, digits, hyphens and dots.
+        :param creation_time_after: Only images created at or after this moment; an aware datetime or an ISO-8601
+            string with an offset.
+        :param creation_time_before: Only images created at or before this moment.
+        :param last_modified_time_after: Only images modified at or after this moment.
+        :param last_modified_time_before: Only images modified at or before this moment.
+        :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``IMAGE_NAME``. (default: ``CREATION_TIME``)
+        :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
+        :param page_size: Images per page, 1 to 100. (default: 100)
+        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
+        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
+        :return: Plain JSON with SageMaker's own keys, as of :meth:`describe_image`, but without ``RoleArn``.
+        :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
+        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
+        """
+        request = ListImagesRequest(
+            name_contains=name_contains,
+            creation_time_after=creation_time_after,
+            creation_time_before=creation_time_before,
+            last_modified_time_after=last_modified_time_after,
+            last_modified_time_before=last_modified_time_before,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            max_results=page_size,
+            next_token=starting_token,
+        )
+        return decide.select(
+            self._images(request),
+            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
+            bounds=_fractional_bounds(request),
+        )
+
     def create_image(self, request: CreateImageRequest) -> str:
         """
         Create an image.
@@ -591,13 +643,33 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         with self._explained(members):
             self.conn.update_image(**members)
 
+    def delete_image(self, image_name: str) -> None:
+        """
+        Begin to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
+
+        The image is DELETING for seconds; its name is free after that. AWS asks to detach an image from all SageMaker
+        domains first.
+
+        :param image_name: Name of the image.
+        :raises ValueError: The name is outside its limits.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while the image is being
+            changed, ``ResourceNotFound`` if there is no such image.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
+        """
+        request = {"ImageName": parse_image_name("image_name", image_name)}
+        with self._explained(request):
+            self.conn.delete_image(**request)
+
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
         Create a version of an image.
 
         :param request: The call, checked.
-        :param client_token: Up to 36 letters, digits and hyphens. The same token with the same request gives the
-            version that was made at the first time.
+        :param client_token: Up to 36 letters, digits and hyphens. As long as SageMaker remembers the token, the same
+            token with the same request returns the version that the first call created; after that, it creates another
+            one. AWS does not document for how long.
         :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
             another one where several are made at the same time.
         :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the image is being
@@ -760,12 +832,18 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
-        # Older botocore cuts fractions of a second off, by which a bound before a moment would lose versions.
-        members = {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
-        for page in self._pages("list_image_versions", members, "ImageVersions"):
+        for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
             for item in page["ImageVersions"]:
                 if given.add(item["Version"]):
                     yield to_record(item)
+
+    def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
+        given: set[str] = set()
+        for page in self._pages("list_images", _whole_seconds(request), "Images"):
+            for item in page["Images"]:
+                if item["ImageName"] not in given:
+                    given.add(item["ImageName"])
+                    yield dict(to_record(item))
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
         # The token goes in as an ordinary parameter: as a StartingToken botocore would try to decode it.
@@ -782,8 +860,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             # that moves on at growing distances (Brent's algorithm) sees every circle and keeps one token.
             token = page.get("NextToken")
             if token is not None and token == landmark:
+                listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
                 raise botocore.exceptions.PaginationError(
-                    message=f"{operation} of {_subject(request)}: the service's next tokens go round in circles"
+                    message=f"{listed}: the service's next tokens go round in circles"
                 )
             distance += 1
             if distance == limit:
@@ -881,6 +960,17 @@ def judge(error: Exception) -> decide.Fault | None:
     return None
 
 
+def may_be_status_conflict(error: Exception) -> bool:
+    """
+    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
+
+    :param error: What the hook raised.
+    """
+    return isinstance(error, botocore.exceptions.ClientError) and decide.may_be_status_conflict(
+        error.response.get("Error", {}).get("Code", "")
+    )
+
+
 def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
     """
     Give what a call of the hook gives, or ``None`` if the service finds no such image, version or alias.
@@ -922,6 +1012,18 @@ def _known_regions() -> frozenset[str]:
     session = botocore.session.get_session()
     partitions = session.get_available_partitions()
     return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))
+
+
+def _fractional_bounds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, datetime]:
+    """Return the bounds that are not sent exactly; see :func:`_whole_seconds`."""
+    return {
+        name: value for name, value in request.to_boto().items() if isinstance(value, datetime) and value.microsecond
+    }
+
+
+def _whole_seconds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, Any]:
+    # Older botocore cuts fractions of a second off, by which a bound before a moment would lose what is listed.
+    return {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
 
 
 def _ceiled(moment: datetime) -> datetime:

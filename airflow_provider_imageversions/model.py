@@ -322,7 +322,7 @@ def refuse(name: str, value: object, allowed: str) -> ValueError:
 
 def blank_value(name: str, value: object) -> ValueError:
     """Make the error for a parameter that was given and has nothing in it."""
-    return refuse(name, value, "it has no value. Set one, or leave the parameter out.")
+    return refuse(name, value, "it is empty or rendered to nothing. Set a value, or leave the parameter out.")
 
 
 def parse_image_name(name: str, value: object) -> str:
@@ -472,6 +472,18 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
 def parse_aliases(name: str, value: object) -> tuple[str, ...]:
     """Make a tuple of aliases of an iterable, a JSON list or a comma-separated string."""
     return tuple(parse_alias(name, alias) for alias in _parse_list(name, value))
+
+
+def parse_versions(name: str, value: object) -> tuple[int, ...]:
+    """Make a tuple of version numbers of an iterable, a JSON list, a comma-separated string or one number."""
+    items = value
+    if isinstance(value, str):
+        items = _parse_literal(name, value) if value.lstrip()[:1] in {"[", "("} else value.split(",")
+    elif isinstance(value, int):
+        items = [value]
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise refuse(name, value, "it must be a list of version numbers, or a string that separates them by commas.")
+    return tuple(sorted({parse_integer(name, item, minimum=0) for item in items}))
 
 
 def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
@@ -715,6 +727,17 @@ class _Checked:
             cls(**values)
 
 
+def _check_bounds(request: ListImageVersionsRequest | ListImagesRequest, listed: str) -> None:
+    for kind in ("creation_time", "last_modified_time"):
+        after, before = getattr(request, f"{kind}_after"), getattr(request, f"{kind}_before")
+        if after is not None and before is not None and after > before:
+            raise refuse(
+                f"{kind}_after",
+                after.isoformat(),
+                f"it is later than {kind}_before={before.isoformat()!r}, so no {listed} could match.",
+            )
+
+
 @dataclass(frozen=True)
 class ListImageVersionsRequest(_Checked):
     """
@@ -767,14 +790,50 @@ class ListImageVersionsRequest(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in ("creation_time", "last_modified_time"):
-            after, before = getattr(self, f"{kind}_after"), getattr(self, f"{kind}_before")
-            if after is not None and before is not None and after > before:
-                raise refuse(
-                    f"{kind}_after",
-                    after.isoformat(),
-                    f"it is later than {kind}_before={before.isoformat()!r}, so no version could match.",
-                )
+        _check_bounds(self, "version")
+
+
+@dataclass(frozen=True)
+class ListImagesRequest(_Checked):
+    """
+    A call of ListImages, every member of it, checked against SageMaker's own limits.
+
+    :param name_contains: Only images with this text in their names: 1 to 63 letters, digits, hyphens and dots.
+    :param creation_time_after: Only images created at or after this moment; an aware datetime or an ISO-8601 string
+        with an offset.
+    :param creation_time_before: Only images created at or before this moment.
+    :param last_modified_time_after: Only images modified at or after this moment.
+    :param last_modified_time_before: Only images modified at or before this moment.
+    :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``IMAGE_NAME``. (default: ``CREATION_TIME``)
+    :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
+    :param max_results: Images per page, 1 to 100. (default: 100, where SageMaker's own default is 10)
+    :param next_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
+    :raises ValueError: A value is outside the limits; the message names parameter, value and what is allowed.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
+    """
+
+    name_contains: str | None = None
+    creation_time_after: datetime | str | None = None
+    creation_time_before: datetime | str | None = None
+    last_modified_time_after: datetime | str | None = None
+    last_modified_time_before: datetime | str | None = None
+    sort_by: str = "CREATION_TIME"
+    sort_order: str = "DESCENDING"
+    max_results: int = PAGE_SIZE_MAX
+    next_token: str | None = None
+
+    LABELS: ClassVar[Mapping[str, str]] = ListImageVersionsRequest.LABELS
+    PARSERS: ClassVar[Mapping[str, _Parser]] = {
+        **{name: parse for name, parse in ListImageVersionsRequest.PARSERS.items() if name != "image_name"},
+        "name_contains": _text(_IMAGE_NAME_MAX, "a part of an image's name", r"[a-zA-Z0-9\-.]+"),
+        "sort_by": _choice("CREATION_TIME", "LAST_MODIFIED_TIME", "IMAGE_NAME"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bounds(self, "image")
 
 
 @dataclass(frozen=True)
@@ -864,7 +923,7 @@ class CreateImageVersionRequest(_Checked):
 
     def client_token(self, *identity: object) -> str:
         """
-        Derive the ClientToken by which the service knows a repetition of the request.
+        Return the ClientToken by which SageMaker knows a repetition of the request, as long as it remembers the token.
 
         :param identity: JSON that names whose request it is.
         """
@@ -921,27 +980,30 @@ class PrunePolicy(_Checked):
     """
     Which versions of an image to keep when the others are deleted.
 
-    :param keep_newest: So many of the newest CREATED versions.
-    :param keep_younger_than: What was created within so many seconds. One of the two must be given.
-    :param keep_aliased: Those that have an alias.
-    :param limit: Whatever is beyond so many deletions.
-    :param dry_run: All, but say what would be deleted.
+    :param keep_newest: Keep this number of the newest CREATED versions.
+    :param keep_younger_than: Keep versions created within this time, in seconds. Give at least one of the two.
+    :param keep_versions: Keep the versions with these numbers. (default: none)
+    :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param limit: Maximum number of versions to delete. (default: no limit)
+    :param preview: Delete nothing, but return what would be deleted. (default: False)
     :raises ValueError: A value is outside the limits, or nothing says what to keep.
     """
 
     keep_newest: int | None = None
     keep_younger_than: float | None = None
+    keep_versions: Iterable[int] | str = ()
     keep_aliased: bool = True
     limit: int | None = None
-    dry_run: bool = False
+    preview: bool = False
 
-    REQUIRED: ClassVar[frozenset[str]] = frozenset({"keep_aliased", "dry_run"})
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({"keep_aliased", "preview"})
     PARSERS: ClassVar[Mapping[str, _Parser]] = {
         "keep_newest": lambda name, value: parse_integer(name, value, minimum=0),
         "keep_younger_than": parse_seconds,
+        "keep_versions": parse_versions,
         "keep_aliased": parse_boolean,
         "limit": lambda name, value: parse_integer(name, value, minimum=0),
-        "dry_run": parse_boolean,
+        "preview": parse_boolean,
     }
 
     def __post_init__(self) -> None:

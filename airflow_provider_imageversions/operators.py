@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow_provider_imageversions import decide, polling
 from airflow_provider_imageversions.assets import openlineage_dataset, watched_payload, watches
 from airflow_provider_imageversions.compat import (
-    AirflowException,
     AirflowSkipException,
     BaseOperator,
     conf,
     is_trigger_timeout,
-    keeps_xcom_in_database,
+    stores_xcom_in_database,
 )
-from airflow_provider_imageversions.deferral import read_event
+from airflow_provider_imageversions.deferral import deferral_limit, raise_execution_timeout, read_event
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -27,6 +27,7 @@ from airflow_provider_imageversions.hooks import (
     check_aws_parameters,
     find,
     judge,
+    may_be_status_conflict,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -39,7 +40,6 @@ from airflow_provider_imageversions.model import (
     Target,
     UpdateImageVersionRequest,
     excerpt,
-    is_settled,
     parse_alias,
     parse_aliases,
     parse_boolean,
@@ -49,6 +49,7 @@ from airflow_provider_imageversions.model import (
     parse_names,
     parse_seconds,
     parse_statuses,
+    refuse,
 )
 from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
@@ -60,17 +61,28 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions.model import ImageVersion
 
+__all__ = [
+    "LARGE_XCOM",
+    "SageMakerCreateImageOperator",
+    "SageMakerCreateImageVersionOperator",
+    "SageMakerDeleteImageOperator",
+    "SageMakerDeleteImageVersionOperator",
+    "SageMakerImageOperationError",
+    "SageMakerImageOperationTimeoutError",
+    "SageMakerListImageVersionsOperator",
+    "SageMakerPromoteImageVersionOperator",
+    "SageMakerPruneImageVersionsOperator",
+    "SageMakerUpdateImageVersionOperator",
+]
+
 T = TypeVar("T")
 
 _LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
 _IN_USE_PATIENCE = 60.0
 """Seconds that pruning waits for somebody else to be done with a version."""
-XCOM_LIMIT = 256 * 1024
-"""Bytes of JSON above which a result is not written to the metadata database."""
-
-
-class SageMakerImageOperationError(AirflowException):
-    """SageMaker could not do what it was asked to; the message has its reason. Retried as the task says."""
+LARGE_XCOM = 256 * 1024
+"""Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
+_MAX_XCOM = 4 * 1024 * 1024
 
 
 class _ImageOperator(TemplatedParameters, BaseOperator):
@@ -101,12 +113,12 @@ class _ImageOperator(TemplatedParameters, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.image_name = image_name
-        self.aws_conn_id = aws_conn_id
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
         self._lineage: tuple[str, int | None] | None = None
-        if is_settled(image_name):
+        if self.is_settled("image_name"):
             parse_image_name("image_name", image_name)
         check_aws_parameters(aws_parameters(self), template=self.template)
 
@@ -156,7 +168,8 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
     :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
-        result has more than 256 KB and would go to the metadata database.
+        result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
+        to the metadata database. Above 256 KB, there is a warning.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
         image.
 
@@ -222,6 +235,7 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         self.fields = fields
         self.include_details = include_details
         ListImageVersionsRequest.check_settled(
+            self.template,
             image_name=image_name,
             creation_time_after=creation_time_after,
             creation_time_before=creation_time_before,
@@ -233,15 +247,17 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
             next_token=starting_token,
         )
         checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
-        if is_settled(include_details):
+        if self.is_settled("include_details"):
             parse_boolean("include_details", include_details)
             checks.append(("fields", self._parse_fields))
         for name, parse in checks:
-            if is_settled(value := getattr(self, name)) and value is not None:
+            if self.is_settled(name) and (value := getattr(self, name)) is not None:
                 parse(name, value)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """List, and give what goes to XCom."""
+        self.check_rendered()
+        maximum = _max_xcom_bytes()
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         fields = None if self.fields is None else self._parse_fields("fields", self.fields)
         details = parse_boolean("include_details", self.include_details)
@@ -249,15 +265,29 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
         records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
         SageMakerImageLink.store(context, self, hook, self.image_name)
         result: list[dict[str, Any]] = []
-        size, limited = 0, self.do_xcom_push and keeps_xcom_in_database()
+        size = 0
         number: int | None = None
         for record in records:
             number = record["Version"]
             result.append(_project(record, fields))
             size += len(json.dumps(result[-1])) + len(", ")
-            if limited and size > XCOM_LIMIT:
+            if maximum and size > maximum and self._goes_to_database(size):
                 # At once, rather than after the calls for all the rest.
-                raise self._too_much(len(result))
+                raise ValueError(
+                    f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
+                    f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
+                    f"{_ways_to_less(len(result))}; or increase [sagemaker_image_versions] "
+                    "max_xcom_bytes (0: no limit)."
+                )
+        if size > LARGE_XCOM and self._goes_to_database(size):
+            self.log.warning(
+                "SageMaker image %r: the result of %d versions takes %s bytes as JSON in Airflow's metadata database. "
+                "%s.",
+                self.image_name,
+                len(result),
+                f"{size:,}",
+                _ways_to_less(len(result) * LARGE_XCOM // size),
+            )
         self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
         self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
         return result
@@ -285,14 +315,25 @@ class SageMakerListImageVersionsOperator(_ImageOperator):
                 raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
             raise
 
-    def _too_much(self, count: int) -> ValueError:
-        # Records differ in length, so a little less than would fit.
-        return ValueError(
-            f"The versions of SageMaker image {self.image_name!r} take more than {XCOM_LIMIT:,} bytes as JSON, reached "
-            f"with {count} of them; above that they do not go to XCom, which is in Airflow's metadata database. Pass "
-            f"limit={max(1, count * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
-            "filters; or configure an object-storage XCom backend ([core] xcom_backend)."
+    def _goes_to_database(self, size: int) -> bool:
+        return bool(self.do_xcom_push) and stores_xcom_in_database(size)
+
+
+def _max_xcom_bytes() -> int:
+    maximum: int = conf.getint("sagemaker_image_versions", "max_xcom_bytes", fallback=_MAX_XCOM)
+    if maximum < 0:
+        raise ValueError(
+            f"[sagemaker_image_versions] max_xcom_bytes={maximum} is not valid: it must be 0 (no limit) or more."
         )
+    return maximum
+
+
+def _ways_to_less(fitting: int) -> str:
+    # Records differ in length, so a little less than would fit.
+    return (
+        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
+        "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
+    )
 
 
 def _parse_limit(name: str, value: object) -> int:
@@ -307,19 +348,19 @@ class _ChangingOperator(_ImageOperator):
     """
     An operator that changes an image, and waits out what keeps it from doing so.
 
-    :param poke_interval: Seconds between two looks at the most.
-    :param timeout: Seconds after which it gives up.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
     """
 
     def __init__(
-        self, *, poke_interval: timedelta | float = 30.0, timeout: timedelta | float = 3600.0, **kwargs: Any
+        self, *, check_interval: timedelta | float = 30.0, timeout: timedelta | float = 3600.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.poke_interval = parse_seconds("poke_interval", poke_interval)
+        self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
     def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
-        task = polling.Task(self, image_name, interval=self.poke_interval, timeout=self.timeout, left=left)
+        task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task
 
@@ -346,19 +387,22 @@ class SageMakerCreateImageOperator(_ChangingOperator):
     :param display_name: Name to show, 1 to 128 characters.
     :param description: Up to 512 characters.
     :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; given at the creation only.
-    :param action_if_image_exists: What to do where there is an image of this name: ``use`` (default) it as it is;
-        ``update`` its role, name to show and description; ``fail``.
+    :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
+        role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
+        CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
+        not count: the task waits until its name is free. (default: ``use``)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
     :param wait_for_completion: Wait until the image is CREATED, for seconds; default: yes. Not templated, like the
         next two.
-    :param poke_interval: Seconds between two looks at the most; default 30.
-    :param timeout: Seconds after which it gives up, also while somebody else changes the image; default an hour.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
+        (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
-    :raises TimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
 
     .. seealso::
@@ -388,12 +432,13 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         self.tags = tags
         self.action_if_image_exists = action_if_image_exists
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        CreateImageRequest.check_settled(**self._values(self._REQUEST))
-        if is_settled(action_if_image_exists):
+        CreateImageRequest.check_settled(self.template, **self._values(self._REQUEST))
+        if self.is_settled("action_if_image_exists"):
             _parse_action(action_if_image_exists)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create it."""
+        self.check_rendered()
         request = CreateImageRequest(**self._values(self._REQUEST))
         action = _parse_action(self.action_if_image_exists)
         task = self._begin(context, request.image_name)
@@ -410,8 +455,12 @@ class SageMakerCreateImageOperator(_ChangingOperator):
         try:
             hook.create_image(request)
         except Exception as error:
-            image = find(hook.describe_image, request.image_name) if judge(error) is decide.Fault.IN_USE else None
+            image = find(hook.describe_image, request.image_name) if may_be_status_conflict(error) else None
             if image is None:
+                raise
+            if decide.is_image_being_deleted(image):
+                return decide.Waiting("the image is DELETING, and its name is free after that")
+            if judge(error) is not decide.Fault.IN_USE:
                 raise
             return self._take(hook, request, action, image)
         self.log.info("SageMaker image %r: created", request.image_name)
@@ -422,6 +471,8 @@ class SageMakerCreateImageOperator(_ChangingOperator):
     ) -> decide.Waiting | decide.Failed | None:
         if action == "FAIL":
             return decide.Failed("it exists already, and action_if_image_exists is 'fail'")
+        if action == "RECREATE" and decide.is_failed_creation(image):
+            return self._delete_failed(hook, request.image_name, image)
         obstacle = decide.obstacle(image)
         if obstacle is None and action == "UPDATE":
             hook.update_image(request)
@@ -430,19 +481,145 @@ class SageMakerCreateImageOperator(_ChangingOperator):
             self.log.info("SageMaker image %r: exists already", request.image_name)
         return obstacle
 
+    def _delete_failed(
+        self, hook: SageMakerImageVersionsHook, image_name: str, image: dict[str, Any]
+    ) -> decide.Waiting | decide.Failed:
+        if find(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
+            now = find(hook.describe_image, image_name)
+            if now is None or decide.has_image_changed(image, now):
+                return decide.Waiting("the image was changed meanwhile")
+            return decide.Failed(
+                f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
+                "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
+            )
+        self.log.info(
+            "SageMaker image %r: deleting it and creating it again, as it is CREATE_FAILED (%s) and has no version",
+            image_name,
+            decide.failure_reason(image),
+        )
+        return _delete_image(hook, image_name, image) or decide.Waiting("the image is being deleted")
+
+
+def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
+    """
+    Begin to delete an image, unless it is no longer as it was judged: then return that the caller has to judge again.
+
+    DeleteImage takes a name and nothing to compare with, so this asks directly before it.
+    """
+    image = find(hook.describe_image, image_name)
+    if image is None:
+        return None
+    if decide.has_image_changed(judged, image):
+        return decide.Waiting("the image was changed meanwhile")
+    try:
+        hook.delete_image(image_name)
+    except Exception as error:
+        if judge(error) is decide.Fault.MISSING:
+            return None
+        image = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
+        if image is None or decide.is_image_being_deleted(image):
+            return None
+        if (obstacle := decide.keeps_from_deletion(image)) is not None:
+            return obstacle
+        raise
+    return None
+
 
 def _parse_action(value: object) -> str:
-    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "FAIL"))
+    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "RECREATE", "FAIL"))
+
+
+class SageMakerDeleteImageOperator(_ChangingOperator):
+    """
+    Delete an Amazon SageMaker image with all of its versions, and wait until it is gone.
+
+    The container images in Amazon ECR stay. An image that does not exist is a success. AWS asks to detach an image from
+    all SageMaker domains first: SageMaker may not refuse to delete one that a domain uses, and its spaces do not start
+    afterwards.
+
+    An image that is created under the same name while the task waits is not deleted. A retry, or a run that is cleared,
+    deletes the image that has the name by then; one that is DELETING already is only waited for.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
+        production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the image is gone. (default: True)
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: A version has an alias, or the image is DELETE_FAILED, with SageMaker's
+        reason.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+    :return: ARN of the image; ``None`` if there was no image of this name.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
+    """
+
+    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        delete_if_aliased: bool | str = False,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.delete_if_aliased = delete_if_aliased
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        if self.is_settled("delete_if_aliased"):
+            parse_boolean("delete_if_aliased", delete_if_aliased)
+
+    def execute(self, context: Any) -> str | None:
+        """Delete it."""
+        self.check_rendered()
+        image_name = parse_image_name("image_name", self.image_name)
+        delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
+        task = self._begin(context, image_name)
+        deleted = task.call(lambda hook: find(hook.describe_image, image_name))
+        if deleted is None:
+            self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
+            return None
+
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+            image = find(hook.describe_image, image_name)
+            if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
+                return None
+            aliases = () if delete_if_aliased else find(hook.list_aliases, image_name) or ()
+            if aliases:
+                return decide.Failed(
+                    f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
+                    "Delete the aliases, or set delete_if_aliased=True"
+                )
+            return _delete_image(hook, image_name, image)
+
+        self._refuse_failure(task.wait(step))
+        if self.wait_for_completion:
+            look = lambda hook: decide.image_remains(find(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
+            self._refuse_failure(task.wait(look))
+        self.log.info(
+            "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"
+        )
+        return str(deleted["ImageArn"])
 
 
 class SageMakerCreateImageVersionOperator(_ChangingOperator):
     """
     Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with its details.
 
-    A retry never makes a duplicate: the request's ClientToken is derived from DAG, run, task and map index (and from
-    the request itself), so a try after a crash, or a run that is cleared, goes on with the version that the first try
-    made. Only where that one failed or was deleted, another one is made. So two Airflows that share an AWS account must
-    not share ids of DAGs and runs, and a template must not render to something else at each try, as the time now would.
+    A retry makes no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from DAG, run,
+    task and map index (and from the request itself): a try after a crash, or a run that is cleared, continues with the
+    version that the first try created. Only if that one failed or was deleted, another one is created. AWS does not
+    document how long a token is remembered. After that, another version is created; with ``aliases`` SageMaker refuses
+    it, as the first version has them, and the task fails. Two Airflows that share an AWS account must not share ids of
+    DAGs and runs, and a template must not render to something else at each try, as the time now would.
 
     With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
     ``outlets``, the task itself tells of the version what the asset's watcher would, to the same ``event_id``, so that
@@ -467,14 +644,14 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         version that is CREATING. Not templated, like all that follow.
     :param deferrable: Wait in the triggerer, where all who wait for the same image share one API call an interval.
         Default: ``[operators] default_deferrable``.
-    :param poke_interval: Seconds between two looks at the most; default 30.
-    :param timeout: Seconds after which it gives up; default an hour. In it fall the wait and what precedes it: an image
-        that is CREATING, and other changes of the image at the same time, are waited out.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
+        is CREATING, and other changes of the image at the same time, are waited out. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
-    :raises TimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
 
     .. seealso::
@@ -515,7 +692,11 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
-        CreateImageVersionRequest.check_settled(**self._values(self._REQUEST))
+        CreateImageVersionRequest.check_settled(self.template, **self._values(self._REQUEST))
+        self._check_outlets()
+
+    def _check_outlets(self) -> None:
+        # When it runs, too: an outlet may be added to the task after it is made.
         if not self.wait_for_completion and any(watches(outlet) for outlet in self.outlets):
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
@@ -531,10 +712,16 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         """Go on after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
             # The triggerer may have been away. The same request gives the number again.
-            return self._create_and_wait(context, deferrable=False, left=0.0)
+            try:
+                return self._create_and_wait(context, deferrable=False, left=0.0)
+            except SageMakerImageOperationTimeoutError:
+                raise_execution_timeout(self, self.timeout, f"SageMaker image {self.image_name!r}: the version")
+                raise
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
+        self.check_rendered()
+        self._check_outlets()
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
         task = self._begin(context, request.image_name, left)
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
@@ -548,11 +735,11 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
                     image_name=request.image_name,
                     version=number,
                     include_details=True,
-                    poll_interval=self.poke_interval,
+                    poll_interval=self.check_interval,
                     **aws_parameters(self),
                 ),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=max(task.left, 1.0)),
+                timeout=timedelta(seconds=max(deferral_limit(self, task.left), 1.0)),
             )
         target, was_there = Target(version=number), False
 
@@ -598,15 +785,14 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         try:
             return hook.create_image_version(request, token)
         except Exception as error:
-            fault = judge(error)
-            if fault not in {decide.Fault.IN_USE, decide.Fault.PERMANENT}:
+            if not may_be_status_conflict(error):
                 raise
-            # The service tells neither of these apart from a change at the same time, which passes.
+            # SageMaker answers the same to a change at the same time, which passes.
             image = find(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
                 return self._refuse_failure(obstacle)
-            if fault is decide.Fault.IN_USE:
+            if judge(error) is decide.Fault.IN_USE:
                 self._refuse_failure(_taken(hook, request.image_name, request.aliases))
             raise
 
@@ -617,7 +803,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
             if version is not None:
                 break
             # It may have been made a moment ago, and not be found yet.
-            time.sleep(min(_OWN_PAUSE, self.poke_interval))
+            time.sleep(min(_OWN_PAUSE, self.check_interval))
         if decide.adoptable(version):
             return True
         self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
@@ -644,28 +830,25 @@ def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[
         owner = find(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
             return decide.Failed(
-                f"the alias {alias!r} is that of version {owner['Version']}: leave it out, and move it with "
-                f"SageMakerUpdateImageVersionOperator(aliases_to_move=[{alias!r}])"
+                f"the alias {alias!r} belongs to version {owner['Version']}: leave it out, and move it with "
+                f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
             )
     return None
 
 
 class SageMakerUpdateImageVersionOperator(_ChangingOperator):
     """
-    Change a version's description and aliases, promote it, and return its record with its details.
+    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
 
-    ``aliases_to_move`` promotes: each alias is taken from whichever version has it and given to this one. SageMaker
-    needs two calls for it, so for a moment no version has the alias. A task that is killed in between leaves it so, and
-    its retry gives the alias to the version. If the alias can't be given for good, it is given back. Everything is safe
-    to repeat.
+    Nothing is called for what is so already, so this is safe to repeat. A version that is CREATING is changed as soon
+    as it can be. To give a version an alias that another one has, use :class:`SageMakerPromoteImageVersionOperator`.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``.
-    :param aliases_to_add: Aliases that it is to have and no other version has; a list, or a string with commas.
-    :param aliases_to_delete: Aliases that it is not to have any more.
-    :param aliases_to_move: Aliases that it is to have, whichever version has them. The version has to be CREATED.
+    :param aliases_to_add: Aliases to add to the version, that no other version has; a list, or a string with commas.
+    :param aliases_to_delete: Aliases to remove from the version.
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
     :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
     :param ml_framework: Name and version, such as ``PyTorch 2.4``.
@@ -673,18 +856,18 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
     :param processor: ``CPU`` or ``GPU``.
     :param horovod: Whether it is compatible with Horovod.
     :param release_notes: Up to 255 characters.
-    :param allow_rollback: Whether ``aliases_to_move`` may take an alias from a version with a higher number; default:
-        yes. Otherwise the task is skipped then, so that a run that comes late does not undo a later one's promotion.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
-    :param poke_interval: Not used; as for the other operators.
-    :param timeout: Seconds after which it gives up while somebody else changes the version; default an hour.
+    :param check_interval: Maximum time in seconds between two status checks while the version is CREATING. Not
+        templated, like the next one. (default: 30)
+    :param timeout: Time in seconds after which the task fails, also while somebody else changes the version.
+        (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is not CREATED and so can't be promoted, or an alias to add is
-        another version's.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such version.
+    :raises SageMakerImageOperationError: An alias to add belongs to another version.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -695,16 +878,8 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         for name in _names(UpdateImageVersionRequest)
         if name not in {"image_name", "version", "aliases_to_add", "aliases_to_delete"}
     )
-    _ALIASES: ClassVar[tuple[str, ...]] = ("aliases_to_add", "aliases_to_delete", "aliases_to_move")
-    template_fields: Sequence[str] = (
-        "image_name",
-        "version",
-        "alias",
-        *_ALIASES,
-        *_METADATA,
-        "allow_rollback",
-        *AWS_PARAMETERS,
-    )
+    _ALIASES: ClassVar[tuple[str, ...]] = ("aliases_to_add", "aliases_to_delete")
+    template_fields: Sequence[str] = ("image_name", "version", "alias", *_ALIASES, *_METADATA, *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -714,7 +889,6 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         alias: str | None = None,
         aliases_to_add: Iterable[str] | str | None = None,
         aliases_to_delete: Iterable[str] | str | None = None,
-        aliases_to_move: Iterable[str] | str | None = None,
         vendor_guidance: str | None = None,
         job_type: str | None = None,
         ml_framework: str | None = None,
@@ -722,7 +896,6 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         processor: str | None = None,
         horovod: bool | str | None = None,
         release_notes: str | None = None,
-        allow_rollback: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
@@ -730,7 +903,6 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         self.alias = alias
         self.aliases_to_add = aliases_to_add
         self.aliases_to_delete = aliases_to_delete
-        self.aliases_to_move = aliases_to_move
         self.vendor_guidance = vendor_guidance
         self.job_type = job_type
         self.ml_framework = ml_framework
@@ -738,57 +910,170 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         self.processor = processor
         self.horovod = horovod
         self.release_notes = release_notes
-        self.allow_rollback = allow_rollback
         # The number stands for a version that is not known before the task runs.
-        UpdateImageVersionRequest.check_settled(version=0, **self._values(("image_name", *self._METADATA)))
-        if all(map(is_settled, (version, alias))):
+        UpdateImageVersionRequest.check_settled(
+            self.template, version=0, **self._values(("image_name", *self._METADATA))
+        )
+        if self.is_settled("version", "alias"):
             _parse_which(version, alias)
-        if is_settled(allow_rollback):
-            parse_boolean("allow_rollback", allow_rollback)
-        if all(is_settled(getattr(self, name)) for name in (*self._ALIASES, "alias")):
+        if self.is_settled(*self._ALIASES, "alias"):
             self._parse_changes()
 
     def execute(self, context: Any) -> ImageVersion:
         """Change it."""
+        self.check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
         metadata = self._values(self._METADATA)
         UpdateImageVersionRequest(image_name, 0, **metadata)
-        changes = self._parse_changes()
+        to_add, to_delete = self._parse_changes()
+        task = self._begin(context, image_name)
+        # By number from here on: an alias may be another version's at the next look.
+        number = task.call(lambda hook: hook.describe_image_version(image_name, **which))["Version"]
+
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+            version = hook.describe_image_version(image_name, version=number)
+            has = set(hook.list_aliases(image_name, number)) if to_add or to_delete else set()
+            adding = [alias for alias in to_add if alias not in has]
+            if (refusal := _taken(hook, image_name, adding)) is not None:
+                return refusal
+            request = UpdateImageVersionRequest(
+                image_name,
+                number,
+                aliases_to_add=adding or None,
+                aliases_to_delete=[alias for alias in to_delete if alias in has] or None,
+                **metadata,
+            )
+            so = {"ImageName": image_name, **version}
+            if any(so.get(member) != value for member, value in request.to_boto().items()):
+                return _update(hook, request)
+            return None
+
+        self._refuse_failure(task.wait(step))
+        self._lineage = (str(task.hook.conn_region_name), number)
+        record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
+        self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
+        return record
+
+    def _parse_changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        to_add, to_delete = (
+            () if getattr(self, name) is None else parse_aliases(name, getattr(self, name)) for name in self._ALIASES
+        )
+        if both := set(to_add).intersection(to_delete):
+            raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which aliases_to_add names, too.")
+        if self.alias in to_delete:
+            raise ValueError(
+                f"alias={self.alias!r} is among aliases_to_delete, so a retry would not find the version by it: give "
+                "version=, its number, instead."
+            )
+        return to_add, to_delete
+
+
+def _update(hook: SageMakerImageVersionsHook, request: UpdateImageVersionRequest) -> decide.Waiting | None:
+    """Change a version, or return what to wait for if it cannot be changed yet."""
+    try:
+        hook.update_image_version(request)
+    except Exception as error:
+        if not may_be_status_conflict(error):
+            raise
+        version = find(hook.describe_image_version, request.image_name, version=request.version)
+        obstacle = None if version is None else decide.in_creation(version)
+        if obstacle is None:
+            raise
+        return obstacle
+    return None
+
+
+class SageMakerPromoteImageVersionOperator(_ChangingOperator):
+    """
+    Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
+
+    Each alias is taken from the version that has it, if there is one, and given to this one. SageMaker needs two calls
+    for that, so for a moment no version has the alias. A task that is killed in between leaves it so, and its retry
+    gives the alias to the version. If SageMaker refuses the second call for good, the alias is given back. This is safe
+    to repeat.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param version: The number of the version to promote, 0 or more. It has to be CREATED.
+    :param alias: An alias of the version to promote, such as ``candidate``, in place of ``version``.
+    :param aliases: Aliases to move to the version, such as ``prod``; a list, or a string with commas.
+    :param allow_rollback: Whether an alias may be taken from a version with a higher number. Otherwise the task is
+        skipped then, so that a run that comes late does not undo a later one's promotion. (default: True)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param check_interval: Maximum time in seconds between two status checks while a version that has one of the aliases
+        is CREATING. Not templated, like the next one. (default: 30)
+    :param timeout: Time in seconds after which the task fails, also while somebody else changes one of the versions.
+        (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises AirflowSkipException: A version with a higher number has one of the aliases, and ``allow_rollback`` is
+        False.
+    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
+    """
+
+    template_fields: Sequence[str] = ("image_name", "version", "alias", "aliases", "allow_rollback", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        aliases: Iterable[str] | str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        allow_rollback: bool | str = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.version = version
+        self.alias = alias
+        self.aliases = aliases
+        self.allow_rollback = allow_rollback
+        if self.is_settled("version", "alias"):
+            _parse_which(version, alias)
+        if self.is_settled("aliases"):
+            _parse_promoted("aliases", aliases)
+        if self.is_settled("allow_rollback"):
+            parse_boolean("allow_rollback", allow_rollback)
+
+    def execute(self, context: Any) -> ImageVersion:
+        """Promote it."""
+        self.check_rendered()
+        image_name = parse_image_name("image_name", self.image_name)
+        which = _parse_which(self.version, self.alias)
+        aliases = _parse_promoted("aliases", self.aliases)
         allow_rollback = parse_boolean("allow_rollback", self.allow_rollback)
         task = self._begin(context, image_name)
         # By number from here on: an alias may be another version's at the next look.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **which))["Version"]
         taken: dict[str, int] = {}
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
             version = hook.describe_image_version(image_name, version=number)
-            has = set(hook.list_aliases(image_name, number)) if any(changes.values()) else set()
-            moving = [alias for alias in changes["aliases_to_move"] if alias not in has]
-            adding = [alias for alias in changes["aliases_to_add"] if alias not in has and alias not in moving]
-            refusal = (moving and decide.promotable(version)) or _taken(hook, image_name, adding)
-            if refusal:
+            has = set(hook.list_aliases(image_name, number))
+            moving = [alias for alias in aliases if alias not in has]
+            if not moving:
+                return None
+            if (refusal := decide.promotable(version)) is not None:
                 return refusal
             owners = {alias: find(hook.describe_image_version, image_name, alias=alias) for alias in moving}
             # All are looked at before one is taken: a task that is skipped then has taken none.
             if not allow_rollback:
                 self._skip_rollback(owners, number)
             for alias, owner in owners.items():
-                self._take(hook, alias, owner, number, taken)
-            request = UpdateImageVersionRequest(
-                image_name,
-                number,
-                aliases_to_add=(*adding, *moving) or None,
-                aliases_to_delete=[alias for alias in changes["aliases_to_delete"] if alias in has] or None,
-                **metadata,
-            )
-            so = {"ImageName": image_name, **version}
-            if any(so.get(member) != value for member, value in request.to_boto().items()):
-                hook.update_image_version(request)
-            return None
+                if (obstacle := self._take(hook, alias, owner, number, taken)) is not None:
+                    return obstacle
+            return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving))
 
         try:
-            self._refuse_failure(task.call(step))
+            self._refuse_failure(task.wait(step))
         except BaseException:  # Airflow's execution_timeout is one
             self._give_back(task, taken, number)
             raise
@@ -801,7 +1086,7 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         for alias, owner in owners.items():
             if owner is not None and owner["Version"] > number:
                 raise AirflowSkipException(
-                    f"SageMaker image {self.image_name!r}: the alias {alias!r} is that of version {owner['Version']} "
+                    f"SageMaker image {self.image_name!r}: the alias {alias!r} belongs to version {owner['Version']} "
                     f"already, which is newer than version {number}, and allow_rollback is False."
                 )
 
@@ -812,16 +1097,17 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         owner: ImageVersion | None,
         number: int,
         taken: dict[str, int],
-    ) -> None:
+    ) -> decide.Waiting | None:
         if owner is None:
-            self.log.info(
-                "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while it "
-                "moved it. Giving it to version %d",
-                self.image_name,
-                alias,
-                number,
-            )
-            return
+            if alias not in taken:
+                self.log.info(
+                    "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while "
+                    "it moved it. Giving it to version %d",
+                    self.image_name,
+                    alias,
+                    number,
+                )
+            return None
         self.log.info(
             "SageMaker image %r: taking the alias %r from version %d; no version has it until version %d does",
             self.image_name,
@@ -831,9 +1117,8 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
         )
         taken[alias] = owner["Version"]
         # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
-        find(
-            hook.update_image_version,
-            UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
+        return find(
+            _update, hook, UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias])
         )
 
     def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
@@ -861,20 +1146,12 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
                     number,
                 )
 
-    def _parse_changes(self) -> dict[str, tuple[str, ...]]:
-        changes = {
-            name: () if getattr(self, name) is None else parse_aliases(name, getattr(self, name))
-            for name in self._ALIASES
-        }
-        wanted = {*changes["aliases_to_add"], *changes["aliases_to_move"]}
-        if both := wanted.intersection(changes["aliases_to_delete"]):
-            raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which the version is to have.")
-        if self.alias in changes["aliases_to_delete"]:
-            raise ValueError(
-                f"alias={self.alias!r} is among aliases_to_delete, so a retry would not find the version by it: give "
-                "version=, its number, instead."
-            )
-        return changes
+
+def _parse_promoted(name: str, value: object) -> tuple[str, ...]:
+    aliases = parse_aliases(name, value)
+    if not aliases:
+        raise refuse(name, value, "name at least one alias to move to the version.")
+    return aliases
 
 
 def _parse_which(version: object, alias: object) -> dict[str, Any]:
@@ -906,11 +1183,11 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
     :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
-    :param poke_interval: Seconds between two looks at the most; default 30.
-    :param timeout: Seconds after which it gives up; default an hour.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is DELETE_FAILED, with SageMaker's reason.
-    :raises TimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
     :return: The number of the version; ``None`` if no version had the alias.
 
@@ -933,11 +1210,12 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
         self.version = version
         self.alias = alias
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if all(map(is_settled, (version, alias))):
+        if self.is_settled("version", "alias"):
             _parse_which(version, alias)
 
     def execute(self, context: Any) -> int | None:
         """Delete it."""
+        self.check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
         task = self._begin(context, image_name)
@@ -946,7 +1224,7 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
             self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
         number = version["Version"]
-        task.call(lambda hook: _delete(hook, image_name, number))
+        task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
             look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
             self._refuse_failure(task.wait(look))
@@ -955,19 +1233,30 @@ class SageMakerDeleteImageVersionOperator(_ChangingOperator):
         return number
 
 
-def _delete(hook: SageMakerImageVersionsHook, image_name: str, number: int) -> None:
-    """Begin to delete a version, unless that was begun or is done already."""
+def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
+    """
+    Begin to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
+
+    :param hook: The hook.
+    :param image_name: Name of the image.
+    :param version: The version's record. A later one of the same number, after the image was deleted and created again,
+        is not waited for.
+    """
     try:
-        hook.delete_image_version(image_name, number)
+        hook.delete_image_version(image_name, version["Version"])
     except Exception as error:
-        fault = judge(error)
-        if fault is decide.Fault.MISSING:
-            return
-        version = (
-            find(hook.describe_image_version, image_name, version=number) if fault is decide.Fault.IN_USE else None
-        )
-        if version is None or not decide.is_being_deleted(version):
+        if judge(error) is decide.Fault.MISSING:
+            return None
+        if not may_be_status_conflict(error):
             raise
+        now = find(hook.describe_image_version, image_name, version=version["Version"])
+        if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
+            return None
+        obstacle = decide.in_creation(now)
+        if obstacle is None:
+            raise
+        return obstacle
+    return None
 
 
 class SageMakerPruneImageVersionsOperator(_ChangingOperator):
@@ -980,32 +1269,37 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.
-    :param keep_newest: Keep so many of the newest CREATED versions. Failed ones do not count.
-    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. At least
-        one of the two must be given; a version that either keeps is kept.
-    :param keep_aliased: Keep versions that have an alias; default: yes.
-    :param limit: Delete no more than so many in one try of the task; default: all that may go.
-    :param dry_run: Delete nothing, say what would be; default: no.
+    :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
+    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
+        least one of the two; a version that either keeps is kept.
+    :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
+    :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
+    :param preview: Delete nothing, but return what would be deleted. (default: False)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
-    :param poke_interval: Not used; as for the other operators.
-    :param timeout: Seconds after which it gives up while the API can't be called; default an hour. What is deleted by
-        then stays deleted. A version that somebody else is changing is kept, with a warning, if that takes longer than
-        a minute, so that it holds up no other.
+    :param check_interval: Maximum time in seconds between two status checks of a version that cannot be deleted yet.
+        Not templated, like the next one. (default: 30)
+    :param timeout: Time in seconds after which the task fails while the API can't be called. What is deleted by then
+        stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
+        that it holds up no other. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
-    :return: ``{"deleted": [numbers], "kept": {reason: [numbers]}, "dry_run": bool}``, with the reasons ``newest
-        CREATED``, ``age``, ``alias``, ``limit``, ``in use`` and ``status ...``. Deletion goes on for seconds
-        after that.
+    :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
+        [...], "status": [...], "listed": [...]}, "preview": bool}``, each a list of version numbers in ascending order.
+        All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and ``listed`` (in ``keep_versions``) are
+        kept by the policy; ``in_use`` could not be deleted as somebody else was changing it; ``status`` is CREATING,
+        DELETING or unknown. Deletion takes seconds more after that.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    _POLICY: ClassVar[tuple[str, ...]] = ("keep_newest", "keep_younger_than", "keep_aliased", "limit")
-    template_fields: Sequence[str] = ("image_name", *_POLICY, "is_dry_run", *AWS_PARAMETERS)
+    _POLICY: ClassVar[tuple[str, ...]] = _names(PrunePolicy)
+    template_fields: Sequence[str] = ("image_name", *_POLICY, *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -1013,52 +1307,42 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
         image_name: str,
         keep_newest: int | str | None = None,
         keep_younger_than: timedelta | float | str | None = None,
+        keep_versions: Iterable[int] | str | None = None,
         keep_aliased: bool | str = True,
         limit: int | str | None = None,
-        dry_run: bool | str = False,
+        preview: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.keep_newest = keep_newest
         self.keep_younger_than = keep_younger_than
+        self.keep_versions = keep_versions
         self.keep_aliased = keep_aliased
         self.limit = limit
-        # BaseOperator has a method of the other name.
-        self.is_dry_run = dry_run
-        PrunePolicy.check_settled(dry_run=dry_run, **self._values(self._POLICY))
+        self.preview = preview
+        PrunePolicy.check_settled(self.template, **self._values(self._POLICY))
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Delete what may go."""
+        self.check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
-        policy = PrunePolicy(**{**self._values(self._POLICY), "dry_run": self.is_dry_run})
+        policy = PrunePolicy(**self._values(self._POLICY))
         task = self._begin(context, image_name)
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
             return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
 
-        def delete(number: int) -> str | None:
-            """Give the reason if it can't be deleted."""
-            try:
-                if not policy.dry_run:
-                    task.call(lambda hook: _delete(hook, image_name, number), patience=_IN_USE_PATIENCE)
-            except Exception as error:
-                if judge(error) is not decide.Fault.IN_USE:
-                    raise
-                self.log.warning(
-                    "SageMaker image %r: version %d is kept: %s", image_name, number, polling.describe_error(error)
-                )
-                return "in use"
-            return None
-
         deleted: list[int] = []
-        kept: dict[str, list[int]] = {}
+        kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
         for version, policy_reason in decide.prune(
             versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of
         ):
-            reason = policy_reason or delete(version["Version"])
+            reason = policy_reason
+            if reason is None and not policy.preview:
+                reason = self._delete_or_keep(task, image_name, version)
             if reason is not None:
-                kept.setdefault(reason, []).append(version["Version"])
+                kept[reason].append(version["Version"])
                 continue
             deleted.append(version["Version"])
             self.log.info(
@@ -1067,8 +1351,32 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
                 version["Version"],
                 version["ImageVersionStatus"],
                 version["CreationTime"],
-                "would be deleted" if policy.dry_run else "is being deleted",
+                "would be deleted" if policy.preview else "is being deleted",
             )
-        counts = ", ".join(f"{len(numbers)} ({reason})" for reason, numbers in kept.items())
-        self.log.info("SageMaker image %r: %d versions go, kept are %s", image_name, len(deleted), counts or "none")
-        return {"deleted": deleted, "kept": kept, "dry_run": policy.dry_run}
+        self.log.info(
+            "SageMaker image %r: %s %d versions; kept: %s",
+            image_name,
+            "would delete" if policy.preview else "deleted",
+            len(deleted),
+            ", ".join(f"{len(numbers)} ({reason})" for reason, numbers in kept.items() if numbers) or "none",
+        )
+        return {
+            "deleted": sorted(deleted),
+            "kept": {reason: sorted(numbers) for reason, numbers in kept.items()},
+            "preview": policy.preview,
+        }
+
+    def _delete_or_keep(self, task: polling.Task, image_name: str, version: ImageVersion) -> str | None:
+        """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
+        try:
+            obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
+        except Exception as error:
+            if judge(error) is not decide.Fault.IN_USE:
+                raise
+            note = polling.describe_error(error)
+        else:
+            if obstacle is None:
+                return None
+            note = obstacle.note
+        self.log.warning("SageMaker image %r: version %d is kept: %s", image_name, version["Version"], note)
+        return "in_use"

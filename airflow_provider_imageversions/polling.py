@@ -26,6 +26,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, find, judge
 from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
 
@@ -334,7 +335,8 @@ class Task:
 
         :param step: What to do with the hook; it has to be safe to repeat.
         :param patience: Seconds after which somebody else's change is waited for no longer; default: all that is left.
-        :raises Exception: What the step raised, if it does not pass by itself or the time is over.
+        :raises SageMakerImageOperationTimeoutError: The timeout is over, and what the step raised is the cause.
+        :raises Exception: What the step raised, if it does not pass by itself or the patience is over.
         """
         renewed = False
         impatient = self._deadline if patience is None else min(self._deadline, time.monotonic() + patience)
@@ -347,8 +349,11 @@ class Task:
                     renewed, self._hook = True, None
                     continue
                 pause = random.uniform(0.1, min(2.0 ** min(failures, 30), LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
-                deadline = impatient if fault is Fault.IN_USE else self._deadline
-                if fault not in _PASSING or time.monotonic() + pause > deadline:
+                if fault not in _PASSING:
+                    raise
+                if time.monotonic() + pause > self._deadline:
+                    raise self._timed_out(describe_error(error)) from error
+                if fault is Fault.IN_USE and time.monotonic() + pause > impatient:
                     raise
                 self.watch.report(f"will try again: {describe_error(error)}")
                 time.sleep(pause)
@@ -359,22 +364,49 @@ class Task:
         Look until there is something else than to wait.
 
         :param look: A step as for :meth:`call`, which says what it is waiting for.
-        :raises TimeoutError: The time is over.
+        :raises SageMakerImageOperationTimeoutError: The timeout is over.
         """
+        found = self._wait_until(self._deadline, look)
+        if isinstance(found, decide.Waiting):
+            raise self._timed_out(found.note)
+        return found
+
+    def wait_briefly(
+        self, look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], *, patience: float
+    ) -> T | decide.Waiting:
+        """
+        Wait as :meth:`wait` does, but return what is in the way once the patience is over.
+
+        :param look: See :meth:`wait`.
+        :param patience: Maximum time in seconds to wait, also for somebody else's change.
+        :raises Exception: See :meth:`call`.
+        """
+        return self._wait_until(min(self._deadline, time.monotonic() + patience), look, patience=patience)
+
+    def _wait_until(
+        self,
+        deadline: float,
+        look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting],
+        *,
+        patience: float | None = None,
+    ) -> T | decide.Waiting:
         for looks in itertools.count():
-            found = self.call(look)
+            found = self.call(look, patience=patience)
             if not isinstance(found, decide.Waiting):
                 return found
             self.watch.report(found.note, warn=found.unknown)
-            if self.left <= 0:
-                raise TimeoutError(
-                    f"SageMaker image {self._image_name!r}: {found.note}, and the timeout of {self._timeout:g} seconds "
-                    "is over."
-                )
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return found
             # Soon at first, as most of what is waited for takes seconds; and not all tasks at the same time.
             pause = random.uniform(0.5, 1.0) * 2.0 ** min(looks, 30)  # noqa: S311  # likewise
-            time.sleep(min(self._interval, self.left, pause))
+            time.sleep(min(self._interval, left, pause))
         raise AssertionError
+
+    def _timed_out(self, obstacle: str) -> SageMakerImageOperationTimeoutError:
+        return SageMakerImageOperationTimeoutError(
+            f"SageMaker image {self._image_name!r}: {obstacle}, and the timeout of {self._timeout:g} seconds is over."
+        )
 
 
 def passes_by_itself(error: Exception) -> bool:

@@ -332,9 +332,10 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
                 raise
             self.log.exception("SageMaker image %r: the last check failed", self.image_name)
         if result is None or not result.is_done:
-            what = f"SageMaker image {self.image_name!r}: {self._wait().target} did not become CREATED within the"
-            raise_execution_timeout(self, _seconds(self.timeout), what)
-            raise AirflowSensorTimeout(f"{what} timeout of {_seconds(self.timeout):g} seconds.")
+            timeout = _seconds(self.timeout)
+            awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
+            raise_execution_timeout(self, timeout, awaited)
+            raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
         record: ImageVersion = result.xcom_value
         return record
 

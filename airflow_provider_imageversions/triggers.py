@@ -22,7 +22,7 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
-from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
@@ -36,6 +36,7 @@ from airflow_provider_imageversions.model import (
     event_payload,
     parse_boolean,
     parse_seconds,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -208,8 +209,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         return TaskSuccessEvent(xcoms={link.xcom_key: url} if url else None)
 
     async def _wait(self) -> dict[str, Any]:
-        source: Any = self if self.rendered is None else SimpleNamespace(**self.rendered)
         try:
+            source = self._source()
             image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
@@ -235,6 +236,15 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                 if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
                     subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
                     stretched = clock()
+
+    def _source(self) -> Any:
+        """Return what has the parameters: the trigger itself, unless a worker rendered them."""
+        if self.rendered is None:
+            return self
+        names = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
+        if not isinstance(self.rendered, dict) or not self.rendered.keys() <= set(names):
+            raise refuse("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
+        return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
     def _parse(self, source: Any) -> Wait:
         """Check the arguments, some of which are texts where only templates were rendered, without a worker."""

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.filters import FILTERS
-from jinja2.tests import TESTS
 
 from airflow_provider_imageversions.compat import (
     ENDS_FROM_TRIGGER,
@@ -36,16 +34,16 @@ _MEMBERS = {
     "dag": ("dag_id",),
     "macros": ("ds_add", "ds_format", "timedelta", "json"),
 }
-_OF_TIMES = (
-    *("isoformat", "strftime", "format", "add", "subtract", "date", "timestamp", "int_timestamp"),
-    *("year", "month", "day", "hour", "minute", "second"),
-)
-_FILTERS = {*FILTERS, "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"} - {"random"}
+_OF_TIMES = ("isoformat", "strftime", "format", "add", "subtract", "date", "timestamp", "int_timestamp", "year")
+# It parses templates and renders none. What it does not know, such as an extension's tag, is an error.
+_PARSER = jinja2.Environment(autoescape=True)
+_PARSER.filters.update(dict.fromkeys(("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"), str))
+del _PARSER.filters["random"]
+_PARSER.globals.clear()  # so that each counts as a name
 
 SAFE_NAMES = frozenset(
     {
         *_TEXTS,
-        "params",
         *("range", "dict", "namespace"),
         *(f"{name}.{member}" for name, members in _MEMBERS.items() for member in members if member not in _TIMES),
         *(f"{time}.{member}" for time in _TIMES for member in _OF_TIMES),
@@ -55,11 +53,14 @@ SAFE_NAMES = frozenset(
 """
 What a template may use to start in the triggerer, and whatever is below it.
 
-Each was seen to render the same there as in a worker: tests/e2e/context_table.csv. A time by itself renders the same,
-too, and so is in :data:`SAFE_VALUES`; below it are methods such as ``now()`` that do not.
+Each was seen to render the same there as in a worker: tests/e2e/context_table.csv.
 """
-SAFE_VALUES = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
-"""What a template may use as it is."""
+SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
+"""What it may use as it is: below a time there are methods such as ``now()``."""
+SAFE_ITEMS = "params"
+"""Of which each item is safe, but not the object with its methods: in the triggerer it is of another type."""
+_METHODS = frozenset(dir(dict)) - {"get"}
+_PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
 
 def unsafe_names(text: str) -> list[str]:
@@ -69,22 +70,24 @@ def unsafe_names(text: str) -> list[str]:
     :param text: The template, with Jinja's own delimiters.
     """
     try:
-        tree = jinja2.Environment(autoescape=False).parse(text)  # noqa: S701  # as Airflow's; nothing is rendered here
+        tree = _PARSER.parse(text)
+        roots = meta.find_undeclared_variables(tree)
     except jinja2.TemplateError as error:
         return [f"{text!r} ({error})"]
-    roots = meta.find_undeclared_variables(tree)
     used = {path for path in _paths(tree) if path.partition(".")[0] in roots}
     unsafe = {path for path in used if not _is_safe(path)}
-    unsafe |= {f"|{each.name}" for each in tree.find_all(nodes.Filter) if each.name not in _FILTERS}
-    unsafe |= {f"is {each.name}" for each in tree.find_all(nodes.Test) if each.name not in TESTS}
     loads = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
     unsafe |= {type(each).__name__.lower() for each in tree.find_all(loads)}
     return sorted(unsafe)
 
 
 def _is_safe(path: str) -> bool:
+    if path in SAFE_ALONE or path in SAFE_NAMES:
+        return True
     parts = path.split(".")
-    return path in SAFE_VALUES or any(".".join(parts[:length]) in SAFE_NAMES for length in range(1, len(parts) + 1))
+    if parts[0] == SAFE_ITEMS:
+        return len(parts) > 1 and parts[1] not in _METHODS
+    return any(".".join(parts[:length]) in SAFE_NAMES for length in range(1, len(parts)))
 
 
 def _paths(node: nodes.Node) -> Iterator[str]:
@@ -93,8 +96,15 @@ def _paths(node: nodes.Node) -> Iterator[str]:
     if path is not None:
         yield path
         return
-    for child in node.iter_child_nodes():
+    # Without map_indexes Airflow looks up those of the upstream task, and hangs in the triggerer.
+    pulls = isinstance(node, nodes.Call) and _path(node.node) in _PULLS and _has_map_indexes(node)
+    for child in node.iter_child_nodes(exclude=("node",) if pulls else None):
         yield from _paths(child)
+
+
+def _has_map_indexes(call: nodes.Call) -> bool:
+    given = [keyword.value for keyword in call.kwargs if keyword.key == "map_indexes"]
+    return any(isinstance(value, (nodes.Const, nodes.List, nodes.Neg)) for value in given)
 
 
 def _path(node: nodes.Node) -> str | None:
@@ -131,6 +141,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
         or task.max_active_tis_per_dagrun is not None,
         "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
         "inlets are validated by workers only": bool(task.inlets),
+        "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
         "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
         **{f"{name} would not run before the wait": True for name in _run_before(task)},
     }

@@ -19,8 +19,8 @@ from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
+    SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
-    SageMakerUpdateImageVersionOperator,
 )
 
 IMAGE_NAME = "churn-model"
@@ -45,7 +45,12 @@ with DAG(
     },
     tags=["example", "sagemaker"],
 ) as lifecycle:
-    create_image = SageMakerCreateImageOperator(task_id="create_image", image_name=IMAGE_NAME, role_arn=ROLE_ARN)
+    create_image = SageMakerCreateImageOperator(
+        task_id="create_image",
+        image_name=IMAGE_NAME,
+        role_arn=ROLE_ARN,
+        action_if_image_exists="recreate",  # if creating it failed before, as for a role that could not be used yet
+    )
 
     create = SageMakerCreateImageVersionOperator(
         task_id="create",
@@ -54,7 +59,7 @@ with DAG(
         job_type="TRAINING",
         release_notes="Made by {{ run_id }}",
         deferrable=True,
-        poke_interval=10,
+        check_interval=10,
     )
 
     train = SageMakerTrainingOperator(
@@ -81,13 +86,12 @@ with DAG(
         log.info("%s: %s", job["TrainingJobName"], job.get("FinalMetricDataList"))
         return job["TrainingJobStatus"] == "Completed"
 
-    promote = SageMakerUpdateImageVersionOperator(
+    promote = SageMakerPromoteImageVersionOperator(
         task_id="promote",
         image_name=IMAGE_NAME,
         version="{{ ti.xcom_pull('create')['Version'] }}",
-        aliases_to_move=["prod"],
+        aliases=["prod"],
         allow_rollback=False,  # a run that comes late does not undo a later one's promotion
-        vendor_guidance="STABLE",
     )
 
     prune = SageMakerPruneImageVersionsOperator(task_id="prune", image_name=IMAGE_NAME, keep_newest=10)

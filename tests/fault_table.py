@@ -16,13 +16,13 @@ PARTS = {
     "deferrable": "sensor, deferrable",
     "event": "event trigger",
     "create": "create operator",
-    "update": "update operator",
+    "promote": "promote operator",
     "delete": "delete operator",
     "prune": "prune operator",
 }
 READERS = ("hook", "list")
 SENSORS = ("poke", "reschedule", "deferrable")
-CHANGERS = ("create", "update", "delete", "prune")
+CHANGERS = ("create", "promote", "delete", "prune")
 
 UNNOTICED = "no harm"
 WAITS = "waits"
@@ -40,6 +40,7 @@ POLLING = "SageMakerImageVersionPollingError"
 FAILED = "ImageVersionFailedError"
 REFUSED = "SageMakerImageOperationError"
 TIMEOUT = "AirflowSensorTimeout"
+TIMED_OUT = "SageMakerImageOperationTimeoutError"
 
 
 def cells(
@@ -161,7 +162,7 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "outage",
             "an outage that outlasts `timeout`",
-            cells(readers="ServiceUnavailable", sensors=TIMEOUT, event=WAITS, changers="ServiceUnavailable"),
+            cells(readers="ServiceUnavailable", sensors=TIMEOUT, event=WAITS, changers=TIMED_OUT),
             {"kind": "unavailable", "times": None},
         ),
         Row(
@@ -296,9 +297,9 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "deleting",
             "the version is DELETING",
-            cells(sensors=FAILED, event=UNNOTICED, create=REFUSED, update=REFUSED, delete=WAITS, prune=UNNOTICED),
+            cells(sensors=FAILED, event=UNNOTICED, create=REFUSED, promote=REFUSED, delete=WAITS, prune=UNNOTICED),
             says="version 3 is DELETING",
-            note="To update means to give it another version's alias, here and below.",
+            note="To promote means to give it another version's alias, here and below.",
         ),
         Row(
             "gone",
@@ -307,7 +308,7 @@ _GROUPS: dict[str, list[Row]] = {
                 sensors=TIMEOUT,
                 event=UNNOTICED,
                 create=REFUSED,
-                update="ResourceNotFound",
+                promote="ResourceNotFound",
                 delete=UNNOTICED,
                 prune=UNNOTICED,
             ),
@@ -327,7 +328,7 @@ _GROUPS: dict[str, list[Row]] = {
                 sensors=WAITS,
                 event=WAITS,
                 create=WAITS,
-                update=REFUSED,
+                promote=REFUSED,
                 delete=UNNOTICED,
                 prune=UNNOTICED,
             ),
@@ -338,7 +339,7 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "long_reason",
             "a FailureReason of 1,024 characters, some of them control characters, some not ASCII",
-            cells(readers=UNNOTICED, sensors=FAILED, event=UNNOTICED, changers=REFUSED, update=None, prune=UNNOTICED),
+            cells(readers=UNNOTICED, sensors=FAILED, event=UNNOTICED, changers=REFUSED, promote=None, prune=UNNOTICED),
             says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}$",
             note="Control characters become \N{REPLACEMENT CHARACTER} everywhere, and in an error it is one line.",
         ),

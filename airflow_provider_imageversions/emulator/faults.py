@@ -11,6 +11,7 @@ kind                    what the client gets
 ``lost_answer``         the call takes effect, and the connection is reset before the answer
 ``not_found``           400 ResourceNotFound, as of what was made a moment ago
 ``in_use``              400 ResourceInUse "Resource was modified concurrently"
+``invalid_state``       400 ValidationException "Image ... is in an invalid state."
 ``limit_exceeded``      400 ResourceLimitExceeded, as for one image more than the quota of 250
 ``slow``, ``timeout``   the true answer, ``seconds`` late, or when the faults are cleared; a client with a shorter
                         timeout gives up
@@ -226,6 +227,11 @@ def _not_found(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Ans
     return Answer(400, _JSON_HEADERS, error_body("ResourceNotFound", f"{kind} with ARN {arn} does not exist").encode())
 
 
+def _invalid_state(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
+    text = f"Image {call.parameters.get('ImageName')} is in an invalid state."
+    return Answer(400, _JSON_HEADERS, error_body("ValidationException", text).encode())
+
+
 # What a call is about, by the parameters that name it; the more specific first.
 _RESOURCES = (
     ("app", ("DomainId", "SpaceName", "AppType", "AppName")),
@@ -335,6 +341,7 @@ KINDS: dict[str, Effect] = {
     "lost_answer": _lost_answer,
     "not_found": _not_found,
     "in_use": _error(400, "ResourceInUse", "Resource was modified concurrently"),
+    "invalid_state": _invalid_state,
     "limit_exceeded": _error(400, "ResourceLimitExceeded", quota_message(IMAGE_QUOTA, IMAGE_QUOTA)),
     "slow": _slow,
     "timeout": _slow,

@@ -360,34 +360,38 @@ def runs_on_a_worker(airflow, run_id, task):
 
 
 def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, service, execute, image):
-    version = register(service, image, Aliases=["blue"])
-    run_id, state, states = execute("waits_without_a_worker", image_name=image, version=version, include_details=True)
+    service.create_versions("unattended-image", 2)
+    images = {"start": image, "end": image, "both": "unattended-image"}
+    versions = [register(service, name, Aliases=["blue"]) for name in dict.fromkeys(images.values())]
+    assert versions == [3, 3]
+    run_id, state, states = execute("waits_without_a_worker", image_name=image, version=3, include_details=True)
     assert (state, states) == ("success", dict.fromkeys(WITHOUT_A_WORKER, "success"))
-    records = [airflow.xcom("waits_without_a_worker", run_id, task) for task in WITHOUT_A_WORKER]
-    assert records[0] == records[1] == records[2]
-    assert records[0]["Version"] == version
-    assert records[0]["Aliases"] == ["blue"]
+    for task, image_name in images.items():
+        record = airflow.xcom("waits_without_a_worker", run_id, task)
+        assert (record["Version"], record["Aliases"]) == (3, ["blue"])
+        assert record["ImageVersionArn"].endswith(f":image-version/{image_name}/3")
+        path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
+        link = f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{image_name}"
+        assert airflow.api("GET", path)["extra_links"] == {"Amazon SageMaker Image": link}
     runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
     assert runs == [1, 1, 0], airflow.task_log("waits_without_a_worker", run_id, "both")
-    assert callbacks(airflow, run_id) == {("start", "-1", "success"): 1}
-    for task in WITHOUT_A_WORKER:
-        path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
-        link = f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{image}"
-        assert airflow.api("GET", path)["extra_links"] == {"Amazon SageMaker Image": link}
 
 
 def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, service, execute, image):
-    version = register(service, image, tag="does-not-exist")
-    for conf in ({"version": version}, {"after_version": version}):
-        run_id, _, states = execute("waits_without_a_worker", image_name=image, **conf)
-        assert states == {"start": "failed", "end": "skipped", "both": "failed"}
+    failed = register(service, image, tag="does-not-exist")
+    service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
+    for version, error in ((failed, "ImageVersionFailedError"), (failed + 1, "AirflowSensorTimeout")):
+        run_id, _, states = execute("waits_without_a_worker", image_name=image, version=version)
+        assert (states["start"], states["end"]) == ("failed", "skipped")
         assert callbacks(airflow, run_id) == {("start", "-1", "failure"): 1}
-        assert set(tries(airflow, "waits_without_a_worker", run_id, WITHOUT_A_WORKER).values()) == {1}
-        log = airflow.task_log("waits_without_a_worker", run_id, "both")
-        if "version" in conf:
-            assert f"ImageVersionFailedError: SageMaker image '{image}': version {version} is CREATE_FAILED" in log
-        else:
-            assert "AirflowSensorTimeout" in log
+        assert set(tries(airflow, "waits_without_a_worker", run_id, ("start", "end")).values()) == {1}
+        assert error in airflow.task_log("waits_without_a_worker", run_id, "start")
+    run_id, _, states = execute("fails_without_a_worker")
+    assert states == {"failed": "failed", "late": "failed"}
+    assert set(tries(airflow, "fails_without_a_worker", run_id, states).values()) == {1}
+    log = airflow.task_log("fails_without_a_worker", run_id, "failed")
+    assert "ImageVersionFailedError: SageMaker image 'unattended-failure': version 1 is CREATE_FAILED" in log
+    assert "AirflowSensorTimeout" in airflow.task_log("fails_without_a_worker", run_id, "late")
 
 
 def test_mapped_sensors_wait_for_what_a_task_lists_and_share_their_calls(airflow, service, execute, image):

@@ -152,10 +152,30 @@ def test_versions_are_retired(airflow, service, execute, image):
     assert state == "success", airflow.diagnosis("retires", run_id)
     assert airflow.xcom("retires", run_id, "prune") == {
         "deleted": [1, 3, 4],
-        "kept": {"newest CREATED": [6], "alias": [2]},
-        "dry_run": False,
+        "kept": {"newest": [6], "age": [], "alias": [2], "limit": [], "in_use": [], "status": [], "listed": []},
+        "preview": False,
     }
     until(airflow, lambda: versions(service, image) == [2, 6])
+
+
+def test_a_mapped_task_waits_for_the_task_that_says_whether_to_delete(airflow, service, execute, image):
+    service.create_versions(image, 2)
+    run_id, state = execute("prunes_as_told", image_name=image)
+    assert state == "success", airflow.diagnosis("prunes_as_told", run_id)
+    result = airflow.xcom("prunes_as_told", run_id, "prune", map_index=0)
+    assert (result["deleted"], result["preview"]) == ([1, 2], True)
+    assert versions(service, image) == [1, 2, 3]
+
+
+def test_an_image_whose_role_could_not_be_used_is_recreated_by_a_retry_and_then_deleted(airflow, service, execute):
+    name = f"recreated-{uuid.uuid4().hex[:8]}"
+    role = "arn:aws:iam::123456789012:role/"
+    run_id, state = execute("recreates", image_name=name, roles=[f"{role}does-not-exist", f"{role}sagemaker"])
+    assert state == "success", airflow.diagnosis("recreates", run_id)
+    assert tries(airflow, "recreates", run_id, "recreate") == 2
+    assert airflow.xcom("recreates", run_id, "recreate")["ImageStatus"] == "CREATED"
+    assert len(service.calls("DeleteImage", name)) == 2
+    assert service.client("sagemaker").list_images(NameContains=name)["Images"] == []
 
 
 def test_a_task_tells_of_its_version_so_that_consumers_start_without_a_poll(airflow, service, execute):

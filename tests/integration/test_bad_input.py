@@ -70,9 +70,11 @@ TASKS = {
     operators.SageMakerListImageVersionsOperator: {},
     operators.SageMakerCreateImageOperator: {"role_arn": ROLE},
     operators.SageMakerCreateImageVersionOperator: {"base_image": "repository:tag", "wait_for_completion": False},
+    operators.SageMakerDeleteImageOperator: {"wait_for_completion": False},
     operators.SageMakerUpdateImageVersionOperator: {"version": 1},
+    operators.SageMakerPromoteImageVersionOperator: {"version": 1, "aliases": ["prod"]},
     operators.SageMakerDeleteImageVersionOperator: {"version": 1, "wait_for_completion": False},
-    operators.SageMakerPruneImageVersionsOperator: {"keep_newest": 1, "dry_run": True},
+    operators.SageMakerPruneImageVersionsOperator: {"keep_newest": 1, "preview": True},
     SageMakerImageVersionSensor: {"timeout": 0},
 }
 
@@ -93,16 +95,12 @@ def make(cls, **arguments):
     return cls(**{"task_id": "task", "image_name": IMAGE, **TASKS[cls], **arguments})
 
 
-def attribute_of(name):
-    return {"dry_run": "is_dry_run"}.get(name, name)
-
-
 OF_TASKS = [pytest.param(cls, name, id=f"{cls.__name__}-{name}") for cls in TASKS for name in own_parameters(cls)]
 TEMPLATED = [
     pytest.param(cls, name, id=f"{cls.__name__}-{name}")
     for cls in TASKS
     for name in own_parameters(cls)
-    if attribute_of(name) in cls.template_fields
+    if name in cls.template_fields
 ]
 
 
@@ -142,7 +140,7 @@ def test_at_parse_time_a_task_s_parameter_is_taken_or_refused_by_name(cls, name,
 def test_at_run_time_a_template_s_value_is_taken_or_refused_by_name_before_anything_is_sent(service, cls, name, value):
     service.reset()
     task = make(cls)
-    setattr(task, attribute_of(name), value)
+    setattr(task, name, value)
     taken_or_refused(lambda: taken(lambda: task.execute({"ti": TaskInstance()}), service), name, service)
 
 
@@ -158,7 +156,7 @@ def test_what_botocore_says_of_a_long_value_is_shortened(service, config):
 @pytest.mark.parametrize(("cls", "name"), TEMPLATED)
 def test_no_parameter_takes_whatever_it_is_given(service, cls, name):
     task = make(cls)
-    setattr(task, attribute_of(name), 1j)
+    setattr(task, name, 1j)
     with pytest.raises(ValueError, match=name):
         task.execute({"ti": TaskInstance()})
     assert service.calls() == []

@@ -50,6 +50,7 @@ def pages(client):
     [
         ("throttling", (400, "ThrottlingException"), "Rate exceeded"),
         ("server_error", (500, "InternalFailure"), "unknown error"),
+        ("invalid_state", (400, "ValidationException"), "Image churn is in an invalid state."),
         ("unavailable", (503, "ServiceUnavailable"), "temporary failure"),
         ("in_use", (400, "ResourceInUse"), "Resource was modified concurrently"),
         (

@@ -19,9 +19,10 @@ from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
     SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
     SageMakerListImageVersionsOperator,
+    SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
-    SageMakerUpdateImageVersionOperator,
 )
 from airflow_provider_imageversions.sensors import (
     ImageVersionFailedError,
@@ -41,7 +42,7 @@ EXCEPTIONS = {
         ResponseParserError,
         SageMakerImageOperationError,
         SageMakerImageVersionPollingError,
-        TimeoutError,
+        SageMakerImageOperationTimeoutError,
         botocore.exceptions.ConnectionClosedError,
         botocore.exceptions.EndpointConnectionError,
         botocore.exceptions.PaginationError,
@@ -111,7 +112,8 @@ class World:
         return {"task_id": part, "image_name": IMAGE, "botocore_config": self.botocore_config}
 
     def waiting(self, part):
-        return {**self.arguments(part), "poke_interval": 0.1, "timeout": self.timeout}
+        interval = "poke_interval" if part in SENSORS else "check_interval"
+        return {**self.arguments(part), interval: 0.1, "timeout": self.timeout}
 
     @property
     def listed(self):
@@ -179,8 +181,8 @@ def create(world):
     return task.execute(world.context)["Version"], world.listed
 
 
-def update(world, version=2):
-    task = SageMakerUpdateImageVersionOperator(**world.waiting("update"), version=version, aliases_to_move=["prod"])
+def promote(world, version=2):
+    task = SageMakerPromoteImageVersionOperator(**world.waiting("promote"), version=version, aliases=["prod"])
     record = task.execute(world.context)
     return record["Version"], record["Aliases"]
 
@@ -203,7 +205,7 @@ PARTS = {
     **{mode: (sensor(mode), 2) for mode in SENSORS},
     "event": (event_trigger, [1, 2]),
     "create": (create, (3, [3, 2, 1])),
-    "update": (update, (2, ["prod"])),
+    "promote": (promote, (2, ["prod"])),
     "delete": (delete, (1, [2])),
     "prune": (prune, ([1], [2])),
 }
@@ -254,7 +256,7 @@ def no_end(world, part, row):
 
 @script("in_use", "lost_answer")
 def changes_only(world, part, row):
-    words = {"create": "Create", "update": "Update"}
+    words = {"create": "Create", "promote": "Update"}
     world.operation = f"{words.get(part, 'Delete')}ImageVersion"
 
 
@@ -292,8 +294,8 @@ def a_foreign_token(world, part, row):
 
 def two_pages(world, part, count=150):
     """More than a page of versions, all of which the part has to read."""
-    world.operation = "ListAliases" if part in {"create", "update"} else "ListImageVersions"
-    if part in {"create", "update"}:
+    world.operation = "ListAliases" if part in {"create", "promote"} else "ListImageVersions"
+    if part in {"create", "promote"}:
         return {}, None
     world.emulator.reset()
     world.emulator.creation_seconds = 0
@@ -428,7 +430,7 @@ def deleted_while_awaited(world, part, row):
         remove = lambda: world.client.delete_image_version(ImageName=IMAGE, Version=1)  # noqa: E731 # used once
         world.during(1, "ListAliases", remove)
         return {"keep_newest": 2}, ([1], [3, 2])
-    return {"version": 3} if part in {"update", "delete"} else {}, (3, [2, 1])
+    return {"version": 3} if part in {"promote", "delete"} else {}, (3, [2, 1])
 
 
 @script("unknown_status")

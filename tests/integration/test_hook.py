@@ -131,6 +131,104 @@ def test_listing_ten_thousand_versions_takes_a_hundred_calls(hook, emulator):
     assert len(listing_calls(emulator)) == 100
 
 
+def images(hook, **filters):
+    return [image["ImageName"] for image in hook.iter_images(**filters)]
+
+
+def test_images_are_listed_with_every_filter_and_order(hook, emulator):
+    client = emulator.client("sagemaker")
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for day, name in enumerate(["train-b", "train-a", "serve", "train-c"]):
+        client.create_image(ImageName=name, RoleArn="arn:aws:iam::123456789012:role/x", DisplayName=name.upper())
+        emulator.set_image(name, creation_time=start + timedelta(days=day), last_modified_time=start)
+    emulator.set_image("serve", status="CREATE_FAILED", failure_reason="no\x00 role", last_modified_time=start)
+    assert images(hook) == ["train-c", "serve", "train-a", "train-b"]
+    assert images(hook, name_contains="train", sort_by="IMAGE_NAME", sort_order="ASCENDING") == [
+        "train-a",
+        "train-b",
+        "train-c",
+    ]
+    day = start + timedelta(days=1)
+    assert images(hook, creation_time_after=day, creation_time_before=(day + timedelta(days=1)).isoformat()) == [
+        "serve",
+        "train-a",
+    ]
+    assert images(hook, last_modified_time_after=day) == []
+    assert len(images(hook, last_modified_time_before=start)) == 4
+    before = len(emulator.calls("ListImages"))
+    assert images(hook, page_size=2, limit=2) == ["train-c", "serve"]
+    assert len(emulator.calls("ListImages")) - before == 1
+    token = client.list_images(SortBy="CREATION_TIME", SortOrder="DESCENDING", MaxResults=3)["NextToken"]
+    assert images(hook, page_size=3, starting_token=token) == ["train-b"]
+    failed = next(image for image in hook.iter_images(name_contains="serve"))
+    assert json.loads(json.dumps(failed)) == failed
+    assert (failed["ImageStatus"], failed["DisplayName"], failed["FailureReason"]) == (
+        "CREATE_FAILED",
+        "SERVE",
+        "no\ufffd role",
+    )
+
+
+def test_every_parameter_of_a_list_of_images_reaches_the_wire(hook, emulator):
+    values = {"NameContains": "a", "SortBy": "IMAGE_NAME", "SortOrder": "ASCENDING", "MaxResults": 7, "NextToken": "t"}
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    records = hook.iter_images(
+        name_contains="a",
+        creation_time_after=moment,
+        creation_time_before=moment,
+        last_modified_time_after=moment,
+        last_modified_time_before=moment,
+        sort_by="image_name",
+        sort_order="ascending",
+        page_size=7,
+        starting_token="t",
+    )
+    with pytest.raises(botocore.exceptions.ClientError):
+        next(records)
+    times = dict.fromkeys(("CreationTimeAfter", "CreationTimeBefore"), moment.timestamp())
+    times |= dict.fromkeys(("LastModifiedTimeAfter", "LastModifiedTimeBefore"), moment.timestamp())
+    assert emulator.calls("ListImages")[-1]["parameters"] == {**values, **times}
+
+
+def test_images_on_several_pages_are_returned_once_each(hook, emulator):
+    client = emulator.client("sagemaker")
+    for number in range(5):
+        client.create_image(ImageName=f"image-{number}", RoleArn="arn:aws:iam::123456789012:role/x")
+    emulator.add_fault("empty_page", operation="ListImages")
+    listed = hook.iter_images(page_size=2)
+    first = [next(listed)["ImageName"], next(listed)["ImageName"]]
+    client.create_image(ImageName="image-9", RoleArn="arn:aws:iam::123456789012:role/x")
+    assert sorted([*first, *(image["ImageName"] for image in listed)]) == [f"image-{number}" for number in range(5)]
+
+
+def test_a_list_of_images_whose_tokens_repeat_is_named(hook, emulator):
+    client = emulator.client("sagemaker")
+    for number in range(3):
+        client.create_image(ImageName=f"image-{number}", RoleArn="arn:aws:iam::123456789012:role/x")
+    emulator.add_fault("cyclic_token", operation="ListImages", times=None)
+    with pytest.raises(botocore.exceptions.PaginationError, match="list_images: "):
+        list(hook.iter_images(page_size=1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({"name_contains": "a b"}, "name_contains"), ({"page_size": 0}, "page_size"), ({"limit": -1}, "limit")],
+)
+def test_a_bad_filter_of_images_is_refused_before_any_call(hook, emulator, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        hook.iter_images(**parameters)
+    assert emulator.calls() == []
+
+
+def test_an_image_is_deleted(hook, emulator):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 1)
+    hook.delete_image(IMAGE)
+    assert images(hook) == []
+    with pytest.raises(botocore.exceptions.ClientError, match=r"SageMaker finds no image 'my-image'"):
+        hook.delete_image(IMAGE)
+
+
 def test_the_newest_created_version_takes_one_call(hook, emulator):
     emulator.create_versions(IMAGE, 10_000)
     assert numbers(hook.list_image_versions(IMAGE, statuses=["CREATED"], limit=1)) == [10_000]

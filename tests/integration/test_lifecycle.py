@@ -19,8 +19,11 @@ from airflow_provider_imageversions import compat, operators
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
     SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
@@ -34,7 +37,8 @@ except ImportError:  # before Airflow 3.2
 IMAGE = "my-image"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:latest"
-QUICK = {"poke_interval": 0.2, "timeout": 20}
+MISSING_ROLE = "arn:aws:iam::123456789012:role/does-not-exist"
+QUICK = {"check_interval": 0.2, "timeout": 20}
 
 
 @pytest.fixture
@@ -65,6 +69,10 @@ def create(**arguments):
 
 def update(**arguments):
     return SageMakerUpdateImageVersionOperator(**{"task_id": "update", "image_name": IMAGE, **QUICK, **arguments})
+
+
+def promote(**arguments):
+    return SageMakerPromoteImageVersionOperator(**{"task_id": "promote", "image_name": IMAGE, **QUICK, **arguments})
 
 
 def delete(**arguments):
@@ -152,6 +160,247 @@ def test_an_image_that_another_task_is_creating_is_waited_for(client, connection
 def test_an_image_whose_creation_answer_was_lost_is_not_an_error(emulator, client, connection, context):
     emulator.add_fault("lost_answer", operation="CreateImage")
     assert create_image().execute(context)["ImageStatus"] == "CREATED"
+
+
+def test_the_name_of_an_image_that_is_being_deleted_is_waited_for(emulator, image, client, context):
+    emulator.creation_seconds = 1
+    client.delete_image(ImageName=IMAGE)
+    for action in ("fail", "use"):
+        assert create_image(action_if_image_exists=action).execute(context)["ImageStatus"] == "CREATED"
+        client.delete_image(ImageName=IMAGE)
+
+
+def test_a_name_that_is_not_free_in_time_is_named_as_the_obstacle(emulator, image, client, context):
+    emulator.creation_seconds = 60
+    client.delete_image(ImageName=IMAGE)
+    with pytest.raises(SageMakerImageOperationTimeoutError, match="the image is DELETING"):
+        create_image(timeout=0.5).execute(context)
+
+
+def test_an_image_whose_role_cannot_be_used_fails_the_task_with_the_remedy(client, connection, context):
+    for _ in range(2):
+        with pytest.raises(
+            SageMakerImageOperationError,
+            match=r"CREATE_FAILED: Could not assume role.*The usual cause is a role that SageMaker cannot use yet\. .*"
+            r"action_if_image_exists='recreate'",
+        ):
+            create_image(role_arn=MISSING_ROLE).execute(context)
+
+
+def test_an_image_that_failed_is_recreated_if_it_is_asked_for(emulator, client, connection, context):
+    task = create_image(role_arn=MISSING_ROLE, action_if_image_exists="recreate")
+    with pytest.raises(SageMakerImageOperationError, match="the image is CREATE_FAILED"):
+        task.execute(context)
+    try_again(context)
+    emulator.creation_seconds = 0.5
+    assert create_image(action_if_image_exists="recreate").execute(context)["ImageStatus"] == "CREATED"
+    assert len(emulator.calls("DeleteImage")) == 1
+
+
+@pytest.mark.parametrize("status", ["CREATED", "UPDATE_FAILED"])
+def test_an_image_that_did_not_fail_is_not_recreated(emulator, image, context, status):
+    emulator.set_image(IMAGE, status=status)
+    assert create_image(action_if_image_exists="recreate").execute(context)["ImageStatus"] == status
+    assert emulator.calls("DeleteImage") == []
+
+
+def test_an_image_that_could_not_be_deleted_is_not_recreated(emulator, image, context):
+    emulator.set_image(IMAGE, status="DELETE_FAILED", failure_reason="attached to a domain")
+    with pytest.raises(SageMakerImageOperationError, match="the image is DELETE_FAILED: attached to a domain"):
+        create_image(action_if_image_exists="recreate").execute(context)
+    assert emulator.calls("DeleteImage") == []
+
+
+@pytest.mark.parametrize("status", ["CREATED", "CREATING", "CREATE_FAILED"])
+def test_an_image_that_has_versions_is_never_recreated(emulator, image, client, context, status):
+    emulator.create_versions(IMAGE, 1, status=status)
+    emulator.set_image(IMAGE, status="CREATE_FAILED")
+    with pytest.raises(SageMakerImageOperationError, match="It has versions"):
+        create_image(action_if_image_exists="recreate").execute(context)
+    assert emulator.calls("DeleteImage") == []
+    assert numbers(client) == [1]
+
+
+def test_an_image_that_somebody_else_recreated_meanwhile_is_not_deleted(emulator, image, client, context):
+    """Between the decision and the deletion, another task deletes the failed image and creates it again."""
+    emulator.creation_seconds = 0
+    emulator.set_image(IMAGE, status="CREATE_FAILED")
+    emulator.add_fault("slow", operation="ListImageVersions", seconds=10)
+
+    def recreate():
+        until(lambda: emulator.calls("ListImageVersions"))
+        client.delete_image(ImageName=IMAGE)
+        client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+        emulator.create_versions(IMAGE, 1)
+        emulator.clear_faults()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(recreate)
+        assert create_image(action_if_image_exists="recreate").execute(context)["ImageStatus"] == "CREATED"
+        other.result(20)
+    assert len(emulator.calls("DeleteImage")) == 1
+    assert numbers(client) == [1]
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_a_recreation_that_breaks_off_before_any_call_is_completed_by_a_retry(emulator, image, client, context, calls):
+    emulator.creation_seconds = 0.3
+    emulator.set_image(IMAGE, status="CREATE_FAILED")
+    emulator.add_fault("access_denied", operation=None, after=calls, times=None)
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
+        create_image(action_if_image_exists="recreate").execute(context)
+    emulator.clear_faults()
+    try_again(context)
+    assert create_image(action_if_image_exists="recreate").execute(context)["ImageStatus"] == "CREATED"
+    assert len([call for call in emulator.calls("DeleteImage") if call["status"] == 200]) == 1
+
+
+def test_tasks_that_recreate_an_image_at_once_leave_one_that_is_created(emulator, image, client):
+    emulator.creation_seconds = 0.3
+    emulator.set_image(IMAGE, status="CREATE_FAILED")
+    tasks = [create_image(task_id=f"image{index}", action_if_image_exists="recreate") for index in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(execute, tasks))
+    assert {(result["ImageStatus"], result["CreationTime"]) for result in results} == {
+        ("CREATED", results[0]["CreationTime"])
+    }
+    assert len([call for call in emulator.calls("DeleteImage") if call["status"] == 200]) == 1
+
+
+def test_a_quota_that_is_used_up_fails_the_task_at_once(emulator, client, connection, context):
+    emulator.add_fault("limit_exceeded", operation="CreateImage")
+    with pytest.raises(botocore.exceptions.ClientError, match=r"ResourceLimitExceeded.*is 250 Images"):
+        create_image().execute(context)
+
+
+# --- deleting images -------------------------------------------------------------------------------------
+
+
+def delete_image(**arguments):
+    return SageMakerDeleteImageOperator(**{"task_id": "delete_image", "image_name": IMAGE, **QUICK, **arguments})
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def images(client):
+    return [image["ImageName"] for image in client.list_images()["Images"]]
+
+
+def test_an_image_is_deleted_with_its_versions_and_waited_for(emulator, image, client, context):
+    emulator.create_versions(IMAGE, 3)
+    emulator.creation_seconds = 0.5
+    values = {"image_name": IMAGE, "delete_if_aliased": "False"}
+    task = render(delete_image(**{name: f"{{{{ params.{name} }}}}" for name in values}), **values)
+    assert task.execute(context) == "arn:aws:sagemaker:us-east-1:123456789012:image/my-image"
+    assert images(client) == []
+
+
+def test_without_waiting_an_image_that_is_being_deleted_is_enough(emulator, image, client, context):
+    emulator.creation_seconds = 60
+    delete_image(wait_for_completion=False).execute(context)
+    assert client.describe_image(ImageName=IMAGE)["ImageStatus"] == "DELETING"
+
+
+def test_an_image_that_does_not_exist_is_deleted_already(emulator, client, connection, context, capsys):
+    assert delete_image().execute(context) is None
+    assert "it does not exist; nothing to delete" in capsys.readouterr().out
+    assert emulator.calls("DeleteImage") == []
+
+
+def test_an_image_with_an_alias_is_deleted_only_if_it_is_asked_for(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 2)
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["canary", "prod"])
+    with pytest.raises(SageMakerImageOperationError, match=r"aliases 'canary', 'prod'.*delete_if_aliased=True"):
+        delete_image().execute(context)
+    assert emulator.calls("DeleteImage") == []
+    delete_image(delete_if_aliased=True).execute(context)
+    assert images(client) == []
+
+
+def test_a_retry_does_not_refuse_what_the_first_try_began(emulator, image, client, context):
+    emulator.creation_seconds = 60
+    emulator.create_versions(IMAGE, 1)
+    client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+    with pytest.raises(SageMakerImageOperationTimeoutError, match="the image is DELETING"):
+        delete_image(delete_if_aliased=True, timeout=0.5).execute(context)
+    try_again(context)
+    emulator.creation_seconds = 0.5
+    delete_image().execute(context)
+    assert images(client) == []
+    assert len(emulator.calls("DeleteImage")) == 1
+
+
+@pytest.mark.parametrize("status", ["CREATING", "UPDATING"])
+def test_an_image_that_is_being_changed_is_deleted_when_it_can_be(
+    emulator, client, connection, context, slow_images, status
+):
+    emulator.creation_seconds = 0
+    client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+    if status == "UPDATING":
+        client.get_waiter("image_created").wait(ImageName=IMAGE, WaiterConfig={"Delay": 0.2})
+        client.update_image(ImageName=IMAGE, Description="new")
+    assert delete_image().execute(context)
+    assert images(client) == []
+
+
+def test_an_image_that_is_created_under_the_name_meanwhile_is_not_deleted(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.add_fault("slow", operation="ListAliases", seconds=10)
+
+    def replace():
+        until(lambda: emulator.calls("ListAliases"))
+        client.delete_image(ImageName=IMAGE)
+        client.create_image(ImageName=IMAGE, RoleArn=ROLE, Description="another")
+        emulator.clear_faults()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(replace)
+        assert delete_image().execute(context)
+        other.result(20)
+    assert client.describe_image(ImageName=IMAGE)["Description"] == "another"
+
+
+def test_an_alias_that_is_given_meanwhile_is_respected(emulator, image, client, context):
+    """The first call is refused, as somebody else changes the image; before the next one, a version is promoted."""
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("in_use", operation="DeleteImage", times=1)
+    emulator.add_fault("slow", operation="DescribeImage", after=4, seconds=10)
+    with ThreadPoolExecutor(1) as pool:
+
+        def promote_it():
+            until(lambda: emulator.calls("DeleteImage"))
+            client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+            emulator.clear_faults("slow")
+
+        other = pool.submit(promote_it)
+        with pytest.raises(SageMakerImageOperationError, match="aliases 'prod'"):
+            delete_image().execute(context)
+        other.result(20)
+
+
+def test_an_image_that_cannot_be_deleted_fails_the_task_with_the_reason(emulator, image, client, context):
+    emulator.creation_seconds = 60
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, delete_image())
+        until(lambda: emulator.calls("DeleteImage"))
+        emulator.set_image(IMAGE, status="DELETE_FAILED", failure_reason="attached to a domain")
+        with pytest.raises(SageMakerImageOperationError, match="the image is DELETE_FAILED: attached to a domain"):
+            running.result(20)
+    emulator.creation_seconds = 0
+    assert delete_image().execute(context)
+
+
+def test_an_image_whose_deletion_answer_was_lost_is_deleted(emulator, image, client, context):
+    emulator.creation_seconds = 0.3
+    emulator.add_fault("lost_answer", operation="DeleteImage", times=2)
+    assert delete_image().execute(context)
+    assert images(client) == []
 
 
 # --- creating versions -----------------------------------------------------------------------------------
@@ -293,7 +542,7 @@ def test_a_deferral_that_timed_out_looks_once_more(emulator, image, client, run,
     if ready:
         assert resume()["Version"] == 1
     else:
-        with pytest.raises(TimeoutError, match="version 1 is CREATING, and the timeout of 20 seconds"):
+        with pytest.raises(SageMakerImageOperationTimeoutError, match="version 1 is CREATING, and the timeout of 20 "):
             resume()
     assert numbers(client) == [1]
 
@@ -315,15 +564,19 @@ def test_an_image_that_is_creating_is_waited_for(client, connection, context, sl
 
 
 def test_an_image_that_can_get_no_versions_is_named_as_the_cause(emulator, image, context):
+    emulator.set_image(IMAGE, status="CREATE_FAILED", failure_reason="no role")
+    with pytest.raises(
+        SageMakerImageOperationError, match=r"the image is CREATE_FAILED: no role.*action_if_image_exists='recreate'"
+    ):
+        create().execute(context)
     emulator.add_fault("access_denied", operation="CreateImageVersion")
-    emulator.add_fault("unknown_status", operation="DescribeImage", status="CREATE_FAILED")
-    with pytest.raises(SageMakerImageOperationError, match="the image is CREATE_FAILED"):
+    with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         create().execute(context)
 
 
 def test_an_alias_of_another_version_is_refused_with_the_way_to_move_it(emulator, image, client, context):
     client.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["prod"])
-    with pytest.raises(SageMakerImageOperationError, match=r"'prod' is that of version 1.*aliases_to_move=\['prod'\]"):
+    with pytest.raises(SageMakerImageOperationError, match=r"'prod' belongs to version 1.*Promote.*aliases=\['prod'\]"):
         create(aliases=["prod"]).execute(context)
     assert numbers(client) == [1]
 
@@ -343,19 +596,38 @@ def test_what_passes_by_itself_is_waited_out_and_makes_no_duplicate(emulator, im
 
 def test_it_looks_at_least_once_an_interval(emulator, image, context):
     emulator.creation_seconds = 60
-    with pytest.raises(TimeoutError):
-        create(poke_interval=0.05, timeout=3).execute(context)
+    with pytest.raises(SageMakerImageOperationTimeoutError):
+        create(check_interval=0.05, timeout=3).execute(context)
     # Without it, pauses double from half a second or more.
     assert len(emulator.calls("DescribeImageVersion")) > 4
 
 
 def test_it_gives_up_when_the_time_is_over(emulator, image, context):
     emulator.creation_seconds = 60
-    with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds"):
+    with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds") as caught:
         create(timeout=0.5).execute(context)
-    emulator.add_fault("in_use", operation="CreateImageVersion", times=None)
-    with pytest.raises(botocore.exceptions.ClientError, match="modified concurrently"):
-        create(timeout=0.5, base_image="training:other").execute(context)
+    assert isinstance(caught.value, compat.AirflowException)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "operation"),
+    [
+        (create, {}, "CreateImageVersion"),
+        (update, {"version": 2, "release_notes": "x"}, "UpdateImageVersion"),
+        (promote, {"version": 2, "aliases": ["prod"]}, "UpdateImageVersion"),
+        (delete, {"version": 2}, "DeleteImageVersion"),
+        (prune, {"keep_newest": 1}, "ListImageVersions"),
+    ],
+)
+def test_a_timeout_while_sagemaker_refuses_calls_has_its_error_as_the_cause(
+    emulator, versions, context, make, arguments, operation
+):
+    kind = "throttling" if make is prune else "in_use"
+    emulator.add_fault(kind, operation=operation, times=None)
+    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"the timeout of 0.5 seconds is over") as caught:
+        make(timeout=0.5, **arguments).execute(context)
+    assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
+    assert str(caught.value.__cause__) in str(caught.value)
 
 
 @needs_watchers
@@ -443,24 +715,31 @@ def test_every_change_may_be_a_template_and_reaches_the_wire_in_one_call(emulato
 
 def test_a_promotion_moves_the_aliases_from_whichever_versions_have_them(versions, context):
     versions.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["canary"])
-    record = update(version=3, aliases_to_move=["prod", "canary", "new"]).execute(context)
+    record = promote(version=3, aliases=["prod", "canary", "new"]).execute(context)
     assert record["Aliases"] == ["canary", "new", "prod"]
     assert owner(versions, "stable") == 1
 
 
 def test_a_repetition_changes_nothing_and_calls_nothing_that_could(emulator, versions, context):
     changes = {"aliases_to_add": ["new"], "aliases_to_delete": ["gone"], "horovod": False, "vendor_guidance": "STABLE"}
-    task = update(version=3, aliases_to_move=["prod"], **changes)
-    task.execute(context)
+    tasks = [update(version=3, **changes), promote(version=3, aliases=["prod"])]
+    for task in tasks:
+        task.execute(context)
     before = len(emulator.calls("UpdateImageVersion"))
-    assert task.execute(context)["Aliases"] == ["new", "prod"]
+    assert [task.execute(context)["Aliases"] for task in tasks] == [["new", "prod"]] * 2
     assert len(emulator.calls("UpdateImageVersion")) == before
 
 
 def test_the_version_may_be_named_by_an_alias(versions, context):
     versions.update_image_version(ImageName=IMAGE, Version=3, AliasesToAdd=["candidate"])
-    update(alias="candidate", aliases_to_move="prod").execute(context)
+    promote(alias="candidate", aliases="prod").execute(context)
     assert owner(versions, "prod") == 3
+
+
+def test_every_parameter_of_a_promotion_may_be_a_template(versions, context):
+    values = {"image_name": IMAGE, "version": "3", "aliases": "prod, stable", "allow_rollback": "False"}
+    record = render(promote(**{name: f"{{{{ params.{name} }}}}" for name in values}), **values).execute(context)
+    assert (record["Version"], record["Aliases"]) == (3, ["prod", "stable"])
 
 
 @pytest.mark.parametrize("calls", range(6))
@@ -468,17 +747,17 @@ def test_a_promotion_that_breaks_off_before_any_call_is_completed_by_a_retry(emu
     # No further call succeeds, so nothing can be mended by the first try, as if it had been killed.
     emulator.add_fault("access_denied", operation=None, after=calls, times=None)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
-        update(version=3, aliases_to_move=["prod"]).execute(context)
+        promote(version=3, aliases=["prod"]).execute(context)
     emulator.clear_faults()
     try_again(context)
-    assert update(version=3, aliases_to_move=["prod"]).execute(context)["Aliases"] == ["prod"]
+    assert promote(version=3, aliases=["prod"]).execute(context)["Aliases"] == ["prod"]
     assert owner(versions, "prod") == 3
 
 
 def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, versions, context, capsys):
     emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
-        update(version=3, aliases_to_move=["prod"]).execute(context)
+        promote(version=3, aliases=["prod"]).execute(context)
     assert owner(versions, "prod") == 1
     assert "given back to version 1" in capsys.readouterr().out
 
@@ -486,16 +765,43 @@ def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, version
 def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_it(emulator, versions, context, capsys):
     emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1, times=2)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
-        update(version=3, aliases_to_move=["prod"]).execute(context)
+        promote(version=3, aliases=["prod"]).execute(context)
     assert "no version has the alias 'prod' now, which was version 1's" in capsys.readouterr().out
-    assert update(version=3, aliases_to_move=["prod"]).execute(context)["Aliases"] == ["prod"]
+    assert promote(version=3, aliases=["prod"]).execute(context)["Aliases"] == ["prod"]
 
 
 def test_only_a_created_version_is_promoted(emulator, versions, context):
     emulator.set_version(IMAGE, 3, status="CREATE_FAILED")
     with pytest.raises(SageMakerImageOperationError, match="version 3 is CREATE_FAILED"):
-        update(version=3, aliases_to_move=["prod"]).execute(context)
+        promote(version=3, aliases=["prod"]).execute(context)
     assert owner(versions, "prod") == 1
+
+
+@pytest.mark.parametrize("kind", [None, "invalid_state"])
+def test_an_update_of_a_version_that_is_creating_waits_until_it_can_be_made(emulator, image, client, context, kind):
+    emulator.creation_seconds = 1
+    client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
+    if kind:
+        emulator.add_fault(kind, operation="UpdateImageVersion", times=1)
+    assert update(version=1, release_notes="x", aliases_to_add=["a"]).execute(context)["ReleaseNotes"] == "x"
+    assert len(emulator.calls("UpdateImageVersion")) > 1
+
+
+@pytest.mark.parametrize("kind", [None, "invalid_state"])
+def test_an_alias_is_taken_from_a_version_that_is_creating_when_it_can_be(emulator, versions, context, kind):
+    emulator.creation_seconds = 1
+    versions.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["candidate"])
+    if kind:
+        emulator.add_fault(kind, operation="UpdateImageVersion", times=1)
+    assert promote(version=3, aliases=["candidate"]).execute(context)["Aliases"] == ["candidate"]
+
+
+@pytest.mark.parametrize("make", [update, delete])
+def test_a_validation_error_that_the_status_does_not_explain_is_raised_at_once(emulator, versions, context, make):
+    arguments = {"release_notes": "x"} if make is update else {}
+    emulator.add_fault("invalid_state", operation=None, after=1, times=1)
+    with pytest.raises(botocore.exceptions.ClientError, match="invalid state"):
+        make(version=2, **arguments).execute(context)
 
 
 def test_what_is_no_promotion_is_done_to_a_failed_version_too(emulator, versions, context):
@@ -505,19 +811,19 @@ def test_what_is_no_promotion_is_done_to_a_failed_version_too(emulator, versions
 
 
 def test_a_late_run_does_not_undo_a_later_promotion_if_it_must_not(versions, context):
-    update(version=3, aliases_to_move=["prod"]).execute(context)
+    promote(version=3, aliases=["prod"]).execute(context)
     with pytest.raises(compat.AirflowSkipException, match="version 3 already"):
-        update(version=2, aliases_to_move=["prod"], allow_rollback=False).execute(context)
+        promote(version=2, aliases=["prod"], allow_rollback=False).execute(context)
     assert owner(versions, "prod") == 3
-    update(version=2, aliases_to_move=["prod"]).execute(context)
+    promote(version=2, aliases=["prod"]).execute(context)
     assert owner(versions, "prod") == 2
 
 
 def test_a_promotion_that_is_skipped_for_one_alias_has_taken_none(emulator, versions, context):
     versions.update_image_version(ImageName=IMAGE, Version=3, AliasesToAdd=["canary"])
     before = len(emulator.calls("UpdateImageVersion"))
-    with pytest.raises(compat.AirflowSkipException, match="'canary' is that of version 3 already"):
-        update(version=2, aliases_to_move=["prod", "canary"], allow_rollback=False).execute(context)
+    with pytest.raises(compat.AirflowSkipException, match="'canary' belongs to version 3 already"):
+        promote(version=2, aliases=["prod", "canary"], allow_rollback=False).execute(context)
     assert len(emulator.calls("UpdateImageVersion")) == before
 
 
@@ -540,20 +846,20 @@ def test_an_alias_is_given_back_when_airflow_ends_a_promotion_that_takes_too_lon
         with ThreadPoolExecutor(1) as pool:
             pool.submit(end_between_the_calls)
             with pytest.raises(ExecutionTimeout):
-                update(version=3, aliases_to_move=["prod"]).execute(context)
+                promote(version=3, aliases=["prod"]).execute(context)
     finally:
         signal.signal(signal.SIGALRM, handler)
     assert owner(versions, "prod") == 1
 
 
 def test_an_alias_to_add_that_another_version_has_is_refused(versions, context):
-    with pytest.raises(SageMakerImageOperationError, match=r"'prod' is that of version 1.*aliases_to_move"):
+    with pytest.raises(SageMakerImageOperationError, match=r"'prod' belongs to version 1.*Promote.*aliases=\['prod'\]"):
         update(version=3, aliases_to_add=["prod"]).execute(context)
 
 
 def test_promotions_at_the_same_time_end_with_the_alias_on_one_version(emulator, versions):
     emulator.add_fault("in_use", operation="UpdateImageVersion", times=4)
-    tasks = [update(task_id=f"update{number}", version=number, aliases_to_move=["prod"]) for number in (2, 3) * 3]
+    tasks = [promote(task_id=f"update{number}", version=number, aliases=["prod"]) for number in (2, 3) * 3]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(execute, tasks))
     assert owner(versions, "prod") in {2, 3}
@@ -593,9 +899,12 @@ def test_a_version_that_somebody_else_is_deleting_is_waited_for(emulator, versio
     assert numbers(versions) == [1, 3]
 
 
-def test_a_version_that_is_creating_is_deleted_when_it_can_be(emulator, image, client, context):
+@pytest.mark.parametrize("kind", [None, "invalid_state"])
+def test_a_version_that_is_creating_is_deleted_when_it_can_be(emulator, image, client, context, kind):
     emulator.creation_seconds = 1
     client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
+    if kind:
+        emulator.add_fault(kind, operation="DeleteImageVersion", times=1)
     assert delete(version=1).execute(context) == 1
     assert numbers(client) == []
 
@@ -621,19 +930,27 @@ def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, conte
 # --- pruning ---------------------------------------------------------------------------------------------
 
 
+def kept(**numbers):
+    """Every reason is a key, whether it applies or not."""
+    return {
+        **{reason: [] for reason in ("newest", "age", "alias", "limit", "in_use", "status", "listed")},
+        **numbers,
+    }
+
+
 def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulator, image, client, context, capsys):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 8)
     emulator.set_version(IMAGE, 5, status="CREATE_FAILED")
     emulator.set_version(IMAGE, 6, status="CREATING")
     client.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
-    plan = prune(keep_newest=2, dry_run=True).execute(context)
+    plan = prune(keep_newest=2, preview=True).execute(context)
     assert numbers(client) == list(range(1, 9))
     result = prune(keep_newest=2).execute(context)
-    assert result["deleted"] == plan["deleted"] == [5, 1, 3, 4]
-    assert result["kept"] == {"newest CREATED": [8, 7], "status CREATING": [6], "alias": [2]}
-    assert (plan["dry_run"], result["dry_run"]) == (True, False)
-    assert "4 versions go, kept are 2 (newest CREATED), 1 (status CREATING), 1 (alias)" in capsys.readouterr().out
+    assert result["deleted"] == plan["deleted"] == [1, 3, 4, 5]
+    assert result["kept"] == plan["kept"] == kept(newest=[7, 8], status=[6], alias=[2])
+    assert (plan["preview"], result["preview"]) == (True, False)
+    assert "deleted 4 versions; kept: 2 (newest), 1 (alias), 1 (status)" in capsys.readouterr().out
     assert numbers(client) == [2, 6, 7, 8]
     assert prune(keep_newest=2).execute(context)["deleted"] == []
 
@@ -648,16 +965,23 @@ def test_no_more_is_deleted_than_asked(emulator, image, context):
     emulator.create_versions(IMAGE, 10)
     result = prune(keep_newest=1, limit=3).execute(context)
     assert result["deleted"] == [1, 2, 3]
-    assert result["kept"] == {"newest CREATED": [10], "limit": [4, 5, 6, 7, 8, 9]}
+    assert result["kept"] == kept(newest=[10], limit=[4, 5, 6, 7, 8, 9])
 
 
 def test_a_policy_may_be_a_template_but_nothing_goes_where_a_part_renders_to_nothing(emulator, image, client, context):
     emulator.create_versions(IMAGE, 4)
     client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
-    values = {"keep_newest": "1", "keep_younger_than": "0.001", "keep_aliased": True, "limit": "9", "dry_run": "True"}
+    values = {
+        "keep_newest": "1",
+        "keep_younger_than": "0.001",
+        "keep_versions": "[3]",
+        "keep_aliased": True,
+        "limit": "9",
+        "preview": "True",
+    }
     templates = {name: f"{{{{ params.{name} }}}}" for name in values}
     result = render(prune(**templates), **values).execute(context)
-    assert result == {"deleted": [2, 3], "kept": {"newest CREATED": [4], "alias": [1]}, "dry_run": True}
+    assert result == {"deleted": [2], "kept": kept(newest=[4], alias=[1], listed=[3]), "preview": True}
     for name in values:
         with pytest.raises(ValueError, match=f"{name}="):
             render(prune(**templates), **{**values, name: None}).execute(context)
@@ -693,8 +1017,35 @@ def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, ima
     emulator.add_fault("in_use", operation="DeleteImageVersion", times=1)
     result = prune(keep_newest=1).execute(context)
     assert result["deleted"] == [2, 3]
-    assert result["kept"] == {"newest CREATED": [4], "in use": [1]}
+    assert result["kept"] == kept(newest=[4], in_use=[1])
     assert numbers(client) == [1, 4]
+
+
+@pytest.mark.parametrize("value", [[1, 3], (3, 1), {1, 3}, "1, 3", "[1, 3]", ["1", "3"]])
+def test_listed_versions_are_kept(emulator, image, client, context, value):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 5)
+    result = prune(keep_newest=1, keep_versions=value).execute(context)
+    assert result == {"deleted": [2, 4], "kept": kept(newest=[5], listed=[1, 3]), "preview": False}
+    assert numbers(client) == [1, 3, 5]
+
+
+def test_a_refusal_that_the_status_explains_is_waited_out_while_pruning(emulator, image, client, context):
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 2)
+    emulator.add_fault("invalid_state", operation="DeleteImageVersion", times=2)
+    emulator.add_fault("unknown_status", operation="DescribeImageVersion", times=2, status="CREATING")
+    assert prune(keep_newest=1).execute(context)["deleted"] == [1]
+    assert numbers(client) == [2]
+
+
+def test_pruning_keeps_a_version_that_stays_creating(emulator, image, client, context, monkeypatch, capsys):
+    monkeypatch.setattr(operators, "_IN_USE_PATIENCE", 0.5)
+    emulator.create_versions(IMAGE, 3)
+    emulator.add_fault("invalid_state", operation="DeleteImageVersion", times=None)
+    emulator.add_fault("unknown_status", operation="DescribeImageVersion", times=None, status="CREATING")
+    assert prune(keep_newest=1).execute(context)["kept"] == kept(newest=[3], in_use=[1, 2])
+    assert "version 1 is kept: version 1 is CREATING" in capsys.readouterr().out
 
 
 # --- what all share --------------------------------------------------------------------------------------
@@ -719,16 +1070,23 @@ def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, ima
         (create, {"processor": "TPU"}),
         (create, {"horovod": "maybe"}),
         (create, {"release_notes": "two\nlines"}),
-        (create, {"poke_interval": 0}),
+        (create, {"check_interval": 0}),
+        (delete_image, {"image_name": "bad name!"}),
+        (delete_image, {"delete_if_aliased": "maybe"}),
+        (delete_image, {"timeout": 0}),
         (create, {"timeout": -1}),
         (create, {"botocore_config": {"no_such_option": 1}}),
         (update, {"version": None}),
         (update, {"version": -1}),
         (update, {"version": 1, "alias": "prod"}),
-        (update, {"aliases_to_move": ["bad alias"], "version": 1}),
+        (update, {"aliases_to_add": ["bad alias"], "version": 1}),
+        (promote, {"aliases": ["bad alias"], "version": 1}),
+        (promote, {"aliases": [], "version": 1}),
+        (promote, {"version": None, "aliases": ["x"]}),
+        (promote, {"version": 1, "alias": "candidate", "aliases": ["x"]}),
         (update, {"aliases_to_delete": ["x"], "aliases_to_add": ["x"], "version": 1}),
         (update, {"alias": "x", "aliases_to_delete": ["x"]}),
-        (update, {"allow_rollback": "maybe", "version": 1}),
+        (promote, {"allow_rollback": "maybe", "version": 1, "aliases": ["x"]}),
         (update, {"processor": "TPU", "version": 1}),
         (delete, {"version": None}),
         (delete, {"alias": "bad alias"}),
@@ -736,8 +1094,10 @@ def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, ima
         (prune, {"keep_newest": -1}),
         (prune, {"keep_younger_than": "yesterday"}),
         (prune, {"keep_aliased": "maybe", "keep_newest": 1}),
+        (prune, {"keep_versions": "latest", "keep_newest": 1}),
+        (prune, {"keep_versions": [-1], "keep_newest": 1}),
         (prune, {"limit": -1, "keep_newest": 1}),
-        (prune, {"dry_run": "maybe", "keep_newest": 1}),
+        (prune, {"preview": "maybe", "keep_newest": 1}),
     ],
 )
 def test_bad_input_is_refused_by_name_when_the_dag_is_parsed_and_when_it_was_a_template(
@@ -746,7 +1106,7 @@ def test_bad_input_is_refused_by_name_when_the_dag_is_parsed_and_when_it_was_a_t
     name, value = next(iter(arguments.items()))
     with pytest.raises(ValueError, match=name):
         make(**arguments)
-    if name in {"poke_interval", "timeout", "botocore_config"} or value is None or make is create_image:
+    if name in {"check_interval", "timeout", "botocore_config"} or value in (None, []) or make is create_image:
         return
     task = make(**{**arguments, name: "{{ params.value }}"})
     with pytest.raises(ValueError, match=name):
@@ -759,6 +1119,8 @@ def test_bad_input_is_refused_by_name_when_the_dag_is_parsed_and_when_it_was_a_t
     [
         (create, "CreateImageVersion", {}),
         (update, "UpdateImageVersion", {"version": 1, "release_notes": "x"}),
+        (promote, "UpdateImageVersion", {"version": 1, "aliases": ["x"]}),
+        (delete_image, "DeleteImage", {}),
         (delete, "DeleteImageVersion", {"version": 1}),
         (prune, "DeleteImageVersion", {"keep_newest": 1}),
     ],
@@ -793,11 +1155,14 @@ def test_where_the_image_is_reaches_the_trigger(emulator, connection, run):
     ("make", "arguments", "operations"),
     [
         (
-            update,
-            {"version": 3, "aliases_to_move": ["prod"]},
+            promote,
+            {"version": 3, "aliases": ["prod"]},
             ["DescribeImageVersion", "ListAliases", "UpdateImageVersion"],
         ),
+        (update, {"version": 3, "release_notes": "x"}, ["DescribeImageVersion", "UpdateImageVersion", "ListAliases"]),
         (delete, {"version": 1}, ["DescribeImageVersion", "DeleteImageVersion"]),
+        (delete_image, {"delete_if_aliased": True}, ["DescribeImage", "DeleteImage"]),
+        (create_image, {"action_if_image_exists": "update"}, ["CreateImage", "DescribeImage", "UpdateImage"]),
         (prune, {"keep_newest": 1}, ["ListImageVersions", "ListAliases", "DeleteImageVersion"]),
     ],
 )

@@ -25,6 +25,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerImageOperationError,
     SageMakerListImageVersionsOperator,
+    SageMakerPromoteImageVersionOperator,
     SageMakerUpdateImageVersionOperator,
 )
 from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
@@ -104,7 +105,7 @@ def test_a_sensor_that_failed_says_what_its_task_says_of_itself(emulator, connec
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_task_that_creates_a_version_wrote_it_after_a_deferral_too(emulator, connection, run, deferrable):
     emulator.creation_seconds = 0.3
-    create = {"task_id": "create", "image_name": IMAGE, "base_image": "training:1", "poke_interval": 0.2}
+    create = {"task_id": "create", "image_name": IMAGE, "base_image": "training:1", "check_interval": 0.2}
     SageMakerCreateImageOperator(
         task_id="image", image_name=IMAGE, role_arn="arn:aws:iam::123456789012:role/sagemaker"
     ).execute(run.context)
@@ -119,7 +120,7 @@ def test_a_task_whose_version_failed_wrote_nothing(emulator, connection, run):
     emulator.creation_seconds = 0.3
     emulator.create_versions(IMAGE, 1)
     create = SageMakerCreateImageVersionOperator(
-        task_id="create", image_name=IMAGE, base_image="training:does-not-exist", poke_interval=0.2
+        task_id="create", image_name=IMAGE, base_image="training:does-not-exist", check_interval=0.2
     )
     with pytest.raises(SageMakerImageOperationError):
         run(create)
@@ -134,8 +135,10 @@ def test_tasks_that_create_an_image_or_promote_a_version_wrote_them(emulator, co
     )
     assert lineage(run.task) == ([], [image()])
     emulator.create_versions(IMAGE, 2)
-    run(SageMakerUpdateImageVersionOperator(task_id="up", image_name=IMAGE, version=1, aliases_to_move=["prod"]))
+    run(SageMakerUpdateImageVersionOperator(task_id="up", image_name=IMAGE, version=1, release_notes="x"))
     assert lineage(run.task) == ([], [image(1)])
+    run(SageMakerPromoteImageVersionOperator(task_id="promote", image_name=IMAGE, version=2, aliases=["prod"]))
+    assert lineage(run.task) == ([], [image(2)])
 
 
 @pytest.mark.parametrize(

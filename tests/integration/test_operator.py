@@ -71,19 +71,6 @@ def test_every_filter_may_be_a_template_and_reaches_the_wire(emulator, connectio
     }
 
 
-def test_templates_that_yield_nothing_count_as_not_given(emulator, connection, context):
-    emulator.create_versions(IMAGE, 2)
-    names = ["creation_time_after", "sort_by", "page_size", "starting_token", "statuses", "limit", "fields"]
-    task = operator(**dict.fromkeys(names, "{{ params.nothing }}"))
-    assert len(render(task, nothing=None).execute(context)) == 2
-    assert emulator.calls("ListImageVersions")[0]["parameters"] == {
-        "ImageName": IMAGE,
-        "SortBy": "CREATION_TIME",
-        "SortOrder": "DESCENDING",
-        "MaxResults": 100,
-    }
-
-
 def test_the_result_is_json(emulator, connection, context):
     emulator.create_versions(IMAGE, 3)
     emulator.set_version(IMAGE, 2, status="CREATE_FAILED", failure_reason="no\x00 base")
@@ -104,21 +91,90 @@ def test_details_cost_two_calls_a_version(emulator, connection, context):
     assert len(emulator.calls("DescribeImageVersion")) == len(emulator.calls("ListAliases")) == 2
 
 
-def test_a_result_too_large_for_the_database_is_refused_with_advice(emulator, connection, context):
+OBJECT_STORAGE = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """Set options of Airflow's configuration; Airflow reads them from the environment each time."""
+    return lambda **options: [monkeypatch.setenv(f"AIRFLOW__{name}", value) for name, value in options.items()]
+
+
+def test_a_large_result_goes_to_the_database_with_a_warning_and_advice(emulator, connection, context, capsys):
     emulator.create_versions(IMAGE, 2_000)
-    with pytest.raises(ValueError, match=r"'my-image'.*262,144.*limit=.*fields=.*object-storage XCom") as caught:
+    assert len(operator().execute(context)) == 2_000
+    said = capsys.readouterr().out
+    assert "'my-image': the result of 2000 versions takes" in said
+    assert "fields=['Version', 'ImageVersionStatus']" in said
+    advised = int(said.partition("limit=")[2].split()[0])
+    for arguments in ({"limit": advised}, {"fields": ["Version"]}):
+        operator(**arguments).execute(context)
+    assert "the result of" not in capsys.readouterr().out
+
+
+def test_a_result_too_large_for_the_database_is_refused_with_advice(emulator, connection, context, configured):
+    emulator.create_versions(IMAGE, 2_000)
+    configured(SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="262144")
+    before = len(emulator.calls("ListImageVersions"))
+    with pytest.raises(
+        ValueError, match=r"'my-image'.*262,144.*limit=.*fields=.*object-storage XCom.*max_xcom_bytes \(0: no limit\)"
+    ) as caught:
         operator().execute(context)
+    # At once, rather than after all of the 20 pages.
+    assert len(emulator.calls("ListImageVersions")) - before < 15
     advised = int(str(caught.value).partition("limit=")[2].split()[0])
     assert len(operator(limit=advised).execute(context)) == advised
     assert len(operator(fields=["Version"]).execute(context)) == 2_000
 
 
-def test_a_large_result_is_fine_where_it_does_not_go_to_the_database(emulator, connection, context, monkeypatch):
-    emulator.create_versions(IMAGE, 2_000)
-    assert len(operator(do_xcom_push=False).execute(context)) == 2_000
-    backend = "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
-    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", backend)
-    assert len(operator().execute(context)) == 2_000
+def test_by_default_four_mebibytes_are_the_limit(emulator, connection, context):
+    emulator.create_versions(IMAGE, 20_000)
+    with pytest.raises(ValueError, match=r"larger than 4,194,304 bytes"):
+        operator().execute(context)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES": "0"},
+        {"CORE__XCOM_BACKEND": "my_backends.InSomeBucket"},
+        {"CORE__XCOM_BACKEND": OBJECT_STORAGE, "COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "0"},
+        {"CORE__XCOM_BACKEND": OBJECT_STORAGE, "COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "1000"},
+    ],
+)
+def test_a_large_result_is_fine_without_a_limit_or_where_it_does_not_go_to_the_database(
+    emulator, connection, context, configured, options
+):
+    emulator.create_versions(IMAGE, 200)
+    configured(**{"SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES": "10000", **options})
+    assert len(operator().execute(context)) == 200
+
+
+def test_a_large_result_is_fine_if_it_is_not_pushed(emulator, connection, context, configured):
+    emulator.create_versions(IMAGE, 200)
+    configured(SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="10000")
+    assert len(operator(do_xcom_push=False).execute(context)) == 200
+
+
+@pytest.mark.parametrize("threshold", ["-1", "1000000"])
+def test_what_the_object_storage_backend_keeps_in_the_database_is_limited(
+    emulator, connection, context, configured, threshold
+):
+    emulator.create_versions(IMAGE, 200)
+    configured(
+        SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="10000",
+        CORE__XCOM_BACKEND=OBJECT_STORAGE,
+        COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD=threshold,
+    )
+    with pytest.raises(ValueError, match="larger than 10,000 bytes"):
+        operator().execute(context)
+
+
+def test_a_limit_below_zero_is_refused(emulator, connection, context, configured):
+    configured(SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="-1")
+    with pytest.raises(ValueError, match=r"max_xcom_bytes=-1 is not valid"):
+        operator().execute(context)
+    assert emulator.calls() == []
 
 
 def test_a_missing_image_fails_the_task_with_the_service_s_error(emulator, connection, context):

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import botocore.exceptions
 import pytest
 
 from airflow_provider_imageversions.assets import image_version_asset
@@ -19,25 +20,31 @@ from airflow_provider_imageversions.model import (
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
     SageMakerImageOperationError,
     SageMakerListImageVersionsOperator,
+    SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+MISSING_ROLE = "arn:aws:iam::123456789012:role/does-not-exist"
 IMAGE, ROLE, BASE = "my-image", "arn:aws:iam::123456789012:role/sagemaker", "my-repository:1"
 # What AWS's service authorization reference says an action applies to.
 RESOURCES = {
     "CreateImage": {"image"},
     "CreateImageVersion": {"image"},
+    "DeleteImage": {"image"},
     "DeleteImageVersion": {"image-version"},
     "DescribeImage": {"image"},
     "DescribeImageVersion": {"image-version"},
     "ListAliases": {"image", "image-version"},
     "ListImageVersions": {"image"},
+    # It has no resource, so a policy allows it on *.
+    "ListImages": {"image"},
     "UpdateImage": {"image"},
     "UpdateImageVersion": {"image-version"},
 }
@@ -87,9 +94,27 @@ def faulty(kind, operation, step):
     return act
 
 
+def refused(step):
+    def act(run):
+        with pytest.raises(botocore.exceptions.ClientError):
+            step(run)
+
+    return act
+
+
+def deleted_without_aliases(run):
+    run.emulator.create_versions("other", 1)
+    run(SageMakerDeleteImageOperator(task_id="task", image_name="other", check_interval=1))
+
+
+def recreated(run):
+    run.emulator.client("sagemaker").create_image(ImageName="failed", RoleArn=MISSING_ROLE)
+    run(CREATE(task_id="task", image_name="failed", role_arn=ROLE, action_if_image_exists="recreate", check_interval=1))
+
+
 def retried_after_failure(run):
     """The first try's version fails while it has the alias; a retry takes the alias back and makes another version."""
-    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], poke_interval=1)
+    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], check_interval=1)
     with pytest.raises(SageMakerImageOperationError):
         create(run)
     run.context["ti"].try_number = 2
@@ -114,9 +139,11 @@ SCENARIOS = {
         hook_calls(lambda hook: hook.add_details(IMAGE, {"Version": 1})),
         hook_calls(lambda hook: hook.describe_state_change(EVENT, IMAGE)),
     ],
+    "hook: `iter_images`": [hook_calls(lambda hook: list(hook.iter_images()))],
     "hook: `create_image`": [hook_calls(lambda hook: hook.create_image(CreateImageRequest("other", ROLE)))],
     "hook: `describe_image`": [hook_calls(lambda hook: hook.describe_image(IMAGE))],
     "hook: `update_image`": [hook_calls(lambda hook: hook.update_image(CreateImageRequest(IMAGE, ROLE)))],
+    "hook: `delete_image`": [hook_calls(lambda hook: hook.delete_image(IMAGE))],
     "hook: `create_image_version`": [
         hook_calls(lambda hook: hook.create_image_version(CreateImageVersionRequest(IMAGE, BASE), "token"))
     ],
@@ -142,15 +169,20 @@ SCENARIOS = {
     f"{WATCHER} with `alias`": [watcher(alias="prod")],
     "`SageMakerCreateImageOperator`": [
         operator(CREATE, role_arn=ROLE),
-        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, poke_interval=1)),
+        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, check_interval=1)),
     ],
     '`SageMakerCreateImageOperator` with `action_if_image_exists="update"`': [
-        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", poke_interval=1)
+        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", check_interval=1)
+    ],
+    '`SageMakerCreateImageOperator` with `action_if_image_exists="recreate"`': [recreated],
+    "`SageMakerDeleteImageOperator`": [deleted_without_aliases],
+    "`SageMakerDeleteImageOperator` with `delete_if_aliased`": [
+        operator(SageMakerDeleteImageOperator, delete_if_aliased=True, check_interval=1)
     ],
     "`SageMakerCreateImageVersionOperator`": [
-        operator(CREATE_VERSION, base_image=BASE, poke_interval=1),
+        operator(CREATE_VERSION, base_image=BASE, check_interval=1),
         operator(CREATE_VERSION, base_image=BASE, wait_for_completion=False),
-        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", poke_interval=1)),
+        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", check_interval=1)),
     ],
     "`SageMakerCreateImageVersionOperator` with `deferrable`": [
         faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True)),
@@ -159,13 +191,20 @@ SCENARIOS = {
         faulty("in_use", "CreateImageVersion", retried_after_failure),
     ],
     "`SageMakerUpdateImageVersionOperator`": [
-        operator(SageMakerUpdateImageVersionOperator, version=2, aliases_to_move=["prod"]),
         operator(SageMakerUpdateImageVersionOperator, version=2, aliases_to_delete=["prod"], aliases_to_add=["x"]),
+        faulty(
+            "invalid_state",
+            "UpdateImageVersion",
+            refused(operator(SageMakerUpdateImageVersionOperator, version=2, release_notes="y")),
+        ),
         operator(SageMakerUpdateImageVersionOperator, version=2, release_notes="x"),
     ],
+    "`SageMakerPromoteImageVersionOperator`": [
+        operator(SageMakerPromoteImageVersionOperator, version=2, aliases=["prod"]),
+    ],
     "`SageMakerDeleteImageVersionOperator`": [
-        operator(SageMakerDeleteImageVersionOperator, version=3, poke_interval=1),
-        operator(SageMakerDeleteImageVersionOperator, alias="prod", poke_interval=1),
+        operator(SageMakerDeleteImageVersionOperator, version=3, check_interval=1),
+        operator(SageMakerDeleteImageVersionOperator, alias="prod", check_interval=1),
     ],
     "`SageMakerPruneImageVersionsOperator`": [
         faulty("in_use", "DeleteImageVersion", operator(SageMakerPruneImageVersionsOperator, keep_newest=148)),
@@ -186,7 +225,8 @@ def test_the_permissions_are_those_of_the_calls(label, emulator, connection, run
     before = len(emulator.calls())
     for step in SCENARIOS[label]:
         step(run)
-    called = {call["operation"] for call in emulator.calls()[before:]}
+    calls = [call for call in emulator.calls()[before:] if "Airflow" in call["user_agent"]]
+    called = {call["operation"] for call in calls}
     assert called == TABLE[label]["image"] | TABLE[label]["image-version"]
 
 
@@ -214,6 +254,12 @@ def needed(*labels):
 def test_the_policies_allow_what_the_classes_need_and_no_more():
     reading, changing = map(json.loads, re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
     readers = ("`SageMakerListImageVersionsOperator`", SENSOR_LABEL, WATCHER)
-    changers = ("`SageMakerCreateImageVersion", "`SageMakerUpdate", "`SageMakerDelete", "`SageMakerPrune")
+    changers = (
+        "`SageMakerCreateImageVersion",
+        "`SageMakerUpdate",
+        "`SageMakerPromote",
+        "`SageMakerDeleteImageVersion",
+        "`SageMakerPrune",
+    )
     assert allowed(reading) == needed(*readers)
     assert allowed(reading, changing) == needed(*readers, *changers)

@@ -21,12 +21,12 @@ IMAGE = "my-image"
 KEY, TOKEN, NOTE, PROXY = "MarkerOfTheKey/+", "MarkerOfTheToken", "MarkerOfAnExtraField", "MarkerOfTheProxy"
 # Airflow shows addresses and errors in one form or another.
 SECRETS = [KEY, quote(KEY, safe=""), TOKEN, NOTE, PROXY]
-QUICK = {"poke_interval": 0.1, "timeout": 1}
+QUICK = {"check_interval": 0.1, "timeout": 1}
 TASKS = {
     "list": lambda: operators.SageMakerListImageVersionsOperator(task_id="t", image_name=IMAGE, include_details=True),
     **{
         mode: lambda arguments=arguments: SageMakerImageVersionSensor(
-            task_id="t", image_name=IMAGE, include_details=True, **QUICK, **arguments
+            task_id="t", image_name=IMAGE, include_details=True, poke_interval=0.1, timeout=1, **arguments
         )
         for mode, arguments in MODES.items()
     },
@@ -40,8 +40,12 @@ TASKS = {
         for kind, deferrable in {"waiting": False, "deferred": True}.items()
     },
     "update": lambda: operators.SageMakerUpdateImageVersionOperator(
-        task_id="t", image_name=IMAGE, version=1, aliases_to_move=["prod"], **QUICK
+        task_id="t", image_name=IMAGE, version=1, aliases_to_add=["prod"], **QUICK
     ),
+    "promote": lambda: operators.SageMakerPromoteImageVersionOperator(
+        task_id="t", image_name=IMAGE, version=1, aliases=["prod"], **QUICK
+    ),
+    "delete image": lambda: operators.SageMakerDeleteImageOperator(task_id="t", image_name=IMAGE, **QUICK),
     "delete": lambda: operators.SageMakerDeleteImageVersionOperator(task_id="t", image_name=IMAGE, version=1, **QUICK),
     "prune": lambda: operators.SageMakerPruneImageVersionsOperator(
         task_id="t", image_name=IMAGE, keep_newest=1, **QUICK
@@ -210,7 +214,8 @@ def test_a_password_that_a_template_brings_into_the_botocore_settings_is_refused
         task_id="t",
         image_name=IMAGE,
         botocore_config={"proxies": {"https": "http://me:{{ params.password }}@proxy:1"}},
-        **QUICK,
+        poke_interval=0.1,
+        timeout=1,
         **mode,
     )
     task.render_template_fields({"params": {"password": PROXY}})

@@ -569,6 +569,17 @@ def test_a_task_may_end_in_the_trigger_as_well():
 
 @needs_start
 @needs_end
+def test_a_worker_renders_map_index_template():
+    named = {"start_from_trigger": True, "map_index_template": "{{ task.image_name }}"}
+    assert sensor(**named).start_from_trigger
+    with pytest.warns(UserWarning, match="map_index_template"):
+        task = sensor(**named, end_from_trigger=True)
+    assert not task.start_from_trigger
+    assert task.end_from_trigger
+
+
+@needs_start
+@needs_end
 def test_a_template_starts_in_the_trigger_only_where_a_worker_checks_what_it_rendered_to():
     assert sensor(version="{{ params.version }}", start_from_trigger=True).start_from_trigger
     with pytest.warns(UserWarning, match="no worker could check"):
@@ -587,7 +598,6 @@ def test_a_template_starts_in_the_trigger_only_where_a_worker_checks_what_it_ren
         ("post_execute", print),
         ("outlets", [asset("a")]),
         ("multiple_outputs", True),
-        ("map_index_template", "{{ task.image_name }}"),
     ],
 )
 def test_a_worker_ends_a_task_where_airflow_would_skip_something_in_the_triggerer(name, value):

@@ -166,6 +166,8 @@ OTHERS = {
     "Unable to locate credentials",
     "You must specify a region.",
     "ThrottlingException … Rate exceeded",
+    "ResourceInUse",
+    "ResourceLimitExceeded",
     "Sensor has timed out",
     "PollCrashedError: …",
 }

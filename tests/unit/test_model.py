@@ -67,6 +67,35 @@ def test_the_limits_are_those_of_the_service_model(operation):
     assert listed.members["ImageVersionStatus"].enum == [status.value for status in model.ImageVersionStatus]
 
 
+def test_a_request_for_images_has_every_member_and_limit_of_the_service_model(service):
+    shape = service.operation_model("ListImages").input_shape
+    times = dict.fromkeys(TIMES, NOON)
+    request = model.ListImagesRequest(
+        name_contains="a-B.7", sort_by="image_name", sort_order="ascending", max_results="7", next_token="t", **times
+    )
+    assert set(request.to_boto()) == set(shape.members)
+    assert not ParamValidator().validate(request.to_boto(), shape).has_errors()
+    assert model.ListImagesRequest().to_boto() == {
+        "SortBy": "CREATION_TIME",
+        "SortOrder": "DESCENDING",
+        "MaxResults": model.PAGE_SIZE_MAX,
+    }
+    assert (shape.members["MaxResults"].metadata["min"], shape.members["MaxResults"].metadata["max"]) == (1, 100)
+    for value in shape.members["SortBy"].enum:
+        assert model.ListImagesRequest(sort_by=value).sort_by == value
+    name = shape.members["NameContains"].metadata
+    assert model.ListImagesRequest(name_contains="a" * name["max"])
+    for label, values in {
+        "name_contains": {"name_contains": "a" * (name["max"] + 1)},
+        "NextToken": {"next_token": "t" * 8193},
+        "sort_by": {"sort_by": "VERSION"},
+        "MaxResults": {"max_results": 101},
+        "creation_time_after": {"creation_time_after": NOON, "creation_time_before": NOON - timedelta(seconds=1)},
+    }.items():
+        with pytest.raises(ValueError, match=label):
+            model.ListImagesRequest(**values)
+
+
 METADATA = {
     "vendor_guidance": "STABLE",
     "job_type": "TRAINING",
@@ -230,7 +259,7 @@ def test_a_valid_image_name_is_taken(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-a", "a-", "a--b", "a.-b", "a_b", "a b", "ä", "a\n", "x" * 64, "x" * 10**6, None, 3, b"a", ["a"]],
+    ["-a", "a-", "a--b", "a.-b", "a_b", "a b", "ä", "a\n", "x" * 64, "x" * 10**6, None, 3, b"a", ["a"]],
 )
 def test_an_invalid_image_name_is_refused_by_name_and_value(name):
     with pytest.raises(ValueError, match=r"^image_name=.*1 to 63 letters, digits") as caught:

@@ -15,7 +15,12 @@ import pytest
 
 import airflow_provider_imageversions
 from airflow_provider_imageversions import get_provider_info
-from airflow_provider_imageversions.compat import AirflowFailException
+from airflow_provider_imageversions.compat import (
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    BaseSensorOperator,
+)
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import ImageVersionStatus
 from airflow_provider_imageversions.sensors import ImageVersionFailedError
@@ -120,6 +125,12 @@ API = {
     ),
     "hooks.SageMakerImageVersionsHook.describe_image_version": "image_name, version=None, alias=None",
     "hooks.SageMakerImageVersionsHook.list_aliases": "image_name, version=None",
+    "hooks.SageMakerImageVersionsHook.iter_images": (
+        "*, name_contains=None, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
+        "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
+        "starting_token=None, limit=None"
+    ),
+    "hooks.SageMakerImageVersionsHook.delete_image": "image_name",
     "operators.SageMakerListImageVersionsOperator": (
         "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
         "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
@@ -141,16 +152,22 @@ API = {
         "deferrable=None, **kwargs"
     ),
     "operators.SageMakerUpdateImageVersionOperator": (
-        "*, image_name, version=None, alias=None, aliases_to_add=None, aliases_to_delete=None, aliases_to_move=None, "
+        "*, image_name, version=None, alias=None, aliases_to_add=None, aliases_to_delete=None, "
         "vendor_guidance=None, job_type=None, ml_framework=None, programming_lang=None, processor=None, horovod=None, "
-        "release_notes=None, allow_rollback=True, **kwargs"
+        "release_notes=None, **kwargs"
+    ),
+    "operators.SageMakerPromoteImageVersionOperator": (
+        "*, image_name, aliases, version=None, alias=None, allow_rollback=True, **kwargs"
+    ),
+    "operators.SageMakerDeleteImageOperator": (
+        "*, image_name, delete_if_aliased=False, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerDeleteImageVersionOperator": (
         "*, image_name, version=None, alias=None, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerPruneImageVersionsOperator": (
-        "*, image_name, keep_newest=None, keep_younger_than=None, keep_aliased=True, limit=None, dry_run=False, "
-        "**kwargs"
+        "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, limit=None, "
+        "preview=False, **kwargs"
     ),
     "triggers.SageMakerImageVersionEventTrigger": (
         "*, image_name, statuses=('CREATED',), start_from='latest', alias=None, poll_interval=60.0, "
@@ -162,7 +179,7 @@ API = {
 }
 # What they all take besides, from the classes that they share.
 SHARED = {
-    "poke_interval": "30.0",
+    "check_interval": "30.0",
     "timeout": "3600.0",
     "aws_conn_id": "'aws_default'",
     "region_name": "None",
@@ -206,6 +223,49 @@ def test_what_the_operators_that_change_an_image_share_is_what_it_was_and_docume
     }
     assert SHARED.items() <= shared.items()
     assert [name for name in SHARED if f":param {name}:" not in subject.__doc__] == []
+
+
+REQUIRED = {
+    "operators.SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/sagemaker"},
+    "operators.SageMakerCreateImageVersionOperator": {"base_image": "b"},
+    "operators.SageMakerUpdateImageVersionOperator": {"version": 1},
+    "operators.SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
+    "operators.SageMakerDeleteImageVersionOperator": {"version": 1},
+    "operators.SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
+}
+TASKS = [path for path in API if path.startswith(("operators.", "sensors."))]
+
+
+def own_parameters(subject):
+    """The parameters of a class and of its bases in this package."""
+    return {
+        name
+        for base in subject.__mro__
+        if base.__module__.startswith("airflow_provider_imageversions.") and "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+@pytest.mark.parametrize("path", TASKS)
+def test_a_parameter_has_one_name_which_airflow_does_not_use_for_something_else(path):
+    """A mapped task knows the parameters by the names of the arguments, and finds its upstreams in them."""
+    subject, _ = thing(path)
+    parameters = own_parameters(subject)
+    base = next(base for base in subject.__mro__ if base in (BaseSensorOperator, BaseOperator))
+    taken = {*dir(base), *inspect.signature(base.__init__).parameters}
+    # What Airflow means by the one that it has, too, is what the sensor means.
+    assert parameters & taken <= {"start_from_trigger"}
+    assert set(subject.template_fields) <= parameters
+    task = subject(task_id="a", image_name="a", **REQUIRED.get(path, {}))
+    assert [name for name in parameters if not hasattr(task, name)] == []
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_a_parameter_of_another_operator_is_refused(path):
+    subject, _ = thing(path)
+    with pytest.raises((TypeError, AirflowException), match="poke_interval"):
+        subject(task_id="a", image_name="a", poke_interval=1, **REQUIRED.get(path, {}))
 
 
 def test_a_failed_version_is_an_error_that_airflow_does_not_retry():

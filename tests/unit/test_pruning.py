@@ -38,6 +38,8 @@ def gone(*arguments, **policy):
         ({"keep_younger_than": 97.5 * DAYS}, "1:CREATED 2:CREATED 3:CREATED 4:CREATE_FAILED", [1, 2]),
         ({"keep_younger_than": DAYS}, "1:CREATED 2:CREATED", [1]),
         ({"keep_newest": 1, "keep_younger_than": 97.5 * DAYS}, "2:CREATED 3:CREATED 4:CREATED", [2]),
+        ({"keep_newest": 1, "keep_versions": [1, 9]}, "1:CREATED 2:CREATED 3:CREATED", [2]),
+        ({"keep_newest": 1, "keep_versions": [1]}, "1:CREATE_FAILED 2:CREATED 3:CREATED", [2]),
         ({"keep_newest": 1}, "", []),
     ],
 )
@@ -45,14 +47,16 @@ def test_what_a_policy_lets_go(policy, text, expected):
     assert gone(versions(text), **policy) == expected
 
 
-@pytest.mark.parametrize("name", ["keep_newest", "keep_younger_than", "keep_aliased", "limit", "dry_run"])
+@pytest.mark.parametrize(
+    "name", ["keep_newest", "keep_younger_than", "keep_versions", "keep_aliased", "limit", "preview"]
+)
 @pytest.mark.parametrize("value", ["", " ", "None"])
 def test_what_rendered_to_nothing_does_not_let_more_go(name, value):
     with pytest.raises(ValueError, match=f"{name}=.*rendered to nothing"):
         PrunePolicy(**{"keep_newest": 1, "keep_younger_than": 1, name: value})
 
 
-@pytest.mark.parametrize("name", ["keep_aliased", "dry_run"])
+@pytest.mark.parametrize("name", ["keep_aliased", "preview"])
 def test_neither_does_none_in_place_of_yes_or_no(name):
     with pytest.raises(ValueError, match=f"{name}=None is not valid: it must be True or False"):
         PrunePolicy(**{"keep_newest": 1, name: None})
@@ -61,7 +65,7 @@ def test_neither_does_none_in_place_of_yes_or_no(name):
 def test_an_aliased_version_is_kept_and_does_not_count_for_the_limit():
     listed = versions("1:CREATED 2:CREATED 3:CREATED 4:CREATED")
     assert pruned(listed, {1}, keep_newest=1, limit=1) == [
-        (4, "newest CREATED"),
+        (4, "newest"),
         (1, "alias"),
         (2, None),
         (3, "limit"),
@@ -77,7 +81,7 @@ def test_aliases_are_asked_for_one_by_one_when_a_version_s_turn_comes():
         now=at(100),
         aliases_of=lambda number: asked.append(number) or [],
     )
-    assert next(verdicts)[1] == "newest CREATED"
+    assert next(verdicts)[1] == "newest"
     assert asked == []
     assert next(verdicts)[0]["Version"] == 1
     assert asked == [1]
@@ -94,22 +98,31 @@ statuses = st.sampled_from([*(status.value for status in ImageVersionStatus), "A
     keep_days=st.none() | st.integers(1, 80),
     keep_aliased=st.booleans(),
     limit=st.none() | st.integers(0, 10),
+    listed=st.sets(st.integers(0, 60), max_size=5),
 )
 def test_never_an_aliased_version_never_the_newest_created_never_more_than_asked(
-    history, aliases, keep_newest, keep_days, keep_aliased, limit
+    history, aliases, keep_newest, keep_days, keep_aliased, limit, listed
 ):
     if keep_newest is None and keep_days is None:
         keep_newest = 3
     age = None if keep_days is None else timedelta(days=keep_days)
-    listed = [version(number, status) for number, status in history.items()]
     verdicts = pruned(
-        listed, aliases, now=61, keep_newest=keep_newest, keep_younger_than=age, keep_aliased=keep_aliased, limit=limit
+        [version(number, status) for number, status in history.items()],
+        aliases,
+        now=61,
+        keep_newest=keep_newest,
+        keep_younger_than=age,
+        keep_versions=listed,
+        keep_aliased=keep_aliased,
+        limit=limit,
     )
+    assert {reason for _, reason in verdicts} <= {None, *decide.KEPT}
     assert sorted(number for number, _ in verdicts) == sorted(history)
     going = [number for number, reason in verdicts if reason is None]
     created = sorted((number for number, status in history.items() if status == "CREATED"), reverse=True)
     assert not set(created[: max(keep_newest or 0, 1)]) & set(going)
     assert all(history[number] in {"CREATED", "CREATE_FAILED", "DELETE_FAILED"} for number in going)
+    assert not listed & set(going)
     assert limit is None or len(going) <= limit
     if keep_aliased:
         assert not aliases & set(going)
@@ -131,13 +144,62 @@ def test_never_an_aliased_version_never_the_newest_created_never_more_than_asked
         ("CREATING", Waiting("the image is CREATING")),
         ("UPDATING", Waiting("the image is UPDATING")),
         ("ARCHIVED", Waiting("the image is ARCHIVED", unknown=True)),
-        ("CREATE_FAILED", Failed("the image is CREATE_FAILED: no role")),
         ("DELETING", Failed("the image is DELETING: no role")),
         ("DELETE_FAILED", Failed("the image is DELETE_FAILED: no role")),
     ],
 )
 def test_what_keeps_an_image_from_getting_versions(status, expected):
     assert decide.obstacle({"ImageStatus": status, "FailureReason": "no role"}) == expected
+
+
+def test_what_to_do_about_an_image_that_failed_is_part_of_the_reason():
+    found = decide.obstacle({"ImageStatus": "CREATE_FAILED", "FailureReason": "no role"})
+    assert isinstance(found, Failed)
+    assert found.reason.startswith("the image is CREATE_FAILED: no role. The usual cause is a role")
+    assert "action_if_image_exists='recreate'" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "going", "remaining"),
+    [
+        ("CREATED", False, False, Waiting),
+        ("CREATING", False, False, Waiting),
+        ("CREATE_FAILED", True, False, Waiting),
+        ("DELETING", False, True, Waiting),
+        ("DELETE_FAILED", False, False, Failed),
+        ("ARCHIVED", False, False, Waiting),
+    ],
+)
+def test_what_a_status_means_for_a_recreation_and_for_a_deletion_of_an_image(status, failed, going, remaining):
+    image = {"ImageStatus": status, "CreationTime": "2026-01-01T00:00:00+00:00"}
+    assert decide.is_failed_creation(image) == failed
+    assert decide.is_image_being_deleted(image) == going
+    assert isinstance(decide.image_remains(image, image), remaining)
+    assert decide.image_remains(None, image) is None
+    assert decide.image_remains({**image, "CreationTime": "2026-01-02T00:00:00+00:00"}, image) is None
+    waits = decide.keeps_from_deletion(image)
+    assert (waits is not None) == (status == "CREATING")
+
+
+@pytest.mark.parametrize("key", ["CreationTime", "LastModifiedTime", "ImageStatus"])
+def test_an_image_that_differs_in_one_of_these_was_changed(key):
+    image = {"CreationTime": "1", "LastModifiedTime": "2", "ImageStatus": "CREATED"}
+    assert not decide.has_image_changed(image, dict(image))
+    assert decide.has_image_changed(image, {**image, key: "other"})
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("ResourceInUse", True),
+        ("ConflictException", True),
+        ("ValidationException", True),
+        ("AccessDeniedException", False),
+        ("ThrottlingException", False),
+    ],
+)
+def test_which_errors_may_come_from_the_status(code, expected):
+    assert decide.may_be_status_conflict(code) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,6 +219,7 @@ def test_what_a_status_means_for_a_retry_a_promotion_and_a_deletion(status, adop
     assert (decide.promotable(one) is None) == promoted
     assert isinstance(decide.remains(one), remaining)
     assert decide.is_being_deleted(one) == (status == "DELETING")
+    assert (decide.in_creation(one) is not None) == (status == "CREATING")
 
 
 def test_a_version_that_is_gone_is_not_adopted_and_does_not_remain():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 from airflow.sdk import DAG, task
 
 from airflow_provider_imageversions.assets import image_version_asset, image_versions
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
+    SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
-    SageMakerUpdateImageVersionOperator,
 )
 
 IMAGE = "{{ dag_run.conf['image_name'] }}"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 TOLD = "told-image"
-RETRIES = {"retries": 3, "retry_delay": 1, "poke_interval": 1}
+RETRIES = {"retries": 3, "retry_delay": 1, "check_interval": 1}
 
 with DAG("creates_many", schedule=None):
 
@@ -30,7 +33,7 @@ with DAG("creates_many", schedule=None):
     ).expand(base_image=base_images())
 
 with DAG("creates_one", schedule=None):
-    image = SageMakerCreateImageOperator(task_id="image", image_name=IMAGE, role_arn=ROLE, poke_interval=1)
+    image = SageMakerCreateImageOperator(task_id="image", image_name=IMAGE, role_arn=ROLE, check_interval=1)
     create = SageMakerCreateImageVersionOperator(
         task_id="create",
         image_name=IMAGE,
@@ -41,20 +44,43 @@ with DAG("creates_one", schedule=None):
     image >> create
 
 with DAG("promotes", schedule=None):
-    promote = SageMakerUpdateImageVersionOperator(
+    promote = SageMakerPromoteImageVersionOperator(
         task_id="promote",
         image_name=IMAGE,
         version="{{ dag_run.conf['version'] }}",
-        aliases_to_move=["prod"],
+        aliases=["prod"],
         **RETRIES,
     )
 
 with DAG("retires", schedule=None):
     delete = SageMakerDeleteImageVersionOperator(
-        task_id="delete", image_name=IMAGE, version="{{ dag_run.conf['version'] }}", poke_interval=1
+        task_id="delete", image_name=IMAGE, version="{{ dag_run.conf['version'] }}", check_interval=1
     )
     prune = SageMakerPruneImageVersionsOperator(task_id="prune", image_name=IMAGE, keep_newest=1)
     delete >> prune
+
+with DAG("prunes_as_told", schedule=None):
+
+    @task
+    def preview() -> bool:
+        """Say so only after a while: a task that does not wait for it prunes."""
+        time.sleep(3)
+        return True
+
+    SageMakerPruneImageVersionsOperator.partial(task_id="prune", keep_newest=1, preview=preview()).expand(
+        image_name=[IMAGE]
+    )
+
+with DAG("recreates", schedule=None):
+    recreate = SageMakerCreateImageOperator(
+        task_id="recreate",
+        image_name=IMAGE,
+        role_arn="{{ dag_run.conf['roles'][ti.try_number - 1] }}",
+        action_if_image_exists="recreate",
+        **RETRIES,
+    )
+    delete_image = SageMakerDeleteImageOperator(task_id="delete_image", image_name=IMAGE, **RETRIES)
+    recreate >> delete_image
 
 # The watcher looks so seldom that what a consumer hears of at once comes from the task.
 asset = image_version_asset(TOLD, include_details=True, poll_interval=3600)

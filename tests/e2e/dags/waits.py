@@ -12,7 +12,7 @@ from airflow_provider_imageversions.operators import SageMakerListImageVersionsO
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 IMAGE = "{{ dag_run.conf['image_name'] }}"
-VERSION = "{{ dag_run.conf.get('version') }}"
+VERSION = "{{ dag_run.conf['version'] }}"
 MODES = {
     "poke": {"mode": "poke", "poke_interval": 1},
     # At shorter intervals the executor reports the end of one look after the next is queued, and the scheduler takes
@@ -67,25 +67,41 @@ with DAG("retries_in_every_mode", schedule=None, default_args=CALLBACKS):
             retry_delay=1, **mode,
         )  # fmt: skip
 
-CONFIGURED = {name: f"{{{{ dag_run.conf.get('{name}') }}}}" for name in ("version", "after_version", "alias")}
+WITHOUT_A_WORKER = {"poke_interval": 1, "timeout": 15, "retries": 2, "retry_delay": 1}
 
 with DAG("waits_without_a_worker", schedule=None):
     for name, options in {
-        "start": {"start_from_trigger": True, **CALLBACKS},
-        "end": {"end_from_trigger": True},
-        "both": {"start_from_trigger": True, "end_from_trigger": True},
+        "start": {"start_from_trigger": True, "on_failure_callback": CALLBACKS["on_failure_callback"]},
+        "end": {"end_from_trigger": True, "soft_fail": True},
     }.items():
         SageMakerImageVersionSensor(
             task_id=name,
             image_name=IMAGE,
+            version=VERSION,
             include_details="{{ dag_run.conf.get('include_details', False) }}",
-            soft_fail=name == "end",
-            poke_interval=1,
-            timeout=15,
-            retries=2,
-            retry_delay=1,
-            **CONFIGURED,
+            **WITHOUT_A_WORKER,
             **options,
+        )
+    # Without a worker before and after, nobody could check what a template rendered to.
+    SageMakerImageVersionSensor(
+        task_id="both",
+        image_name="unattended-image",
+        version=3,
+        include_details=True,
+        start_from_trigger=True,
+        end_from_trigger=True,
+        **WITHOUT_A_WORKER,
+    )
+
+with DAG("fails_without_a_worker", schedule=None):
+    for name, version in {"failed": 1, "late": 9}.items():
+        SageMakerImageVersionSensor(
+            task_id=name,
+            image_name="unattended-failure",
+            version=version,
+            start_from_trigger=True,
+            end_from_trigger=True,
+            **WITHOUT_A_WORKER,
         )
 
 with DAG("waits_for_many", schedule=None, default_args=CALLBACKS):

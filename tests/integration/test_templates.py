@@ -1,0 +1,152 @@
+"""What templates render to, in every operator and sensor and for every parameter of theirs."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from airflow_provider_imageversions import operators, sensors
+from airflow_provider_imageversions.hooks import AWS_DEFAULTS, AWS_PARAMETERS, aws_parameters
+
+REQUIRED = {
+    "SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/r"},
+    "SageMakerCreateImageVersionOperator": {"base_image": "repository:tag"},
+    "SageMakerUpdateImageVersionOperator": {"version": 1},
+    "SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
+    "SageMakerDeleteImageVersionOperator": {"version": 1},
+    "SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
+}
+CLASSES = sorted(
+    {
+        each
+        for module in (operators, sensors)
+        for _, each in inspect.getmembers(module, inspect.isclass)
+        if each.__name__ in module.__all__ and hasattr(each, "template_fields")
+    },
+    key=lambda each: each.__name__,
+)
+FIELDS = [(each, name) for each in CLASSES for name in each.template_fields if name not in AWS_PARAMETERS]
+
+
+def task_of(task_class, arguments, params, *, native):
+    """A task whose templates are rendered, as a worker does it."""
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
+
+    given = {**REQUIRED.get(task_class.__name__, {}), **arguments}
+    if "alias" in arguments:
+        given.pop("version", None)
+    with DAG("templates", schedule=None, render_template_as_native_obj=native):
+        task = task_class(task_id="task", **{"image_name": "my-image", **given})
+    task.render_template_fields({"params": params})
+    return task
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize(("task_class", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("value", [None, ""], ids=["none", "empty"])
+def test_a_template_without_a_value_is_an_error_that_names_the_parameter(
+    emulator, connection, context, task_class, name, value, native
+):
+    emulator.create_versions("my-image", 2)
+    task = task_of(task_class, {name: "{{ params.x }}"}, {"x": value}, native=native)
+    before = len(emulator.calls())
+    with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
+        task.execute(context)
+    assert len(emulator.calls()) == before
+
+
+LISTS = [
+    (each, name) for each, name in FIELDS if name in {"aliases", "aliases_to_add", "aliases_to_delete", "statuses"}
+]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize(("task_class", "name"), LISTS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_item_of_a_list_that_renders_to_nothing_is_an_error(emulator, connection, context, task_class, name, native):
+    emulator.create_versions("my-image", 2)
+    task = task_of(task_class, {name: ["CREATED", "{{ params.x }}"]}, {"x": None}, native=native)
+    with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
+        task.execute(context)
+
+
+@pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("name", AWS_PARAMETERS)
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_how_to_reach_aws_may_render_to_nothing_and_then_is_the_default(task_class, name, native):
+    task = task_of(task_class, {name: "{{ params.x }}"}, {"x": None}, native=native)
+    assert aws_parameters(task)[name] == AWS_DEFAULTS[name]
+
+
+LITERALS = {
+    "alias": "1.0",
+    "aliases": ["2.0", "3"],
+    "aliases_to_add": ["2.10"],
+    "release_notes": "1.50",
+    "description": "[1, 2]",
+    "display_name": "True",
+    "tags": {"version": "1.0"},
+    "region_name": "us-east-1",
+    "botocore_config": {"user_agent_extra": "2.50"},
+}
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
+def test_a_value_without_a_template_is_what_its_author_wrote(task_class, native):
+    literals = {name: value for name, value in LITERALS.items() if name in task_class.template_fields}
+    task = task_of(task_class, literals, {}, native=native)
+    assert {name: getattr(task, name) for name in literals} == literals
+
+
+def test_a_literal_beside_a_template_is_what_its_author_wrote():
+    task = task_of(
+        operators.SageMakerCreateImageVersionOperator,
+        {"aliases": ["2.0", "{{ params.x }}"]},
+        {"x": "blue"},
+        native=True,
+    )
+    assert task.aliases == ["2.0", "blue"]
+
+
+def test_none_from_an_xcomarg_means_not_given(emulator, connection, context):
+    emulator.create_versions("my-image", 2)
+    task = task_of(operators.SageMakerListImageVersionsOperator, {"limit": Resolved(None)}, {}, native=False)
+    assert len(task.execute(context)) == 2
+
+
+def test_an_empty_text_from_an_xcomarg_does_not(emulator, connection, context):
+    task = task_of(operators.SageMakerListImageVersionsOperator, {"limit": Resolved("")}, {}, native=False)
+    with pytest.raises(ValueError, match=r"^limit="):
+        task.execute(context)
+
+
+class Resolved:
+    """Stands in for an XComArg: resolved when the task is rendered."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def resolve(self, *_args, **_kwargs):
+        return self._value
+
+
+@pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
+def test_a_parameter_has_one_name(task_class):
+    """The constructor's argument, the attribute and the template field; and none that Airflow's class owns."""
+    from airflow_provider_imageversions.compat import BaseOperator
+
+    task = task_of(task_class, {}, {}, native=False)
+    own = {
+        name
+        for cls in task_class.__mro__
+        if cls.__module__.startswith("airflow_provider_imageversions")
+        for name in inspect.signature(cls.__init__).parameters
+    } - {"self", "kwargs", "args"}
+    assert set(task_class.template_fields) <= own
+    assert [name for name in own if not hasattr(task, name)] == []
+    owned = {name for name in own if hasattr(BaseOperator, name)}
+    assert owned <= {"start_from_trigger"}  # whose meaning it has
