@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from botocore import UNSIGNED
 from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 
@@ -29,6 +30,7 @@ from airflow_provider_imageversions.model import (
     ListImagesRequest,
     ListImageVersionsRequest,
     VersionSet,
+    clean_text,
     event_payload,
     excerpt,
     is_blank,
@@ -77,6 +79,15 @@ _CONFIG_ERRORS = (
     botocore.exceptions.InvalidDefaultsMode,
 )
 
+_SHOWN_OF_ERRORS = 500
+
+# What botocore raises on purpose; these have no base in common.
+_BOTOCORE_ERRORS = (
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+    botocore.parsers.ResponseParserError,
+)
+
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
 AWS_PARAMETERS = tuple(AWS_DEFAULTS)
 
@@ -95,6 +106,23 @@ def aws_parameters(source: object) -> dict[str, Any]:
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
+
+
+def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) -> dict[str, Any]:
+    """
+    Return the parameters of :func:`aws_parameters` for a trigger that a worker defers to.
+
+    A worker decides whether a missing ``aws_default`` means boto3's default chain. The trigger gets
+    ``aws_conn_id=None`` then, so that it does not look the connection up again.
+
+    :param source: The operator or sensor.
+    :param hook: The hook that it uses, or would use.
+    """
+    if hook.may_fall_back:
+        # If Airflow could not be asked, the trigger asks again.
+        with suppress(ConnectionLookupError):
+            hook.find_connection()
+    return {**aws_parameters(source), "aws_conn_id": hook.effective_conn_id}
 
 
 def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[str] | None = None) -> None:
@@ -230,7 +258,26 @@ class MissingConnectionError(LookupError):
 
 
 class ConnectionLookupError(RuntimeError):
-    """Airflow could not say what the connection is, as when its database is away; it may know later."""
+    """
+    Airflow could not look up the connection, as when its database or a secrets backend is unavailable.
+
+    :param aws_conn_id: The connection's id.
+    :param error: What the lookup raised.
+    """
+
+    def __init__(self, aws_conn_id: str, error: Exception) -> None:
+        super().__init__(f"connection {aws_conn_id!r} could not be looked up: {type(error).__name__}: {error}")
+
+
+class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: ignore[misc]  # botocore is untyped
+    """
+    The AWS credentials could not be loaded or refreshed, for a reason that may pass.
+
+    Raised for whatever boto3's credential chain or the session factory of the Amazon provider raises: they let errors
+    of metadata endpoints, files, external processes and identity providers through as they are.
+    """
+
+    fmt = "Could not load AWS credentials from {provider}: {error_msg}"
 
 
 class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
@@ -255,16 +302,18 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     """
     Interact with the versions of Amazon SageMaker images.
 
-    Unlike other Amazon hooks it fails when the connection does not exist, rather than go on with whatever
-    credentials the machine happens to have, and it pins botocore's retries (``standard`` mode, 3 attempts) and
-    timeouts (5 s to connect, 15 s to read) unless ``config`` or the connection's ``config_kwargs`` set them. Where both
-    set the same option, it is that of ``config``.
+    If the connection ``aws_default`` does not exist, the hook logs a warning and uses boto3's default credential chain,
+    as every Amazon hook does. Unlike other Amazon hooks, it raises an error if any other connection does not exist. It
+    pins botocore's retries (``standard`` mode, 3 attempts) and timeouts (5 s to connect, 15 s to read) unless
+    ``config`` or the connection's ``config_kwargs`` set them. Where both set the same option, it is that of ``config``.
 
     :param aws_conn_id: The Airflow connection for AWS credentials. ``None`` or ``""``: boto3's default chain.
+        (default: ``aws_default``)
     :param region_name: AWS region; default: the connection's, then boto3's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param config: Configuration for botocore's client, a :class:`botocore.config.Config` or its keyword arguments.
     :raises MissingConnectionError: There is no connection ``aws_conn_id``.
+    :raises CredentialsError: The credentials could not be loaded or refreshed.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
@@ -289,7 +338,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             config=config,
             **{**kwargs, "client_type": "sagemaker"},
         )
-        self._preloaded: Any = None
+        self._connection: Any = None
+        self.may_fall_back = aws_conn_id == self.default_conn_name
+        """Whether :meth:`find_connection` uses boto3's default chain if the connection does not exist."""
+        self.fell_back = False
+        """Whether boto3's default chain is used because the connection does not exist."""
 
     @classmethod
     def from_parameters(
@@ -311,7 +364,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     @cached_property
     def conn_config(self) -> AwsConnectionWrapper:
         """The connection's settings, with this hook's pinned retries and timeouts where it has none."""
-        wrapper = AwsConnectionWrapper(conn=self._find_connection(), region_name=self._region_name, verify=self._verify)
+        connection = self.find_connection()
+        try:
+            wrapper = AwsConnectionWrapper(conn=connection, region_name=self._region_name, verify=self._verify)
+        except Exception as error:
+            raise ValueError(
+                f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: {excerpt(str(error))}"
+            ) from error
         # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
         retries = dict(given.retries or {})
@@ -322,32 +381,84 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         wrapper.botocore_config = Config(**_PINNED_CONFIG).merge(given).merge(Config(retries=pinned))
         return wrapper
 
-    def _find_connection(self) -> Any:
-        # The Amazon hook would warn of a missing connection and go on with ambient credentials.
-        if self._preloaded is not None or not self.aws_conn_id:
-            return self._preloaded
-        try:
-            return self.get_connection(self.aws_conn_id)
-        except AirflowNotFoundException as error:
-            raise MissingConnectionError(self.aws_conn_id) from error
+    @property
+    def effective_conn_id(self) -> str | None:
+        """The connection's id; ``None`` if boto3's default chain is used because the connection does not exist."""
+        return None if self.fell_back else self.aws_conn_id
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether an Airflow connection was found, and is used."""
+        return self._connection is not None
+
+    def find_connection(self) -> Any:
+        """
+        Look up the Airflow connection, once; return ``None`` for boto3's default chain.
+
+        :raises MissingConnectionError: The connection does not exist, and :attr:`may_fall_back` is not set.
+        :raises ConnectionLookupError: Airflow or its secrets backend could not be asked just now.
+        """
+        if self.aws_conn_id and not self.has_connection and not self.fell_back:
+            try:
+                with self._lookup_errors(self.aws_conn_id):
+                    self._connection = self.get_connection(self.aws_conn_id)
+            except MissingConnectionError:
+                if not self.may_fall_back:
+                    raise
+                self.fall_back()
+        return self._connection
 
     async def preload_connection(self) -> None:
         """
-        Resolve the connection without holding up the event loop; the client can then be made in a thread.
+        Look up the connection without blocking the event loop; the client can then be made in a thread.
 
-        :raises MissingConnectionError: There is no connection ``aws_conn_id``.
+        Unlike :meth:`find_connection` it leaves it to the caller when to :meth:`fall_back`.
+
+        :raises MissingConnectionError: The connection does not exist.
         :raises ConnectionLookupError: Airflow or its secrets backend could not be asked just now.
         """
         if self.aws_conn_id:
-            try:
-                self._preloaded = await get_async_connection(self.aws_conn_id, hook=type(self))
-            except AirflowNotFoundException as error:
-                raise MissingConnectionError(self.aws_conn_id) from error
-            except (AttributeError, NameError, TypeError):
-                # A bug, here or there, which does not pass by itself.
+            with self._lookup_errors(self.aws_conn_id):
+                self._connection = await get_async_connection(self.aws_conn_id, hook=type(self))
+
+    def fall_back(self) -> None:
+        """Use boto3's default chain because the connection does not exist."""
+        self.fell_back = True
+        self.log.warning(
+            "Connection %r does not exist; using boto3's default credential chain. Create the connection, or set "
+            "aws_conn_id=None",
+            self.aws_conn_id,
+        )
+
+    @contextmanager
+    def _lookup_errors(self, aws_conn_id: str) -> Iterator[None]:
+        try:
+            yield
+        except AirflowNotFoundException as error:
+            raise MissingConnectionError(aws_conn_id) from error
+        except (AttributeError, NameError, TypeError):
+            # A bug, here or there, which does not pass by itself.
+            raise
+        except Exception as error:
+            raise ConnectionLookupError(aws_conn_id, error) from error
+
+    @contextmanager
+    def _credential_errors(self) -> Iterator[None]:
+        """Raise whatever comes out of the credential chain as an error that says so; see :class:`CredentialsError`."""
+        try:
+            yield
+        except botocore.exceptions.NoRegionError:
+            raise
+        except Exception as error:
+            # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
+            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in {decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
                 raise
-            except Exception as error:
-                raise ConnectionLookupError(f"connection {self.aws_conn_id!r}: {error}") from error
+            conn_id = self.effective_conn_id
+            raise CredentialsError(
+                provider=f"connection {conn_id!r}" if conn_id else "boto3's default credential chain",
+                # It may be the page of a proxy.
+                error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
+            ) from error
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
@@ -356,7 +467,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param region_name: AWS region.
         :param deferrable: Ask for an aiobotocore session, which this package never does.
         """
-        session = super().get_session(region_name=region_name, deferrable=deferrable)
+        signs = self.config.signature_version is not UNSIGNED
+        with self._credential_errors():
+            session = super().get_session(region_name=region_name, deferrable=deferrable)
+            # Here rather than when the client is made, so that what it raises can be told from a wrong setting.
+            credentials = session.get_credentials() if signs and not deferrable else None
+        if credentials is not None:
+            # They are refreshed while a call is signed; for this service only, as the chain itself may call AWS STS.
+            session.events.register("before-sign.sagemaker", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
         factory = _ResponseParserFactory()
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
@@ -365,18 +483,23 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
 
+    def _refresh(self, credentials: Any, **_event: Any) -> None:
+        with self._credential_errors():
+            credentials.get_frozen_credentials()
+
     def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
         """Make the client, as the Amazon hook does, with a word on where a wrong setting can come from."""
         try:
             return super().get_client_type(*args, **kwargs)
         except botocore.exceptions.NoRegionError as error:
             raise ValueError(
-                f"region_name={self._region_name!r} and aws_conn_id={self.aws_conn_id!r} name no AWS region, and "
+                f"region_name={self._region_name!r} and aws_conn_id={self.effective_conn_id!r} name no AWS region, and "
                 "neither do boto3's settings: give one of them one."
             ) from error
         except _CONFIG_ERRORS as error:
             raise ValueError(
-                f"No client can be made of botocore_config and connection {self.aws_conn_id!r}: {excerpt(str(error))}"
+                f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
+                f"{excerpt(str(error))}"
             ) from error
 
     def iter_image_versions(
@@ -474,9 +597,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             request["Version"] = parse_integer("version", version, minimum=0)
         if alias is not None:
             request["Alias"] = parse_alias("alias", alias)
-        with self._explained(request):
-            answer = self.conn.describe_image_version(**request)
-        return to_record(_complete(answer, "ImageVersionStatus"))
+        with self._explained(request) as client:
+            answer = client.describe_image_version(**request)
+        return _record(_complete(answer, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -603,8 +726,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
         members = request.to_boto()
-        with self._explained(members):
-            answer = self.conn.create_image(**members)
+        with self._explained(members) as client:
+            answer = client.create_image(**members)
         return str(_complete(answer, "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
@@ -623,8 +746,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
         request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request):
-            answer = self.conn.describe_image(**request)
+        with self._explained(request) as client:
+            answer = client.describe_image(**request)
         return dict(to_record(_complete(answer, "ImageStatus")))
 
     def update_image(self, request: CreateImageRequest) -> None:
@@ -640,8 +763,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
         """
         members = {name: value for name, value in request.to_boto().items() if name != "Tags"}
-        with self._explained(members):
-            self.conn.update_image(**members)
+        with self._explained(members) as client:
+            client.update_image(**members)
 
     def delete_image(self, image_name: str) -> None:
         """
@@ -659,8 +782,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
         request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request):
-            self.conn.delete_image(**request)
+        with self._explained(request) as client:
+            client.delete_image(**request)
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -679,8 +802,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
         """
         members = request.to_boto()
-        with self._explained(members):
-            answer = self.conn.create_image_version(**members, ClientToken=client_token)
+        with self._explained(members) as client:
+            answer = client.create_image_version(**members, ClientToken=client_token)
         number = str(_complete(answer, "ImageVersionArn")["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # The service's model allows for "None". With the same token it can be asked again.
@@ -702,8 +825,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
         """
         members = request.to_boto()
-        with self._explained(members):
-            self.conn.update_image_version(**members)
+        with self._explained(members) as client:
+            client.update_image_version(**members)
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
@@ -722,8 +845,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             "ImageName": parse_image_name("image_name", image_name),
             "Version": parse_integer("version", version, minimum=0),
         }
-        with self._explained(request):
-            self.conn.delete_image_version(**request)
+        with self._explained(request) as client:
+            client.delete_image_version(**request)
 
     def find_image_version_usage(
         self,
@@ -802,7 +925,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
         request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
-        answer: Mapping[str, Any] = getattr(self.conn, operation)(**request)
+        with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**request)
         return _complete(answer, STUDIO_LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -814,8 +938,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :return: The answer, with times as datetimes.
         :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is none.
         """
-        with self._explained(identity):
-            answer = getattr(self.conn, operation)(**identity)
+        with self._explained(identity) as client:
+            answer = getattr(client, operation)(**identity)
         key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
         return {name: value for name, value in _complete(answer, key).items() if name != "ResponseMetadata"}
 
@@ -827,15 +951,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param request: The call's members. A structure of settings of one app replaces the one that is there.
         :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while it is being updated.
         """
-        with self._explained(request):
-            getattr(self.conn, operation)(**request)
+        with self._explained(request) as client:
+            getattr(client, operation)(**request)
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
         for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
-            for item in page["ImageVersions"]:
-                if given.add(item["Version"]):
-                    yield to_record(item)
+            for record in map(_record, page["ImageVersions"]):
+                if given.add(record["Version"]):
+                    yield record
 
     def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
         given: set[str] = set()
@@ -869,30 +993,46 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 landmark, distance, limit = token, 0, limit * 2
 
     @contextmanager
-    def _explained(self, request: Mapping[str, Any]) -> Iterator[None]:
-        """Say, in the same typed error, what was looked for where and through which connection, and the way out."""
+    def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
+        """Return the client for a call, and re-raise the call's error with what helps to resolve it in its message."""
+        # Opened here, as what that raises is not about the call.
+        client = self.conn
         try:
-            yield
-        except botocore.exceptions.SSLError as error:
-            if judge(error) is not decide.Fault.PERMANENT:
+            yield client
+        except Exception as error:
+            explained = self._explain(error, request)
+            if explained is error:
                 raise
-            raise CertificateError(**error.kwargs, verify=self.verify) from error
-        except botocore.exceptions.EndpointConnectionError as error:
+            raise explained from error
+
+    def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
+        if isinstance(error, botocore.exceptions.ClientError):
+            return self._explain_missing(error, request) if judge(error) is decide.Fault.MISSING else error
+        if isinstance(error, botocore.exceptions.SSLError) and judge(error) is decide.Fault.PERMANENT:
+            return CertificateError(**error.kwargs, verify=self.verify)
+        if isinstance(error, botocore.exceptions.EndpointConnectionError):
             region = str(self.conn_region_name)
-            if not _lacks_region(error, region):
-                raise
-            raise UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.aws_conn_id) from error
-        except botocore.exceptions.ClientError as error:
-            if judge(error) is not decide.Fault.MISSING:
-                raise
-            what = _subject(request)
-            answer: Any = {**error.response, "Error": {**error.response["Error"]}}
-            answer["Error"]["Message"] = (
-                f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
-                f"{self.conn_region_name} through connection {self.aws_conn_id!r}: check the name, the region and "
-                "the account of that connection)"
-            )
-            raise type(error)(answer, error.operation_name) from error
+            if _lacks_region(error, region):
+                return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
+        if isinstance(error, _BOTOCORE_ERRORS):
+            return error
+        # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
+        # parsers, which meet an answer that SageMaker would not give.
+        return botocore.parsers.ResponseParserError(
+            f"The service's answer is broken: {type(error).__name__}: {excerpt(str(error))}"
+        )
+
+    def _explain_missing(
+        self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
+    ) -> botocore.exceptions.ClientError:
+        what = _subject(request)
+        answer: Any = {**error.response, "Error": {**error.response["Error"]}}
+        answer["Error"]["Message"] = (
+            f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
+            f"{self.conn_region_name} through connection {self.effective_conn_id!r}: check the name, the region and "
+            "the account of that connection)"
+        )
+        return type(error)(answer, error.operation_name)
 
 
 STUDIO_LISTS = {
@@ -952,6 +1092,8 @@ def judge(error: Exception) -> decide.Fault | None:
             botocore.exceptions.IncompleteReadError,
             botocore.parsers.ResponseParserError,
             ConnectionLookupError,
+            # While a client is made, as of a disk or of too many open files; what a call raises is botocore's own.
+            OSError,
         ),
     ):
         return decide.Fault.TRANSIENT
@@ -1033,9 +1175,20 @@ def _ceiled(moment: datetime) -> datetime:
 
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Refuse an answer that lacks what it is for: botocore takes a body that is no JSON for an empty answer."""
-    if key not in answer:
+    if answer.get(key) is None:
         raise botocore.parsers.ResponseParserError(f"The service's answer is broken: it has no {key}.")
     return answer
+
+
+_RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": str, "CreationTime": datetime}
+
+
+def _record(item: Any) -> ImageVersion:
+    """Make a version's record; refuse an item that lacks what each version has."""
+    for key, expected in _RECORD_TYPES.items():
+        if not isinstance(item, dict) or not isinstance(item.get(key), expected):
+            raise botocore.parsers.ResponseParserError(f"The service's answer is broken: a version has no {key}.")
+    return to_record(item)
 
 
 @cache

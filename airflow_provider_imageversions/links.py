@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
 
+from airflow_provider_imageversions.hooks import judge
+
 if TYPE_CHECKING:
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
@@ -37,12 +39,21 @@ class SageMakerImageLink(BaseAwsLink):
         """
         Store what the link is made of, without opening a client: a sensor that defers needs none.
 
+        If the connection or boto3's configuration cannot be read, there is no link. What the task does next tells
+        whether that passes.
+
         :param context: The task's context.
         :param operator: The task.
         :param hook: The hook that the task uses, or would use.
         :param image_name: Name of the image.
         """
-        region = hook.region_name or boto3.session.Session().region_name
+        try:
+            region = hook.region_name or boto3.session.Session().region_name
+        except Exception as error:
+            if judge(error) is None:
+                raise
+            operator.log.info("SageMaker image %r: no link to the AWS console, its region is unknown", image_name)
+            return
         if region is not None:
             # botocore knows this too, but takes a third of a second to load its list of all endpoints.
             partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")

@@ -27,7 +27,13 @@ from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, find, judge
+from airflow_provider_imageversions.hooks import (
+    MissingConnectionError,
+    SageMakerImageVersionsHook,
+    aws_parameters,
+    find,
+    judge,
+)
 from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
 
 if TYPE_CHECKING:
@@ -291,12 +297,16 @@ class Task:
         self._timeout = timeout
         self._deadline = time.monotonic() + (timeout if left is None else left)
         self._hook: SageMakerImageVersionsHook | None = None
+        self._had_connection = False
+        self._failing = _Trouble()
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
         """The hook; made when it is needed first."""
         if self._hook is None:
             self._hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self._source))
+            # To Airflow 3 an outage of its database looks like a missing connection.
+            self._hook.may_fall_back &= not self._had_connection
         return self._hook
 
     @property
@@ -306,48 +316,86 @@ class Task:
 
     def outcome(self, target: Target, *, details: bool) -> decide.Outcome:
         """
-        Look once at what is waited for. What passes by itself means to wait; what does not is raised.
+        Poll once for what is waited for, or several times while an error has its :data:`GRACE`.
 
         :param target: What is waited for.
         :param details: Whether to add its details to a version that is ready.
+        :raises Exception: An error that only a person can fix and that lasts, or that outlasts the timeout.
         """
-        snapshot = take(self.hook, self._image_name, [target])
-        if snapshot.fault is Fault.CREDENTIALS:
-            # The connection may have been given new ones meanwhile.
-            self._hook = None
-            snapshot = take(self.hook, self._image_name, [target])
-        if snapshot.fault in GRACE and snapshot.error is not None:
-            raise snapshot.error
-        outcome = self.watch.judge(snapshot, target)
+        outcome = self._with_grace(lambda: self._look(target), self._report_fault)
         if not details or not isinstance(outcome, decide.Ready):
             return outcome
+        version = outcome.version
         try:
-            return decide.Ready(self.hook.add_details(self._image_name, outcome.version))
+            detailed = self._with_grace(
+                lambda: self.hook.add_details(self._image_name, version), self.watch.report_details
+            )
         except Exception as error:
-            if not passes_by_itself(error):
+            if judge(error) in {None, *GRACE}:
                 raise
             self.watch.report_details(error)
             return decide.Waiting("its details can't be read yet")
+        return decide.Ready(detailed)
+
+    def _look(self, target: Target) -> decide.Outcome:
+        snapshot = take(self.hook, self._image_name, [target])
+        if snapshot.fault in GRACE and snapshot.error is not None:
+            raise snapshot.error
+        return self.watch.judge(snapshot, target)
+
+    def _report_fault(self, error: Exception) -> None:
+        self.watch.sees(Snapshot(frozenset(), fault=judge(error), error=error))
+
+    def _with_grace(self, poll: Callable[[], T], report: Callable[[Exception], object]) -> T:
+        while True:
+            try:
+                found = poll()
+            except Exception as error:  # noqa: PERF203  # what is tried again is a call over the network
+                if not self._has_grace(error, GRACE, report):
+                    raise
+            else:
+                self._failing.lasts(None)
+                return found
+
+    def _has_grace(self, error: Exception, faults: Collection[Fault], report: Callable[[Exception], object]) -> bool:
+        """Whether to try again what failed, after a pause that is over when this returns."""
+        fault = judge(error)
+        lasting = self._failing.lasts(fault if fault in faults else None)
+        if fault is None or fault not in faults or lasting >= GRACE[fault]:
+            return False
+        if fault is Fault.CREDENTIALS:
+            # The connection, or the credential chain, may have new ones by now.
+            if self._hook is not None:
+                self._had_connection |= self._hook.has_connection
+            self._hook = None
+            if lasting == 0:
+                return True
+        pause = min(self._interval or GRACE_PACE, GRACE_PACE)
+        if pause > self.left:
+            return False
+        report(error)
+        time.sleep(pause)
+        return True
 
     def call(self, step: Callable[[SageMakerImageVersionsHook], T], *, patience: float | None = None) -> T:
         """
         Take a step that calls the API, again and again while what keeps it from succeeding passes by itself.
+
+        Credentials have their :data:`GRACE`. Access denied is raised at once: it may be the answer to this very step.
 
         :param step: What to do with the hook; it has to be safe to repeat.
         :param patience: Seconds after which somebody else's change is waited for no longer; default: all that is left.
         :raises SageMakerImageOperationTimeoutError: The timeout is over, and what the step raised is the cause.
         :raises Exception: What the step raised, if it does not pass by itself or the patience is over.
         """
-        renewed = False
         impatient = self._deadline if patience is None else min(self._deadline, time.monotonic() + patience)
         for failures in itertools.count():
             try:
-                return step(self.hook)
-            except Exception as error:  # noqa: PERF203  # what is tried again is a call over the network
-                fault = judge(error)
-                if fault is Fault.CREDENTIALS and not renewed:
-                    renewed, self._hook = True, None
+                found = step(self.hook)
+            except Exception as error:  # noqa: PERF203  # likewise
+                if self._has_grace(error, {Fault.CREDENTIALS}, self._report_retry):
                     continue
+                fault = judge(error)
                 pause = random.uniform(0.1, min(2.0 ** min(failures, 30), LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
                 if fault not in _PASSING:
                     raise
@@ -355,9 +403,15 @@ class Task:
                     raise self._timed_out(describe_error(error)) from error
                 if fault is Fault.IN_USE and time.monotonic() + pause > impatient:
                     raise
-                self.watch.report(f"will try again: {describe_error(error)}")
+                self._report_retry(error)
                 time.sleep(pause)
+            else:
+                self._failing.lasts(None)
+                return found
         raise AssertionError
+
+    def _report_retry(self, error: Exception) -> None:
+        self.watch.report(f"will try again: {describe_error(error)}")
 
     def wait(self, look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]) -> T:
         """
@@ -407,11 +461,6 @@ class Task:
         return SageMakerImageOperationTimeoutError(
             f"SageMaker image {self._image_name!r}: {obstacle}, and the timeout of {self._timeout:g} seconds is over."
         )
-
-
-def passes_by_itself(error: Exception) -> bool:
-    """Whether what an error tells of may be over at the next poll."""
-    return judge(error) not in {None, Fault.PERMANENT}
 
 
 def describe_error(error: BaseException | None) -> str:
@@ -510,7 +559,7 @@ class _Trouble:
         :param fault: The fault; ``None`` if there was none.
         :return: Seconds since it was met first; 0 without a fault.
         """
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if fault is not self._fault:
             self._fault, self._since = fault, now
         return 0.0 if fault is None else now - self._since
@@ -632,7 +681,9 @@ class _Poll:
         while self._subscriptions:
             snapshot = await self._take()
             self._failures = 0 if snapshot.fault in {None, Fault.MISSING} else self._failures + 1
-            lasting = self._failing.lasts(snapshot.fault if self._failures else None)
+            # It does not count against a wait what a client that falls back will put right.
+            counts = self._failures and not self.client.awaits_fallback
+            lasting = self._failing.lasts(snapshot.fault if counts else None)
             self._publish(replace(snapshot, lasting=lasting))
             await self._pause()
 
@@ -713,6 +764,10 @@ class _Client:
         self._renewal = self._end = 0.0
         self.region = ""
         """That of the last client, once there was one."""
+        self.awaits_fallback = False
+        """Whether a connection is missing that is done without if it stays so."""
+        self._had_connection = False
+        self._missing = _Trouble()
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -750,14 +805,36 @@ class _Client:
 
     async def _open(self) -> SageMakerImageVersionsHook:
         hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
-        await hook.preload_connection()
+        await self._find_connection(hook)
         await self.run(hook.get_conn)
         self.region = str(hook.conn_region_name)
         return hook
 
+    async def _find_connection(self, hook: SageMakerImageVersionsHook) -> None:
+        """Look the connection up, and fall back to boto3's default chain if it really does not exist."""
+        self.awaits_fallback = False
+        try:
+            await hook.preload_connection()
+        except MissingConnectionError:
+            # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
+            # last; and credentials from a connection are never replaced by those of the machine.
+            lasting = self._missing.lasts(Fault.CREDENTIALS)
+            if not hook.may_fall_back or self._had_connection:
+                raise
+            if lasting < GRACE[Fault.CREDENTIALS]:
+                self.awaits_fallback = True
+                raise
+            hook.fall_back()
+        except Exception:
+            self._missing.lasts(None)
+            raise
+        else:
+            self._missing.lasts(None)
+            self._had_connection |= hook.has_connection
+
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
         """Give what limits the calls of a hook that :meth:`hook` gave."""
-        return self._registry.limiter(hook.aws_conn_id, str(hook.conn_region_name))
+        return self._registry.limiter(hook.effective_conn_id, str(hook.conn_region_name))
 
     def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
         """Have the client made anew, unless somebody else did so already."""

@@ -32,6 +32,7 @@ from airflow_provider_imageversions.hooks import (
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
+    resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import WAIT_PARAMETERS, Target, Wait, parse_boolean, parse_image_name
@@ -214,10 +215,11 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         interval = timedelta(seconds=_seconds(self.poke_interval))
         # A rescheduled look is a process of its own, which knows by this what the one before it has said.
         self._looked_at = now - 1.5 * interval if now - self._began > interval / 2 else None
-        SageMakerImageLink.store(context, self, self._hook(), self.image_name)
+        hook = self._hook()
+        SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
-            self._defer(self._began, deferral_limit(self, _seconds(self.timeout)))
+            self._defer(self._began, deferral_limit(self, _seconds(self.timeout)), hook)
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
@@ -226,8 +228,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
-    def _defer(self, began: datetime, limit: float) -> NoReturn:
-        arguments = self._trigger_arguments()
+    def _defer(self, began: datetime, limit: float, hook: SageMakerImageVersionsHook) -> NoReturn:
+        arguments = {**self._trigger_arguments(), **resolved_aws_parameters(self, hook)}
         if self.start_from_trigger:
             # The triggerer renders the arguments of such a task again, by the names of its template fields.
             rendered = {name: arguments.pop(name) for name in self.template_fields if name in arguments}
@@ -247,7 +249,13 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """
         wait = self._wait()
         if self._looks is None:
-            self._looks = polling.Task(self, wait.image_name, looked_at=self._looked_at)
+            self._looks = polling.Task(
+                self,
+                wait.image_name,
+                interval=_seconds(self.poke_interval),
+                left=_seconds(self.timeout) - (datetime.now(timezone.utc) - self._began).total_seconds(),
+                looked_at=self._looked_at,
+            )
         outcome = self._looks.outcome(wait.target, details=wait.include_details)
         if isinstance(outcome, decide.Failed):
             self._fail(outcome.reason)
@@ -293,7 +301,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             wait.target,
         )
         waited = (datetime.now(timezone.utc) - start).total_seconds()
-        self._defer(start, max(deferral_limit(self, _seconds(self.timeout)) - waited, 0.0))
+        self._defer(start, max(deferral_limit(self, _seconds(self.timeout)) - waited, 0.0), self._hook())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the deferral, or after it timed out."""

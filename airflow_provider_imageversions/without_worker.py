@@ -212,7 +212,7 @@ def obstacles_to_end(task: Any) -> list[str]:
 
     :param task: The task, as it is when its DAG is serialized or when it runs.
     """
-    skipped = (*("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs", "map_index_template"),)
+    skipped = ("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs")
     given = [name for name in skipped if getattr(task, name, None)]
     given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
     given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))

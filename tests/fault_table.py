@@ -121,11 +121,11 @@ def _lasting(name: str, what: str, kind: str, error: str, says: str) -> Row:
     )
 
 
-def _momentary(name: str, what: str, kind: str, error: str, note: str) -> Row:
+def _momentary(name: str, what: str, kind: str, error: str, *, changers: str, note: str = "") -> Row:
     return Row(
         name,
         what,
-        cells(readers=error, sensors=error, deferrable=WAITS, event=WAITS, changers=error),
+        cells(readers=error, sensors=WAITS, event=WAITS, changers=changers),
         {"kind": kind, "times": 2},
         error,
         note,
@@ -200,13 +200,35 @@ _GROUPS: dict[str, list[Row]] = {
             "UnrecognizedClientException",
             "token included in the request is invalid",
         ),
+        Row(
+            "late_credentials",
+            "an endpoint that provides expired credentials, for a while",
+            cells(readers="CredentialsError", sensors=WAITS, event=WAITS, changers=WAITS),
+            says="still expired",
+            note="The same applies to whatever else the credential chain raises: errors of endpoints, files, external "
+            "processes and identity providers.",
+        ),
+        Row(
+            "no_credentials",
+            "the same, and it does not recover",
+            cells(
+                readers="CredentialsError",
+                sensors="CredentialsError",
+                deferrable=POLLING,
+                event=REPORTS,
+                changers="CredentialsError",
+            ),
+            says="still expired",
+        ),
         _lasting("denied", "access denied", "access_denied", "AccessDeniedException", "not authorized to perform"),
         _momentary(
             "denied_briefly",
             "access denied, until a new policy has spread",
             "access_denied",
             "AccessDeniedException",
-            "A deferred sensor gives it 10 seconds, refused credentials 2 minutes.",
+            changers="AccessDeniedException",
+            note="A sensor waits up to 10 seconds for it. A sensor and an operator that changes something wait up to 2 "
+            "minutes for credentials.",
         ),
         _lasting(
             "clock_skew",
@@ -216,7 +238,11 @@ _GROUPS: dict[str, list[Row]] = {
             "Signature expired",
         ),
         _momentary(
-            "clock_skew_briefly", "the same, until the clock is set", "clock_skew", "InvalidSignatureException", ""
+            "clock_skew_briefly",
+            "the same, until the clock is set",
+            "clock_skew",
+            "InvalidSignatureException",
+            changers=WAITS,
         ),
         Row(
             "future",

@@ -14,7 +14,7 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import compat, polling
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
@@ -31,6 +31,7 @@ from airflow_provider_imageversions.sensors import (
 )
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
+from tests.credentials_endpoint import Agent
 from tests.fault_table import PAGE, READERS, RENEWS, REPORTS, SENSORS, TABLE, UNNOTICED, WAITS, WORDS, render
 
 IMAGE = "my-image"
@@ -38,6 +39,7 @@ HOST = "sagemaker.invalid"
 EXCEPTIONS = {
     exception.__name__: exception
     for exception in (
+        CredentialsError,
         ImageVersionFailedError,
         ResponseParserError,
         SageMakerImageOperationError,
@@ -55,8 +57,9 @@ EXCEPTIONS = {
 class World:
     """An image with the versions 1, which has the alias prod, and 2; and what happens to it while a part runs."""
 
-    def __init__(self, emulator, connection, run, context, pool, monkeypatch):
+    def __init__(self, emulator, connection, run, context, pool, monkeypatch, cleanup):
         self.monkeypatch = monkeypatch
+        self.cleanup = cleanup
         self.emulator = emulator
         self.connection = connection
         self.run = run
@@ -274,6 +277,18 @@ def new_credentials(world, part, row):
     return {"page_size": 1} if part in READERS else {}, None
 
 
+@script("late_credentials", "no_credentials")
+def credentials_from_an_endpoint(world, part, row):
+    agent = world.cleanup.enter_context(Agent.started())
+    cell = row.cells[part]
+    agent.misbehave("expired", times=6 if cell == WAITS else 10_000)
+    world.hits = lambda: agent.faults
+    if cell == REPORTS:
+        world.when(lambda: agent.faults > 20, lambda: agent.misbehave(None, times=0))
+    world.connection(login=None)
+    world.monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/credentials")
+
+
 @script("future")
 def a_clock_ahead(world, part, row):
     world.emulator.reset()
@@ -465,9 +480,9 @@ CELLS = [pytest.param(row, part, id=f"{row.name}-{part}") for row in TABLE for p
 
 
 @pytest.fixture
-def world(emulator, connection, run, context, monkeypatch):
+def world(emulator, connection, run, context, monkeypatch, cleanup):
     with ThreadPoolExecutor() as pool:
-        yield World(emulator, connection, run, context, pool, monkeypatch)
+        yield World(emulator, connection, run, context, pool, monkeypatch, cleanup)
 
 
 def provoke(world, part, row):
@@ -495,7 +510,7 @@ def was_met(world, cell, row):
         return {call["access_key_id"] for call in world.calls()} >= {"stale", "fresh"}
     if cell == WAITS and row.fault.get("times"):
         return world.hits() == row.fault["times"]
-    return world.hits() > 0 or not row.fault
+    return world.hits() > 0 or not (row.fault or "credentials" in row.name)
 
 
 @pytest.mark.parametrize(("row", "part"), CELLS)

@@ -13,7 +13,7 @@ from threading import Thread
 
 import botocore.exceptions
 import pytest
-from botocore.parsers import ResponseParserFactory
+from botocore.parsers import ResponseParserError, ResponseParserFactory
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -437,12 +437,14 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
     assert len(listing_calls(emulator)) == calls
 
 
-class NoVersions(BaseHTTPRequestHandler):
-    """Answers every call with an empty list."""
+class Answers(BaseHTTPRequestHandler):
+    """Answers every call alike, with an empty list unless told otherwise."""
+
+    body = b'{"ImageVersions": []}'
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        body = b'{"ImageVersions": []}'
+        body = self.body
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -457,7 +459,7 @@ def serve(cleanup):
     """Start a service on loopback, behind TLS if it is given a context; gives its port."""
 
     def start(context=None):
-        server = HTTPServer(("127.0.0.1", 0), NoVersions)
+        server = HTTPServer(("127.0.0.1", 0), Answers)
         cleanup.callback(server.server_close)
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -479,6 +481,34 @@ def certificate(tmp_path):
     files[0].write_bytes(signed.public_bytes(Encoding.PEM))
     files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return files
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"ImageVersions": null}',
+        b'{"ImageVersions": 1}',
+        b'{"ImageVersions": [null]}',
+        b'{"ImageVersions": ["version"]}',
+        b'{"ImageVersions": [{}]}',
+        b'{"ImageVersions": [{"Version": "1", "ImageVersionStatus": "CREATED"}]}',
+        b'{"ImageVersions": [{"Version": 1, "ImageVersionStatus": "CREATED", "CreationTime": "soon"}]}',
+        b'{"ImageVersions": [{"Version": 1, "ImageVersionStatus": "CREATED", "CreationTime": 1e300}]}',
+    ],
+    ids=lambda body: body.decode(errors="replace")[:60],
+)
+def test_an_answer_that_sagemaker_would_not_give_is_a_fault_that_may_pass(connection, serve, monkeypatch, body):
+    connection(endpoint_url=f"http://127.0.0.1:{serve()}")
+    monkeypatch.setattr(Answers, "body", body)
+    hook = SageMakerImageVersionsHook()
+    for call in (hook.list_image_versions, hook.describe_image_version, hook.list_aliases, hook.describe_image):
+        with pytest.raises(ResponseParserError, match="answer is broken") as caught:
+            call(IMAGE)
+        assert judge(caught.value) is Fault.TRANSIENT
 
 
 def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bundle_is_given(

@@ -185,7 +185,7 @@ def test_access_denied_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, conn
 
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_a_missing_connection_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, connection, run, mode, soft_fail):
-    with pytest.raises(MissingConnectionError, match="'nope'"):
+    with pytest.raises(error_of(mode, MissingConnectionError), match="'nope'"):
         run(sensor(**mode, soft_fail=soft_fail, aws_conn_id="nope"))
 
 

@@ -1,41 +1,32 @@
-"""Operators."""
+"""The operators that create, change, promote and delete versions."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import time
-from dataclasses import fields
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_imageversions import decide, polling
-from airflow_provider_imageversions.assets import openlineage_dataset, watched_payload, watches
+from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
-    BaseOperator,
     conf,
     is_trigger_timeout,
-    stores_xcom_in_database,
 )
 from airflow_provider_imageversions.deferral import deferral_limit, raise_execution_timeout, read_event
-from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    check_aws_parameters,
     find,
     judge,
     may_be_status_conflict,
+    resolved_aws_parameters,
 )
-from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
-    DETAIL_FIELDS,
-    LISTED_FIELDS,
-    CreateImageRequest,
     CreateImageVersionRequest,
-    ListImageVersionsRequest,
     PrunePolicy,
     Target,
     UpdateImageVersionRequest,
@@ -43,574 +34,25 @@ from airflow_provider_imageversions.model import (
     parse_alias,
     parse_aliases,
     parse_boolean,
-    parse_choice,
     parse_image_name,
     parse_integer,
-    parse_names,
-    parse_seconds,
-    parse_statuses,
     refuse,
 )
-from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from airflow.providers.openlineage.extractors import OperatorLineage
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_imageversions.model import ImageVersion
 
-__all__ = [
-    "LARGE_XCOM",
-    "SageMakerCreateImageOperator",
-    "SageMakerCreateImageVersionOperator",
-    "SageMakerDeleteImageOperator",
-    "SageMakerDeleteImageVersionOperator",
-    "SageMakerImageOperationError",
-    "SageMakerImageOperationTimeoutError",
-    "SageMakerListImageVersionsOperator",
-    "SageMakerPromoteImageVersionOperator",
-    "SageMakerPruneImageVersionsOperator",
-    "SageMakerUpdateImageVersionOperator",
-]
-
-T = TypeVar("T")
+from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
 
 _LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
 _IN_USE_PATIENCE = 60.0
-"""Seconds that pruning waits for somebody else to be done with a version."""
-LARGE_XCOM = 256 * 1024
-"""Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
-_MAX_XCOM = 4 * 1024 * 1024
+"""Maximum time in seconds that pruning waits for another change of a version to complete."""
 
 
-class _ImageOperator(TemplatedParameters, BaseOperator):
-    """
-    An operator on a SageMaker image.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    """
-
-    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
-    ui_color = "#f2e6d9"
-    _READS: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.image_name = image_name
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
-        self._lineage: tuple[str, int | None] | None = None
-        if self.is_settled("image_name"):
-            parse_image_name("image_name", image_name)
-        check_aws_parameters(aws_parameters(self), template=self.template)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
-        """
-        Tell OpenLineage that the task read or wrote the image, and which version if it was a certain one.
-
-        :param task_instance: The task instance.
-        """
-        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
-
-        if self._lineage is None:
-            return OperatorLineage()
-        region, number = self._lineage
-        dataset = openlineage_dataset(region, self.image_name, number)
-        return OperatorLineage(inputs=[dataset]) if self._READS else OperatorLineage(outputs=[dataset])
-
-
-class SageMakerListImageVersionsOperator(_ImageOperator):
-    """
-    List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
-
-    A record is plain JSON with the service's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
-    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
-    in UTC. All parameters are templated. Numbers, times and lists may be strings then; ``""`` and ``"None"``
-    count as not given.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
-        string with an offset.
-    :param creation_time_before: Only versions created at or before this moment.
-    :param last_modified_time_after: Only versions modified at or after this moment.
-    :param last_modified_time_before: Only versions modified at or before this moment.
-    :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
-    :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
-    :param page_size: Versions an API call, 1 to 100; default 100.
-    :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
-    :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
-        ``DELETE_FAILED``); a list, or a string with commas. Default: all.
-    :param limit: At most so many versions; no page is fetched beyond the last one. Default: all.
-    :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
-    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
-        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no. What is gone, or in
-        another status than asked for, by then is left out.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
-        result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
-        to the metadata database. Above 256 KB, there is a warning.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
-        image.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
-    """
-
-    _READS: ClassVar[bool] = True
-    _FILTERS: ClassVar[tuple[str, ...]] = (
-        "creation_time_after",
-        "creation_time_before",
-        "last_modified_time_after",
-        "last_modified_time_before",
-        "sort_by",
-        "sort_order",
-        "page_size",
-        "starting_token",
-        "statuses",
-        "limit",
-    )
-    template_fields: Sequence[str] = ("image_name", *_FILTERS, "fields", "include_details", *AWS_PARAMETERS)
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        creation_time_after: datetime | str | None = None,
-        creation_time_before: datetime | str | None = None,
-        last_modified_time_after: datetime | str | None = None,
-        last_modified_time_before: datetime | str | None = None,
-        sort_by: str = "CREATION_TIME",
-        sort_order: str = "DESCENDING",
-        page_size: int | str = 100,
-        starting_token: str | None = None,
-        statuses: Iterable[str] | str | None = None,
-        limit: int | str | None = None,
-        fields: Iterable[str] | str | None = None,
-        include_details: bool | str = False,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            image_name=image_name,
-            aws_conn_id=aws_conn_id,
-            region_name=region_name,
-            verify=verify,
-            botocore_config=botocore_config,
-            **kwargs,
-        )
-        self.creation_time_after = creation_time_after
-        self.creation_time_before = creation_time_before
-        self.last_modified_time_after = last_modified_time_after
-        self.last_modified_time_before = last_modified_time_before
-        self.sort_by = sort_by
-        self.sort_order = sort_order
-        self.page_size = page_size
-        self.starting_token = starting_token
-        self.statuses = statuses
-        self.limit = limit
-        self.fields = fields
-        self.include_details = include_details
-        ListImageVersionsRequest.check_settled(
-            self.template,
-            image_name=image_name,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
-        checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
-        if self.is_settled("include_details"):
-            parse_boolean("include_details", include_details)
-            checks.append(("fields", self._parse_fields))
-        for name, parse in checks:
-            if self.is_settled(name) and (value := getattr(self, name)) is not None:
-                parse(name, value)
-
-    def execute(self, context: Any) -> list[dict[str, Any]]:
-        """List, and give what goes to XCom."""
-        self.check_rendered()
-        maximum = _max_xcom_bytes()
-        hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        fields = None if self.fields is None else self._parse_fields("fields", self.fields)
-        details = parse_boolean("include_details", self.include_details)
-        filters = {name: getattr(self, name) for name in self._FILTERS}
-        records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
-        SageMakerImageLink.store(context, self, hook, self.image_name)
-        result: list[dict[str, Any]] = []
-        size = 0
-        number: int | None = None
-        for record in records:
-            number = record["Version"]
-            result.append(_project(record, fields))
-            size += len(json.dumps(result[-1])) + len(", ")
-            if maximum and size > maximum and self._goes_to_database(size):
-                # At once, rather than after the calls for all the rest.
-                raise ValueError(
-                    f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
-                    f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
-                    f"{_ways_to_less(len(result))}; or increase [sagemaker_image_versions] "
-                    "max_xcom_bytes (0: no limit)."
-                )
-        if size > LARGE_XCOM and self._goes_to_database(size):
-            self.log.warning(
-                "SageMaker image %r: the result of %d versions takes %s bytes as JSON in Airflow's metadata database. "
-                "%s.",
-                self.image_name,
-                len(result),
-                f"{size:,}",
-                _ways_to_less(len(result) * LARGE_XCOM // size),
-            )
-        self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
-        self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
-        return result
-
-    def _detailed(
-        self, hook: SageMakerImageVersionsHook, *, statuses: Any, limit: Any, **filters: Any
-    ) -> Iterator[ImageVersion]:
-        """List with details, each version as it is by then: some may be gone, or in another status."""
-        listed = hook.iter_image_versions(self.image_name, statuses=statuses, **filters)
-        detailed = (find(hook.add_details, self.image_name, record) for record in listed)
-        return decide.select(
-            (record for record in detailed if record is not None),
-            statuses=None if statuses is None else parse_statuses("statuses", statuses),
-            limit=None if limit is None else _parse_limit("limit", limit),
-        )
-
-    def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
-        known: tuple[str, ...] = LISTED_FIELDS
-        if parse_boolean("include_details", self.include_details):
-            known += DETAIL_FIELDS
-        try:
-            return parse_names(name, value, choices=known)
-        except ValueError as error:
-            if known == LISTED_FIELDS:
-                raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
-            raise
-
-    def _goes_to_database(self, size: int) -> bool:
-        return bool(self.do_xcom_push) and stores_xcom_in_database(size)
-
-
-def _max_xcom_bytes() -> int:
-    maximum: int = conf.getint("sagemaker_image_versions", "max_xcom_bytes", fallback=_MAX_XCOM)
-    if maximum < 0:
-        raise ValueError(
-            f"[sagemaker_image_versions] max_xcom_bytes={maximum} is not valid: it must be 0 (no limit) or more."
-        )
-    return maximum
-
-
-def _ways_to_less(fitting: int) -> str:
-    # Records differ in length, so a little less than would fit.
-    return (
-        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
-        "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
-    )
-
-
-def _parse_limit(name: str, value: object) -> int:
-    return parse_integer(name, value, minimum=0)
-
-
-def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if fields is None or key in fields}
-
-
-class _ChangingOperator(_ImageOperator):
-    """
-    An operator that changes an image, and waits out what keeps it from doing so.
-
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
-    """
-
-    def __init__(
-        self, *, check_interval: timedelta | float = 30.0, timeout: timedelta | float = 3600.0, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.check_interval = parse_seconds("check_interval", check_interval)
-        self.timeout = parse_seconds("timeout", timeout)
-
-    def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
-        task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
-        SageMakerImageLink.store(context, self, task.hook, image_name)
-        return task
-
-    def _refuse_failure(self, found: T | decide.Failed) -> T:
-        if isinstance(found, decide.Failed):
-            raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
-        return found
-
-    def _values(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names}
-
-
-def _names(request: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(request))
-
-
-class SageMakerCreateImageOperator(_ChangingOperator):
-    """
-    Create an Amazon SageMaker image, wait until it can get versions, and return what DescribeImage says of it.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param role_arn: ARN of the IAM role that SageMaker pulls the container images with.
-    :param display_name: Name to show, 1 to 128 characters.
-    :param description: Up to 512 characters.
-    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; given at the creation only.
-    :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
-        role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
-        CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
-        not count: the task waits until its name is free. (default: ``use``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is CREATED, for seconds; default: yes. Not templated, like the
-        next two.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
-        (default: 3600)
-    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
-    """
-
-    _REQUEST: ClassVar[tuple[str, ...]] = _names(CreateImageRequest)
-    template_fields: Sequence[str] = (*_REQUEST, "action_if_image_exists", *AWS_PARAMETERS)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json", "botocore_config": "json"}
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        role_arn: str,
-        display_name: str | None = None,
-        description: str | None = None,
-        tags: dict[str, str] | list[dict[str, str]] | None = None,
-        action_if_image_exists: str = "use",
-        wait_for_completion: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_name=image_name, **kwargs)
-        self.role_arn = role_arn
-        self.display_name = display_name
-        self.description = description
-        self.tags = tags
-        self.action_if_image_exists = action_if_image_exists
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        CreateImageRequest.check_settled(self.template, **self._values(self._REQUEST))
-        if self.is_settled("action_if_image_exists"):
-            _parse_action(action_if_image_exists)
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Create it."""
-        self.check_rendered()
-        request = CreateImageRequest(**self._values(self._REQUEST))
-        action = _parse_action(self.action_if_image_exists)
-        task = self._begin(context, request.image_name)
-        self._refuse_failure(task.wait(lambda hook: self._create(hook, request, action)))
-        if self.wait_for_completion:
-            look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
-        self._lineage = (str(task.hook.conn_region_name), None)
-        return task.call(lambda hook: hook.describe_image(request.image_name))
-
-    def _create(
-        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str
-    ) -> decide.Waiting | decide.Failed | None:
-        try:
-            hook.create_image(request)
-        except Exception as error:
-            image = find(hook.describe_image, request.image_name) if may_be_status_conflict(error) else None
-            if image is None:
-                raise
-            if decide.is_image_being_deleted(image):
-                return decide.Waiting("the image is DELETING, and its name is free after that")
-            if judge(error) is not decide.Fault.IN_USE:
-                raise
-            return self._take(hook, request, action, image)
-        self.log.info("SageMaker image %r: created", request.image_name)
-        return None
-
-    def _take(
-        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str, image: dict[str, Any]
-    ) -> decide.Waiting | decide.Failed | None:
-        if action == "FAIL":
-            return decide.Failed("it exists already, and action_if_image_exists is 'fail'")
-        if action == "RECREATE" and decide.is_failed_creation(image):
-            return self._delete_failed(hook, request.image_name, image)
-        obstacle = decide.obstacle(image)
-        if obstacle is None and action == "UPDATE":
-            hook.update_image(request)
-            self.log.info("SageMaker image %r: existed already, updated", request.image_name)
-        elif obstacle is None:
-            self.log.info("SageMaker image %r: exists already", request.image_name)
-        return obstacle
-
-    def _delete_failed(
-        self, hook: SageMakerImageVersionsHook, image_name: str, image: dict[str, Any]
-    ) -> decide.Waiting | decide.Failed:
-        if find(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
-            now = find(hook.describe_image, image_name)
-            if now is None or decide.has_image_changed(image, now):
-                return decide.Waiting("the image was changed meanwhile")
-            return decide.Failed(
-                f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
-                "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
-            )
-        self.log.info(
-            "SageMaker image %r: deleting it and creating it again, as it is CREATE_FAILED (%s) and has no version",
-            image_name,
-            decide.failure_reason(image),
-        )
-        return _delete_image(hook, image_name, image) or decide.Waiting("the image is being deleted")
-
-
-def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
-    """
-    Begin to delete an image, unless it is no longer as it was judged: then return that the caller has to judge again.
-
-    DeleteImage takes a name and nothing to compare with, so this asks directly before it.
-    """
-    image = find(hook.describe_image, image_name)
-    if image is None:
-        return None
-    if decide.has_image_changed(judged, image):
-        return decide.Waiting("the image was changed meanwhile")
-    try:
-        hook.delete_image(image_name)
-    except Exception as error:
-        if judge(error) is decide.Fault.MISSING:
-            return None
-        image = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
-        if image is None or decide.is_image_being_deleted(image):
-            return None
-        if (obstacle := decide.keeps_from_deletion(image)) is not None:
-            return obstacle
-        raise
-    return None
-
-
-def _parse_action(value: object) -> str:
-    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "RECREATE", "FAIL"))
-
-
-class SageMakerDeleteImageOperator(_ChangingOperator):
-    """
-    Delete an Amazon SageMaker image with all of its versions, and wait until it is gone.
-
-    The container images in Amazon ECR stay. An image that does not exist is a success. AWS asks to detach an image from
-    all SageMaker domains first: SageMaker may not refuse to delete one that a domain uses, and its spaces do not start
-    afterwards.
-
-    An image that is created under the same name while the task waits is not deleted. A retry, or a run that is cleared,
-    deletes the image that has the name by then; one that is DELETING already is only waited for.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
-        production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is gone. (default: True)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
-    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: A version has an alias, or the image is DELETE_FAILED, with SageMaker's
-        reason.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
-    :return: ARN of the image; ``None`` if there was no image of this name.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
-    """
-
-    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", *AWS_PARAMETERS)
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        delete_if_aliased: bool | str = False,
-        wait_for_completion: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_name=image_name, **kwargs)
-        self.delete_if_aliased = delete_if_aliased
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self.is_settled("delete_if_aliased"):
-            parse_boolean("delete_if_aliased", delete_if_aliased)
-
-    def execute(self, context: Any) -> str | None:
-        """Delete it."""
-        self.check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
-        task = self._begin(context, image_name)
-        deleted = task.call(lambda hook: find(hook.describe_image, image_name))
-        if deleted is None:
-            self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
-            return None
-
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
-            image = find(hook.describe_image, image_name)
-            if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
-                return None
-            aliases = () if delete_if_aliased else find(hook.list_aliases, image_name) or ()
-            if aliases:
-                return decide.Failed(
-                    f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
-                    "Delete the aliases, or set delete_if_aliased=True"
-                )
-            return _delete_image(hook, image_name, image)
-
-        self._refuse_failure(task.wait(step))
-        if self.wait_for_completion:
-            look = lambda hook: decide.image_remains(find(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
-        self.log.info(
-            "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"
-        )
-        return str(deleted["ImageArn"])
-
-
-class SageMakerCreateImageVersionOperator(_ChangingOperator):
+class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
     Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with its details.
 
@@ -658,7 +100,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
     """
 
-    _REQUEST: ClassVar[tuple[str, ...]] = _names(CreateImageVersionRequest)
+    _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageVersionRequest)
     template_fields: Sequence[str] = (*_REQUEST, *AWS_PARAMETERS)
 
     def __init__(
@@ -736,7 +178,7 @@ class SageMakerCreateImageVersionOperator(_ChangingOperator):
                     version=number,
                     include_details=True,
                     poll_interval=self.check_interval,
-                    **aws_parameters(self),
+                    **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deferral_limit(self, task.left), 1.0)),
@@ -836,7 +278,7 @@ def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[
     return None
 
 
-class SageMakerUpdateImageVersionOperator(_ChangingOperator):
+class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
     Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
 
@@ -875,7 +317,7 @@ class SageMakerUpdateImageVersionOperator(_ChangingOperator):
 
     _METADATA: ClassVar[tuple[str, ...]] = tuple(
         name
-        for name in _names(UpdateImageVersionRequest)
+        for name in request_fields(UpdateImageVersionRequest)
         if name not in {"image_name", "version", "aliases_to_add", "aliases_to_delete"}
     )
     _ALIASES: ClassVar[tuple[str, ...]] = ("aliases_to_add", "aliases_to_delete")
@@ -984,7 +426,7 @@ def _update(hook: SageMakerImageVersionsHook, request: UpdateImageVersionRequest
     return None
 
 
-class SageMakerPromoteImageVersionOperator(_ChangingOperator):
+class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
     Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
 
@@ -1166,7 +608,7 @@ def _parse_which(version: object, alias: object) -> dict[str, Any]:
     return {"version": parse_integer("version", version, minimum=0)}
 
 
-class SageMakerDeleteImageVersionOperator(_ChangingOperator):
+class SageMakerDeleteImageVersionOperator(ChangingOperator):
     """
     Delete a version of an Amazon SageMaker image, with its aliases, and wait until it is gone.
 
@@ -1259,7 +701,7 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
     return None
 
 
-class SageMakerPruneImageVersionsOperator(_ChangingOperator):
+class SageMakerPruneImageVersionsOperator(ChangingOperator):
     """
     Delete the versions of an Amazon SageMaker image that nobody needs any more.
 
@@ -1298,7 +740,7 @@ class SageMakerPruneImageVersionsOperator(_ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    _POLICY: ClassVar[tuple[str, ...]] = _names(PrunePolicy)
+    _POLICY: ClassVar[tuple[str, ...]] = request_fields(PrunePolicy)
     template_fields: Sequence[str] = ("image_name", *_POLICY, *AWS_PARAMETERS)
 
     def __init__(

@@ -1,0 +1,28 @@
+"""Operators."""
+
+from __future__ import annotations
+
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.operators.images import SageMakerCreateImageOperator, SageMakerDeleteImageOperator
+from airflow_provider_imageversions.operators.listing import LARGE_XCOM, SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.operators.versions import (
+    SageMakerCreateImageVersionOperator,
+    SageMakerDeleteImageVersionOperator,
+    SageMakerPromoteImageVersionOperator,
+    SageMakerPruneImageVersionsOperator,
+    SageMakerUpdateImageVersionOperator,
+)
+
+__all__ = [
+    "LARGE_XCOM",
+    "SageMakerCreateImageOperator",
+    "SageMakerCreateImageVersionOperator",
+    "SageMakerDeleteImageOperator",
+    "SageMakerDeleteImageVersionOperator",
+    "SageMakerImageOperationError",
+    "SageMakerImageOperationTimeoutError",
+    "SageMakerListImageVersionsOperator",
+    "SageMakerPromoteImageVersionOperator",
+    "SageMakerPruneImageVersionsOperator",
+    "SageMakerUpdateImageVersionOperator",
+]

@@ -1,0 +1,117 @@
+"""What the operators on images and their versions have in common."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions.assets import openlineage_dataset
+from airflow_provider_imageversions.compat import (
+    BaseOperator,
+)
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
+from airflow_provider_imageversions.hooks import (
+    aws_parameters,
+    check_aws_parameters,
+)
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import (
+    parse_image_name,
+    parse_seconds,
+)
+from airflow_provider_imageversions.templating import TemplatedParameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+
+T = TypeVar("T")
+
+
+class ImageOperator(TemplatedParameters, BaseOperator):
+    """
+    An operator on a SageMaker image.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    """
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
+    operator_extra_links = (SageMakerImageLink(),)
+    ui_color = "#f2e6d9"
+    _READS: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_name = image_name
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        self._lineage: tuple[str, int | None] | None = None
+        if self.is_settled("image_name"):
+            parse_image_name("image_name", image_name)
+        check_aws_parameters(aws_parameters(self), template=self.template)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
+        """
+        Tell OpenLineage that the task read or wrote the image, and which version if it was a certain one.
+
+        :param task_instance: The task instance.
+        """
+        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
+
+        if self._lineage is None:
+            return OperatorLineage()
+        region, number = self._lineage
+        dataset = openlineage_dataset(region, self.image_name, number)
+        return OperatorLineage(inputs=[dataset]) if self._READS else OperatorLineage(outputs=[dataset])
+
+
+class ChangingOperator(ImageOperator):
+    """
+    An operator that changes an image, and waits out what keeps it from doing so.
+
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    """
+
+    def __init__(
+        self, *, check_interval: timedelta | float = 30.0, timeout: timedelta | float = 3600.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.check_interval = parse_seconds("check_interval", check_interval)
+        self.timeout = parse_seconds("timeout", timeout)
+
+    def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
+        task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
+        SageMakerImageLink.store(context, self, task.hook, image_name)
+        return task
+
+    def _refuse_failure(self, found: T | decide.Failed) -> T:
+        if isinstance(found, decide.Failed):
+            raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
+        return found
+
+    def _values(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
+
+def request_fields(request: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(request))

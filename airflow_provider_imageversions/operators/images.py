@@ -1,0 +1,262 @@
+"""The operators that create and delete images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions.hooks import (
+    AWS_PARAMETERS,
+    find,
+    judge,
+    may_be_status_conflict,
+)
+from airflow_provider_imageversions.model import (
+    CreateImageRequest,
+    parse_boolean,
+    parse_choice,
+    parse_image_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_imageversions.hooks import (
+        SageMakerImageVersionsHook,
+    )
+
+
+from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
+
+
+class SageMakerCreateImageOperator(ChangingOperator):
+    """
+    Create an Amazon SageMaker image, wait until it can get versions, and return what DescribeImage says of it.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
+        follow.
+    :param role_arn: ARN of the IAM role that SageMaker pulls the container images with.
+    :param display_name: Name to show, 1 to 128 characters.
+    :param description: Up to 512 characters.
+    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; given at the creation only.
+    :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
+        role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
+        CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
+        not count: the task waits until its name is free. (default: ``use``)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the image is CREATED, for seconds; default: yes. Not templated, like the
+        next two.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
+        (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
+    """
+
+    _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageRequest)
+    template_fields: Sequence[str] = (*_REQUEST, "action_if_image_exists", *AWS_PARAMETERS)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json", "botocore_config": "json"}
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        role_arn: str,
+        display_name: str | None = None,
+        description: str | None = None,
+        tags: dict[str, str] | list[dict[str, str]] | None = None,
+        action_if_image_exists: str = "use",
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.role_arn = role_arn
+        self.display_name = display_name
+        self.description = description
+        self.tags = tags
+        self.action_if_image_exists = action_if_image_exists
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        CreateImageRequest.check_settled(self.template, **self._values(self._REQUEST))
+        if self.is_settled("action_if_image_exists"):
+            _parse_action(action_if_image_exists)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Create it."""
+        self.check_rendered()
+        request = CreateImageRequest(**self._values(self._REQUEST))
+        action = _parse_action(self.action_if_image_exists)
+        task = self._begin(context, request.image_name)
+        self._refuse_failure(task.wait(lambda hook: self._create(hook, request, action)))
+        if self.wait_for_completion:
+            look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
+            self._refuse_failure(task.wait(look))
+        self._lineage = (str(task.hook.conn_region_name), None)
+        return task.call(lambda hook: hook.describe_image(request.image_name))
+
+    def _create(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str
+    ) -> decide.Waiting | decide.Failed | None:
+        try:
+            hook.create_image(request)
+        except Exception as error:
+            image = find(hook.describe_image, request.image_name) if may_be_status_conflict(error) else None
+            if image is None:
+                raise
+            if decide.is_image_being_deleted(image):
+                return decide.Waiting("the image is DELETING, and its name is free after that")
+            if judge(error) is not decide.Fault.IN_USE:
+                raise
+            return self._take(hook, request, action, image)
+        self.log.info("SageMaker image %r: created", request.image_name)
+        return None
+
+    def _take(
+        self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str, image: dict[str, Any]
+    ) -> decide.Waiting | decide.Failed | None:
+        if action == "FAIL":
+            return decide.Failed("it exists already, and action_if_image_exists is 'fail'")
+        if action == "RECREATE" and decide.is_failed_creation(image):
+            return self._delete_failed(hook, request.image_name, image)
+        obstacle = decide.obstacle(image)
+        if obstacle is None and action == "UPDATE":
+            hook.update_image(request)
+            self.log.info("SageMaker image %r: existed already, updated", request.image_name)
+        elif obstacle is None:
+            self.log.info("SageMaker image %r: exists already", request.image_name)
+        return obstacle
+
+    def _delete_failed(
+        self, hook: SageMakerImageVersionsHook, image_name: str, image: dict[str, Any]
+    ) -> decide.Waiting | decide.Failed:
+        if find(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
+            now = find(hook.describe_image, image_name)
+            if now is None or decide.has_image_changed(image, now):
+                return decide.Waiting("the image was changed meanwhile")
+            return decide.Failed(
+                f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
+                "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
+            )
+        self.log.info(
+            "SageMaker image %r: deleting it and creating it again, as it is CREATE_FAILED (%s) and has no version",
+            image_name,
+            decide.failure_reason(image),
+        )
+        return _delete_image(hook, image_name, image) or decide.Waiting("the image is being deleted")
+
+
+def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
+    """
+    Begin to delete an image, unless it is no longer as it was judged: then return that the caller has to judge again.
+
+    DeleteImage takes a name and nothing to compare with, so this asks directly before it.
+    """
+    image = find(hook.describe_image, image_name)
+    if image is None:
+        return None
+    if decide.has_image_changed(judged, image):
+        return decide.Waiting("the image was changed meanwhile")
+    try:
+        hook.delete_image(image_name)
+    except Exception as error:
+        if judge(error) is decide.Fault.MISSING:
+            return None
+        image = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
+        if image is None or decide.is_image_being_deleted(image):
+            return None
+        if (obstacle := decide.keeps_from_deletion(image)) is not None:
+            return obstacle
+        raise
+    return None
+
+
+def _parse_action(value: object) -> str:
+    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "RECREATE", "FAIL"))
+
+
+class SageMakerDeleteImageOperator(ChangingOperator):
+    """
+    Delete an Amazon SageMaker image with all of its versions, and wait until it is gone.
+
+    The container images in Amazon ECR stay. An image that does not exist is a success. AWS asks to detach an image from
+    all SageMaker domains first: SageMaker may not refuse to delete one that a domain uses, and its spaces do not start
+    afterwards.
+
+    An image that is created under the same name while the task waits is not deleted. A retry, or a run that is cleared,
+    deletes the image that has the name by then; one that is DELETING already is only waited for.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
+        production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the image is gone. (default: True)
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: A version has an alias, or the image is DELETE_FAILED, with SageMaker's
+        reason.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+    :return: ARN of the image; ``None`` if there was no image of this name.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
+    """
+
+    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        delete_if_aliased: bool | str = False,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.delete_if_aliased = delete_if_aliased
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        if self.is_settled("delete_if_aliased"):
+            parse_boolean("delete_if_aliased", delete_if_aliased)
+
+    def execute(self, context: Any) -> str | None:
+        """Delete it."""
+        self.check_rendered()
+        image_name = parse_image_name("image_name", self.image_name)
+        delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
+        task = self._begin(context, image_name)
+        deleted = task.call(lambda hook: find(hook.describe_image, image_name))
+        if deleted is None:
+            self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
+            return None
+
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+            image = find(hook.describe_image, image_name)
+            if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
+                return None
+            aliases = () if delete_if_aliased else find(hook.list_aliases, image_name) or ()
+            if aliases:
+                return decide.Failed(
+                    f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
+                    "Delete the aliases, or set delete_if_aliased=True"
+                )
+            return _delete_image(hook, image_name, image)
+
+        self._refuse_failure(task.wait(step))
+        if self.wait_for_completion:
+            look = lambda hook: decide.image_remains(find(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
+            self._refuse_failure(task.wait(look))
+        self.log.info(
+            "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"
+        )
+        return str(deleted["ImageArn"])

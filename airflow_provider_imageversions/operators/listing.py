@@ -1,0 +1,247 @@
+"""The operator that lists versions."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions.compat import (
+    conf,
+    stores_xcom_in_database,
+)
+from airflow_provider_imageversions.hooks import (
+    AWS_PARAMETERS,
+    SageMakerImageVersionsHook,
+    aws_parameters,
+    find,
+)
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import (
+    DETAIL_FIELDS,
+    LISTED_FIELDS,
+    ListImageVersionsRequest,
+    parse_boolean,
+    parse_integer,
+    parse_names,
+    parse_statuses,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from airflow_provider_imageversions.model import ImageVersion
+
+from airflow_provider_imageversions.operators._base import ImageOperator
+
+LARGE_XCOM = 256 * 1024
+"""Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
+_MAX_XCOM = 4 * 1024 * 1024
+
+
+class SageMakerListImageVersionsOperator(ImageOperator):
+    """
+    List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
+
+    A record is plain JSON with the service's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
+    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
+    in UTC. All parameters are templated. Numbers, times and lists may be strings then; ``""`` and ``"None"``
+    count as not given.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
+    :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
+        string with an offset.
+    :param creation_time_before: Only versions created at or before this moment.
+    :param last_modified_time_after: Only versions modified at or after this moment.
+    :param last_modified_time_before: Only versions modified at or before this moment.
+    :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
+    :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
+    :param page_size: Versions an API call, 1 to 100; default 100.
+    :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+    :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
+        ``DELETE_FAILED``); a list, or a string with commas. Default: all.
+    :param limit: At most so many versions; no page is fetched beyond the last one. Default: all.
+    :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
+        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no. What is gone, or in
+        another status than asked for, by then is left out.
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
+        result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
+        to the metadata database. Above 256 KB, there is a warning.
+    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+        image.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
+    """
+
+    _READS: ClassVar[bool] = True
+    _FILTERS: ClassVar[tuple[str, ...]] = (
+        "creation_time_after",
+        "creation_time_before",
+        "last_modified_time_after",
+        "last_modified_time_before",
+        "sort_by",
+        "sort_order",
+        "page_size",
+        "starting_token",
+        "statuses",
+        "limit",
+    )
+    template_fields: Sequence[str] = ("image_name", *_FILTERS, "fields", "include_details", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        creation_time_after: datetime | str | None = None,
+        creation_time_before: datetime | str | None = None,
+        last_modified_time_after: datetime | str | None = None,
+        last_modified_time_before: datetime | str | None = None,
+        sort_by: str = "CREATION_TIME",
+        sort_order: str = "DESCENDING",
+        page_size: int | str = 100,
+        starting_token: str | None = None,
+        statuses: Iterable[str] | str | None = None,
+        limit: int | str | None = None,
+        fields: Iterable[str] | str | None = None,
+        include_details: bool | str = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            image_name=image_name,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        self.creation_time_after = creation_time_after
+        self.creation_time_before = creation_time_before
+        self.last_modified_time_after = last_modified_time_after
+        self.last_modified_time_before = last_modified_time_before
+        self.sort_by = sort_by
+        self.sort_order = sort_order
+        self.page_size = page_size
+        self.starting_token = starting_token
+        self.statuses = statuses
+        self.limit = limit
+        self.fields = fields
+        self.include_details = include_details
+        ListImageVersionsRequest.check_settled(
+            self.template,
+            image_name=image_name,
+            creation_time_after=creation_time_after,
+            creation_time_before=creation_time_before,
+            last_modified_time_after=last_modified_time_after,
+            last_modified_time_before=last_modified_time_before,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            max_results=page_size,
+            next_token=starting_token,
+        )
+        checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
+        if self.is_settled("include_details"):
+            parse_boolean("include_details", include_details)
+            checks.append(("fields", self._parse_fields))
+        for name, parse in checks:
+            if self.is_settled(name) and (value := getattr(self, name)) is not None:
+                parse(name, value)
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """List, and give what goes to XCom."""
+        self.check_rendered()
+        maximum = _max_xcom_bytes()
+        hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
+        fields = None if self.fields is None else self._parse_fields("fields", self.fields)
+        details = parse_boolean("include_details", self.include_details)
+        filters = {name: getattr(self, name) for name in self._FILTERS}
+        records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
+        SageMakerImageLink.store(context, self, hook, self.image_name)
+        result: list[dict[str, Any]] = []
+        size = 0
+        number: int | None = None
+        for record in records:
+            number = record["Version"]
+            result.append(_project(record, fields))
+            size += len(json.dumps(result[-1])) + len(", ")
+            if maximum and size > maximum and self._goes_to_database(size):
+                # At once, rather than after the calls for all the rest.
+                raise ValueError(
+                    f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
+                    f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
+                    f"{_ways_to_less(len(result))}; or increase [sagemaker_image_versions] "
+                    "max_xcom_bytes (0: no limit)."
+                )
+        if size > LARGE_XCOM and self._goes_to_database(size):
+            self.log.warning(
+                "SageMaker image %r: the result of %d versions takes %s bytes as JSON in Airflow's metadata database. "
+                "%s.",
+                self.image_name,
+                len(result),
+                f"{size:,}",
+                _ways_to_less(len(result) * LARGE_XCOM // size),
+            )
+        self.log.info("SageMaker image %r: listed %d versions", self.image_name, len(result))
+        self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
+        return result
+
+    def _detailed(
+        self, hook: SageMakerImageVersionsHook, *, statuses: Any, limit: Any, **filters: Any
+    ) -> Iterator[ImageVersion]:
+        """List with details, each version as it is by then: some may be gone, or in another status."""
+        listed = hook.iter_image_versions(self.image_name, statuses=statuses, **filters)
+        detailed = (find(hook.add_details, self.image_name, record) for record in listed)
+        return decide.select(
+            (record for record in detailed if record is not None),
+            statuses=None if statuses is None else parse_statuses("statuses", statuses),
+            limit=None if limit is None else _parse_limit("limit", limit),
+        )
+
+    def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
+        known: tuple[str, ...] = LISTED_FIELDS
+        if parse_boolean("include_details", self.include_details):
+            known += DETAIL_FIELDS
+        try:
+            return parse_names(name, value, choices=known)
+        except ValueError as error:
+            if known == LISTED_FIELDS:
+                raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
+            raise
+
+    def _goes_to_database(self, size: int) -> bool:
+        return bool(self.do_xcom_push) and stores_xcom_in_database(size)
+
+
+def _max_xcom_bytes() -> int:
+    maximum: int = conf.getint("sagemaker_image_versions", "max_xcom_bytes", fallback=_MAX_XCOM)
+    if maximum < 0:
+        raise ValueError(
+            f"[sagemaker_image_versions] max_xcom_bytes={maximum} is not valid: it must be 0 (no limit) or more."
+        )
+    return maximum
+
+
+def _ways_to_less(fitting: int) -> str:
+    # Records differ in length, so a little less than would fit.
+    return (
+        f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
+        "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
+    )
+
+
+def _parse_limit(name: str, value: object) -> int:
+    return parse_integer(name, value, minimum=0)
+
+
+def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if fields is None or key in fields}
