@@ -445,7 +445,7 @@ def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
     return version["CreationTime"] == other["CreationTime"]
 
 
-KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed")
+KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")
 """Why pruning keeps a version."""
 
 
@@ -455,6 +455,7 @@ def prune(
     *,
     now: datetime,
     aliases_of: Callable[[int], Iterable[str]],
+    is_used: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[ImageVersion, str | None]]:
     """
     Decide which versions of an image may go: lazily, so that each is judged when its turn comes.
@@ -466,6 +467,8 @@ def prune(
     :param policy: What to keep.
     :param now: The time.
     :param aliases_of: Returns a version's aliases, by its number; called only for versions that could go otherwise.
+    :param is_used: Returns whether anybody uses a version, by its number; called only for versions that could go
+        otherwise.
     :return: Each version, with the one of :data:`KEPT` for which it stays; ``None``: it goes.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
@@ -490,6 +493,8 @@ def prune(
             yield version, "limit"
         elif policy.keep_aliased and any(True for _ in aliases_of(version["Version"])):
             yield version, "alias"
+        elif is_used(version["Version"]):
+            yield version, "used"
         else:
             left -= 1
             yield version, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
 import socket
 import ssl
@@ -25,8 +26,9 @@ from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.compat import AirflowNotFoundException, get_async_connection
+from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
 from airflow_provider_imageversions.model import (
+    USAGE_SCOPES,
     ListImagesRequest,
     ListImageVersionsRequest,
     VersionSet,
@@ -50,7 +52,7 @@ from airflow_provider_imageversions.model import (
     refuse,
     to_record,
 )
-from airflow_provider_imageversions.studio import SCOPES, comparison
+from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -851,10 +853,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     def find_image_version_usage(
         self,
         image_name: str,
-        scope: Iterable[str] | str = SCOPES,
+        scope: Iterable[str] | str = USAGE_SCOPES,
         *,
         domain_id: str | None = None,
-        calls_per_second: float = 2.0,
+        calls_per_second: float | None = None,
     ) -> dict[str, list[dict[str, Any]]]:
         """
         Find who uses which version of an image in Amazon SageMaker Studio.
@@ -870,7 +872,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             string with commas. (default: all)
         :param domain_id: Only in this domain. (default: in all domains)
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
-            (default: 2)
+            (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
         :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
             "pinned": True, "running": True}, ...]}``, by the version's number as text. ``kind`` is ``domain``, ``app``,
             ``user_profile`` or ``space``; an app has ``space_name`` or ``user_profile_name``, too. ``pinned`` is
@@ -886,8 +888,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         from airflow_provider_imageversions.usage import Pace, UsageReader  # noqa: PLC0415  # it needs this module
 
         parse_image_name("image_name", image_name)
-        wanted = parse_names("scope", scope, choices=SCOPES)
-        pace = Pace(parse_seconds("calls_per_second", calls_per_second, maximum=1000.0))
+        wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
+        pace = Pace(_usage_rate() if calls_per_second is None else _parse_rate("calls_per_second", calls_per_second))
         domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
         return UsageReader(self, image_name, pace, domain).read(wanted)
 
@@ -1033,6 +1035,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             "the account of that connection)"
         )
         return type(error)(answer, error.operation_name)
+
+
+def _usage_rate() -> float:
+    rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
+    return _parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
+
+
+def _parse_rate(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise refuse(name, value, "it must be a number above 0.")
+    return float(value)
 
 
 STUDIO_LISTS = {

@@ -469,6 +469,19 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
     return parsed
 
 
+USAGE_SCOPES = ("domains", "apps", "user_profiles", "spaces")
+"""Where a version can be in use, the cheapest to read first."""
+
+
+def parse_scope(name: str, value: object) -> tuple[str, ...]:
+    """Make a tuple of scopes of a list, a string with commas, or a boolean: all scopes, or none."""
+    if value == ():
+        return ()
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in {"true", "false"}):
+        return USAGE_SCOPES if parse_boolean(name, value) else ()
+    return parse_names(name, value, choices=USAGE_SCOPES)
+
+
 def parse_aliases(name: str, value: object) -> tuple[str, ...]:
     """Make a tuple of aliases of an iterable, a JSON list or a comma-separated string."""
     return tuple(parse_alias(name, alias) for alias in _parse_list(name, value))
@@ -984,6 +997,7 @@ class PrunePolicy(_Checked):
     :param keep_younger_than: Keep versions created within this time, in seconds. Give at least one of the two.
     :param keep_versions: Keep the versions with these numbers. (default: none)
     :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param keep_used: Where to look for who uses a version, which keeps it. (default: nowhere)
     :param limit: Maximum number of versions to delete. (default: no limit)
     :param preview: Delete nothing, but return what would be deleted. (default: False)
     :raises ValueError: A value is outside the limits, or nothing says what to keep.
@@ -993,6 +1007,7 @@ class PrunePolicy(_Checked):
     keep_younger_than: float | None = None
     keep_versions: Iterable[int] | str = ()
     keep_aliased: bool = True
+    keep_used: Iterable[str] | str | bool = ()
     limit: int | None = None
     preview: bool = False
 
@@ -1002,6 +1017,7 @@ class PrunePolicy(_Checked):
         "keep_younger_than": parse_seconds,
         "keep_versions": parse_versions,
         "keep_aliased": parse_boolean,
+        "keep_used": parse_scope,
         "limit": lambda name, value: parse_integer(name, value, minimum=0),
         "preview": parse_boolean,
     }

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions.model import ImageVersion
 
-SCOPES = ("domains", "apps", "user_profiles", "spaces")
-"""Where a version can be in use, the cheapest to read first."""
-
 APP_TYPES = ("JupyterLab", "CodeEditor", "KernelGateway")
 """The kinds of apps that a version can be rolled out to."""
 

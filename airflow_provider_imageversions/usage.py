@@ -11,6 +11,7 @@ import botocore.exceptions
 from airflow_provider_imageversions import studio
 from airflow_provider_imageversions.decide import CREATED, Fault
 from airflow_provider_imageversions.hooks import STUDIO_LISTS, find, judge
+from airflow_provider_imageversions.model import USAGE_SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -98,10 +99,10 @@ class UsageReader:
         """
         Read the settings, and resolve what they say.
 
-        :param scope: Some of :data:`~airflow_provider_imageversions.studio.SCOPES`.
+        :param scope: Some of :data:`~airflow_provider_imageversions.model.USAGE_SCOPES`.
         :return: See :meth:`SageMakerImageVersionsHook.find_image_version_usage`.
         """
-        wanted = [name for name in studio.SCOPES if name in set(scope)]
+        wanted = [name for name in USAGE_SCOPES if name in set(scope)]
         arn = self._pace.call(lambda: self._hook.describe_image(self._image_name))["ImageArn"]
         found = [
             reference

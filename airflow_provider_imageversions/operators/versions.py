@@ -36,8 +36,10 @@ from airflow_provider_imageversions.model import (
     parse_boolean,
     parse_image_name,
     parse_integer,
+    parse_scope,
     refuse,
 )
+from airflow_provider_imageversions.studio import describe_users
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
@@ -620,6 +622,10 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
         version that has the alias by then: give the number where the alias may be another version's meanwhile.
+    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
+        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -628,7 +634,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is DELETE_FAILED, with SageMaker's reason.
+    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
     :return: The number of the version; ``None`` if no version had the alias.
@@ -637,7 +643,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "version", "alias", *AWS_PARAMETERS)
+    template_fields: Sequence[str] = ("image_name", "version", "alias", "refuse_if_used", *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -645,27 +651,41 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         image_name: str,
         version: int | str | None = None,
         alias: str | None = None,
+        refuse_if_used: bool | Iterable[str] | str = False,
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.version = version
         self.alias = alias
+        self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if self.is_settled("version", "alias"):
             _parse_which(version, alias)
+        if self.is_settled("refuse_if_used"):
+            parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> int | None:
         """Delete it."""
         self.check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
+        scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
         version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
         if version is None:
             self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
         number = version["Version"]
+        if not scope:
+            self._warn_of_unchecked_usage("refuse_if_used")
+        elif users := self._users(task, image_name, scope).get(str(number)):
+            self._refuse_failure(
+                decide.Failed(
+                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
+                    "version there, or set refuse_if_used=False"
+                )
+            )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
             look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
@@ -716,6 +736,11 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         least one of the two; a version that either keeps is kept.
     :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
     :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
+        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
+        version that a space starts from. (default: False)
     :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
     :param preview: Delete nothing, but return what would be deleted. (default: False)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
@@ -731,10 +756,11 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
     :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
-        [...], "status": [...], "listed": [...]}, "preview": bool}``, each a list of version numbers in ascending order.
-        All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and ``listed`` (in ``keep_versions``) are
-        kept by the policy; ``in_use`` could not be deleted as somebody else was changing it; ``status`` is CREATING,
-        DELETING or unknown. Deletion takes seconds more after that.
+        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
+        version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
+        ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
+        says by whom, by the version's number as text; ``in_use`` could not be deleted as somebody else was changing it;
+        ``status`` is CREATING, DELETING or unknown. Deletion takes seconds more after that.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
@@ -751,6 +777,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         keep_younger_than: timedelta | float | str | None = None,
         keep_versions: Iterable[int] | str | None = None,
         keep_aliased: bool | str = True,
+        keep_used: bool | Iterable[str] | str = False,
         limit: int | str | None = None,
         preview: bool | str = False,
         **kwargs: Any,
@@ -760,6 +787,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         self.keep_younger_than = keep_younger_than
         self.keep_versions = keep_versions
         self.keep_aliased = keep_aliased
+        self.keep_used = keep_used
         self.limit = limit
         self.preview = preview
         PrunePolicy.check_settled(self.template, **self._values(self._POLICY))
@@ -775,14 +803,35 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         def aliases_of(number: int) -> list[str]:
             return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
 
+        users: dict[str, list[dict[str, Any]]] | None = None
+
+        def users_of(number: int) -> list[dict[str, Any]]:
+            # Once for all, and before anything is deleted.
+            nonlocal users
+            if users is None:
+                scope = parse_scope("keep_used", policy.keep_used)
+                users = self._users(task, image_name, scope) if scope else {}
+            return users.get(str(number), [])
+
+        if not policy.keep_used:
+            self._warn_of_unchecked_usage("keep_used")
         deleted: list[int] = []
+        used_by: dict[str, list[dict[str, Any]]] = {}
         kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
         for version, policy_reason in decide.prune(
-            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of
+            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of, is_used=lambda n: bool(users_of(n))
         ):
             reason = policy_reason
             if reason is None and not policy.preview:
                 reason = self._delete_or_keep(task, image_name, version)
+            if reason == "used":
+                used_by[str(version["Version"])] = users_of(version["Version"])
+                self.log.info(
+                    "SageMaker image %r: version %d is kept: it is used by %s",
+                    image_name,
+                    version["Version"],
+                    describe_users(used_by[str(version["Version"])]),
+                )
             if reason is not None:
                 kept[reason].append(version["Version"])
                 continue
@@ -805,6 +854,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         return {
             "deleted": sorted(deleted),
             "kept": {reason: sorted(numbers) for reason, numbers in kept.items()},
+            "used_by": {number: used_by[number] for number in sorted(used_by, key=int)},
             "preview": policy.preview,
         }
 

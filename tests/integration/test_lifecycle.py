@@ -933,7 +933,7 @@ def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, conte
 def kept(**numbers):
     """Every reason is a key, whether it applies or not."""
     return {
-        **{reason: [] for reason in ("newest", "age", "alias", "limit", "in_use", "status", "listed")},
+        **{reason: [] for reason in ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")},
         **numbers,
     }
 

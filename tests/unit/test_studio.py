@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import studio
-from airflow_provider_imageversions.decide import Failed, Ready, Waiting
+from airflow_provider_imageversions.decide import Failed, Ready, Waiting, prune
+from airflow_provider_imageversions.model import PrunePolicy
 from airflow_provider_imageversions.studio import AmbiguousEntryError, EntryState, Rollout, RolloutTarget
+from tests.decision_table import at, versions
 from tests.studio import custom_image, spec
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:image/churn"
@@ -416,3 +418,100 @@ def test_many_names_are_shortened():
     users = [{"kind": "space", "domain_id": DOMAIN, "name": str(n), "app_type": "JupyterLab"} for n in range(9)]
     random.Random(1).shuffle(users)  # noqa: S311  # an order that is not that of the names
     assert studio.describe_users(users, shown=2).endswith(" and 7 more")
+
+
+# Pruning
+
+
+def random_account(chance):
+    """Versions of an image, and documents in which anything may name any of them."""
+    numbers = sorted(chance.sample(range(1, 60), chance.randint(1, 25)))
+    statuses = ["CREATED", "CREATED", "CREATED", "CREATE_FAILED"]
+    listed = versions(" ".join(f"{number}:{chance.choice(statuses)}" for number in numbers))
+
+    def settings():
+        chosen = {}
+        for app in chance.sample(["JupyterLab", "CodeEditor", "KernelGateway", "RSession"], chance.randint(0, 4)):
+            images = [
+                custom_image(chance.choice(["churn", "Churn", "other"]), chance.choice([None, *numbers]), f"config-{n}")
+                for n in range(chance.randint(0, 3))
+            ]
+            chosen[f"{app}AppSettings"] = {"CustomImages": images, "DefaultResourceSpec": resource_spec()}
+        return chosen
+
+    def resource_spec():
+        number = chance.choice(numbers)
+        return chance.choice(
+            [
+                {},
+                spec("churn", number),
+                spec("other", number),
+                {"SageMakerImageArn": ARN},
+                {"SageMakerImageArn": ARN, "SageMakerImageVersionAlias": f"{number}.0"},
+            ]
+        )
+
+    documents = []
+    for index in range(chance.randint(1, 4)):
+        common = {"DomainId": f"d-{index}", "DomainName": "team", "UserProfileName": "ann", "SpaceName": "notes"}
+        documents.append(("domain", {**common, "DefaultUserSettings": settings(), "DefaultSpaceSettings": settings()}))
+        documents.append(("user_profile", {**common, "UserSettings": settings()}))
+        documents.append(("space", {**common, "SpaceSettings": settings()}))
+        app = {**common, "AppName": "default", "AppType": "JupyterLab", "ResourceSpec": resource_spec()}
+        documents.append(("app", {**app, "Status": chance.choice(["InService", "Pending", "Deleting", "Deleted"])}))
+    return listed, documents
+
+
+def named_by(documents, listed):
+    """By another way than the package's: every version that any document names, in words of its JSON."""
+    newest = max((v["Version"] for v in listed if v["ImageVersionStatus"] == "CREATED"), default=None)
+    found = set()
+
+    def names(value):
+        if str(value.get("ImageName", "")).lower() == "churn":
+            return value.get("ImageVersionNumber", newest)
+        if "image-version/churn/" in value.get("SageMakerImageVersionArn", ""):
+            return int(value["SageMakerImageVersionArn"].split("/")[-1])
+        if "image/churn" in value.get("SageMakerImageArn", ""):
+            alias = value.get("SageMakerImageVersionAlias")
+            return newest if alias is None else int(alias.split(".")[0])
+        return None
+
+    def look(value):
+        if isinstance(value, dict):
+            found.add(names(value))
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            look(item)
+
+    for _, document in documents:
+        if document.get("Status") != "Deleted":
+            look(document)
+    return found - {None}
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_pruning_never_deletes_what_anything_names_in_1000_random_accounts(part):
+    deleted_some = kept_some = 0
+    for seed in range(part * 100, part * 100 + 100):
+        chance = random.Random(seed)  # noqa: S311  # the same accounts each time
+        listed, documents = random_account(chance)
+        found = [r for kind, document in documents for r in studio.references(kind, document, "churn", ARN)]
+        aliases = {r.alias for r in found if r.alias is not None}
+        used = studio.usage(
+            found,
+            newest=studio.newest_created(listed),
+            owners={alias: int(alias.split(".")[0]) for alias in aliases},
+            knows_apps=True,
+        )
+        policy = PrunePolicy(keep_newest=chance.randint(0, 3), limit=chance.choice([None, 5]))
+        verdicts = list(
+            prune(listed, policy, now=at(100), aliases_of=lambda _: [], is_used=lambda n, used=used: str(n) in used)
+        )
+        deleted = {version["Version"] for version, reason in verdicts if reason is None}
+        kept = {version["Version"] for version, reason in verdicts if reason == "used"}
+        named = named_by(documents, listed)
+        assert not deleted & named, seed
+        assert kept <= named, seed
+        deleted_some += bool(deleted)
+        kept_some += bool(kept)
+    assert min(deleted_some, kept_some) > 20
