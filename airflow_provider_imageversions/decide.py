@@ -504,6 +504,15 @@ def _age(version: ImageVersion, now: datetime) -> float:
     return (now - _created(version)).total_seconds()
 
 
+def newest_created(versions: Iterable[ImageVersion]) -> int | None:
+    """
+    Return the number of the newest CREATED version; ``None`` if there is none.
+
+    :param versions: Versions in any order.
+    """
+    return max((v["Version"] for v in versions if v["ImageVersionStatus"] == CREATED), default=None)
+
+
 def select(
     versions: Iterable[R],
     *,

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_imageversions.decide import CREATED, Failed, Ready, Waiting, failure_reason
+from airflow_provider_imageversions.decide import Failed, Waiting, failure_reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from airflow_provider_imageversions.model import ImageVersion
 
 APP_TYPES = ("JupyterLab", "CodeEditor", "KernelGateway")
 """The kinds of apps that a version can be rolled out to."""
@@ -132,15 +130,6 @@ def resource_spec(image_arn: str, number: int) -> dict[str, str]:
     """
     version_arn = f"{image_arn.lower().replace(':image/', ':image-version/')}/{number}"
     return {"SageMakerImageArn": image_arn, "SageMakerImageVersionArn": version_arn}
-
-
-def newest_created(versions: Iterable[ImageVersion]) -> int | None:
-    """
-    Return the number of the newest CREATED version; ``None`` if there is none.
-
-    :param versions: Versions in any order.
-    """
-    return max((v["Version"] for v in versions if v["ImageVersionStatus"] == CREATED), default=None)
 
 
 def usage(
@@ -512,16 +501,16 @@ def highest_pinned(states: Mapping[str, EntryState], newest: int | None) -> int 
     return max((number for number in numbers if isinstance(number, int)), default=None)
 
 
-def update_outcome(document: Mapping[str, Any]) -> Ready | Waiting | Failed:
+def update_outcome(document: Mapping[str, Any]) -> Waiting | Failed | None:
     """
     Say whether a domain or a user profile is InService again after an update.
 
     :param document: What DescribeDomain or DescribeUserProfile answers.
-    :return: ``Ready`` with an empty record, ``Failed`` with SageMaker's reason, or ``Waiting``.
+    :return: ``Failed`` with SageMaker's reason, or ``Waiting``; ``None``: it is InService.
     """
     status = document["Status"]
     if status == _IN_SERVICE:
-        return Ready({})
+        return None
     if status == _UPDATE_FAILED or status in _LOST:
         return Failed(f"the status is {status}: {failure_reason(document)}")
     return Waiting(f"the status is {status}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 
-from airflow_provider_imageversions import studio
-from airflow_provider_imageversions.decide import CREATED, Fault
+from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import STUDIO_LISTS, find, judge
 from airflow_provider_imageversions.model import USAGE_SCOPES
 
@@ -175,8 +175,10 @@ class UsageReader:
 
     def _newest(self) -> int | None:
         def newest() -> int | None:
-            versions = self._hook.iter_image_versions(self._image_name, sort_by="VERSION", statuses=[CREATED], limit=1)
-            return studio.newest_created(versions)
+            versions = self._hook.iter_image_versions(
+                self._image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1
+            )
+            return decide.newest_created(versions)
 
         return self._pace.call(newest)
 

@@ -78,7 +78,7 @@ def test_the_package_itself_imports_neither_airflow_nor_boto():
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["model", "decide"])
+@pytest.mark.parametrize("module", ["model", "decide", "studio"])
 def test_the_pure_modules_import_neither_airflow_nor_boto(module):
     program = (
         f"import sys, airflow_provider_imageversions.{module};"
@@ -131,6 +131,10 @@ API = {
         "starting_token=None, limit=None"
     ),
     "hooks.SageMakerImageVersionsHook.delete_image": "image_name",
+    "hooks.SageMakerImageVersionsHook.find_image_version_usage": (
+        "image_name, scope=('domains', 'apps', 'user_profiles', 'spaces'), *, domain_id=None, calls_per_second=None"
+    ),
+    "hooks.SageMakerImageVersionsHook.compare_image_versions": "image_name, first, second",
     "operators.SageMakerListImageVersionsOperator": (
         "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
         "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
@@ -160,14 +164,14 @@ API = {
         "*, image_name, aliases, version=None, alias=None, allow_rollback=True, **kwargs"
     ),
     "operators.SageMakerDeleteImageOperator": (
-        "*, image_name, delete_if_aliased=False, wait_for_completion=True, **kwargs"
+        "*, image_name, delete_if_aliased=False, refuse_if_used=False, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerDeleteImageVersionOperator": (
-        "*, image_name, version=None, alias=None, wait_for_completion=True, **kwargs"
+        "*, image_name, version=None, alias=None, refuse_if_used=False, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerPruneImageVersionsOperator": (
-        "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, limit=None, "
-        "preview=False, **kwargs"
+        "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, "
+        "keep_used=False, limit=None, preview=False, **kwargs"
     ),
     "triggers.SageMakerImageVersionEventTrigger": (
         "*, image_name, statuses=('CREATED',), start_from='latest', alias=None, poll_interval=60.0, "
