@@ -163,14 +163,14 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self._looked_at: datetime | None = None
         self._found: ImageVersion | None = None
         self._warned: set[str] = set()
-        if self.is_settled("image_name"):
+        if self._is_settled("image_name"):
             parse_image_name("image_name", image_name)
-        if self.is_settled("include_details"):
+        if self._is_settled("include_details"):
             parse_boolean("include_details", include_details)
         Target.check_settled(
-            self.template, version=version, alias=alias, after_version=after_version, created_after=created_after
+            self._template, version=version, alias=alias, after_version=after_version, created_after=created_after
         )
-        check_aws_parameters(aws_parameters(self), template=self.template)
+        check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
         # Read once, to warn of what is against them already.
@@ -361,7 +361,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, self._found["Version"])])
 
     def _wait(self) -> Wait:
-        self.check_rendered()
+        self._check_rendered()
         return Wait.of(self)
 
     def _hook(self) -> SageMakerImageVersionsHook:

@@ -30,18 +30,18 @@ class TemplatedParameters:
             cls._own_template_fields = tuple(getattr(cls, "template_fields", ()))
 
     @property
-    def template(self) -> Pattern[str]:
+    def _template(self) -> Pattern[str]:
         """What a template begins with, in the task's DAG."""
         dag = self.get_dag()  # type: ignore[attr-defined]  # BaseOperator's
         return template_pattern(getattr(dag, "jinja_environment_kwargs", None))
 
-    def is_settled(self, *names: str) -> bool:
+    def _is_settled(self, *names: str) -> bool:
         """
         Return whether the values of template fields are known when the DAG is parsed.
 
         :param names: Names of the fields.
         """
-        return all(is_settled(getattr(self, name), self.template) for name in names)
+        return all(is_settled(getattr(self, name), self._template) for name in names)
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """
@@ -52,7 +52,7 @@ class TemplatedParameters:
         :param kwargs: Of Airflow's method.
         """
         is_text = isinstance(content, str) and not content.endswith(tuple(self.template_ext))  # type: ignore[attr-defined]  # likewise
-        if is_text and is_settled(content, self.template):
+        if is_text and is_settled(content, self._template):
             return content
         rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # likewise
         if rendered is None and is_text and self._is_own(content):
@@ -63,7 +63,7 @@ class TemplatedParameters:
     def _is_own(self, content: str) -> bool:
         return any(content in texts_in(getattr(self, name, None)) for name in self._own_template_fields)
 
-    def check_rendered(self) -> None:
+    def _check_rendered(self) -> None:
         """
         Check that no value rendered to nothing, before the task uses any of them.
 

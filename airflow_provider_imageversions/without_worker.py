@@ -14,7 +14,7 @@ from airflow_provider_imageversions.compat import (
     conf,
     keeps_xcom_in_database,
 )
-from airflow_provider_imageversions.model import TEMPLATE, is_settled, texts_in
+from airflow_provider_imageversions.model import is_settled, template_pattern, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,7 +129,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     """
     values = [getattr(task, name) for name in fields]
     dag = task.get_dag()
-    pattern = task.template
+    pattern = template_pattern(getattr(dag, "jinja_environment_kwargs", None))
     templates = [text for value in values for text in texts_in(value) if not is_settled(text, pattern)]
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
@@ -147,7 +147,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]
     if templates:
-        found += _obstacles_of_templates(task, dag, templates, default_delimiters=pattern is TEMPLATE)
+        found += _obstacles_of_templates(task, dag, templates)
     return found
 
 
@@ -157,12 +157,12 @@ def _is_resolved_at_run_time(value: object) -> bool:
     return not isinstance(value, str) and not is_settled(value)
 
 
-def _obstacles_of_templates(task: Any, dag: Any, templates: list[str], *, default_delimiters: bool) -> list[str]:
+def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[str]:
     is_native = getattr(task, "render_template_as_native_obj", None)
     if is_native is None:
         is_native = getattr(dag, "render_template_as_native_obj", False)
     obstacles = {
-        "the DAG's own Jinja environment is not known there": _has_own_environment(dag) or not default_delimiters,
+        "the DAG's own Jinja environment is not known there": _has_own_environment(dag),
         "the DAG's own macros and filters are not known there": bool(
             getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
         ),

@@ -66,9 +66,9 @@ class ImageOperator(TemplatedParameters, BaseOperator):
         self.verify = verify
         self.botocore_config = botocore_config
         self._lineage: tuple[str, int | None] | None = None
-        if self.is_settled("image_name"):
+        if self._is_settled("image_name"):
             parse_image_name("image_name", image_name)
-        check_aws_parameters(aws_parameters(self), template=self.template)
+        check_aws_parameters(aws_parameters(self), template=self._template)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """

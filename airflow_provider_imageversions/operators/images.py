@@ -86,13 +86,13 @@ class SageMakerCreateImageOperator(ChangingOperator):
         self.tags = tags
         self.action_if_image_exists = action_if_image_exists
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        CreateImageRequest.check_settled(self.template, **self._values(self._REQUEST))
-        if self.is_settled("action_if_image_exists"):
+        CreateImageRequest.check_settled(self._template, **self._values(self._REQUEST))
+        if self._is_settled("action_if_image_exists"):
             _parse_action(action_if_image_exists)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create it."""
-        self.check_rendered()
+        self._check_rendered()
         request = CreateImageRequest(**self._values(self._REQUEST))
         action = _parse_action(self.action_if_image_exists)
         task = self._begin(context, request.image_name)
@@ -234,14 +234,14 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         self.delete_if_aliased = delete_if_aliased
         self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self.is_settled("delete_if_aliased"):
+        if self._is_settled("delete_if_aliased"):
             parse_boolean("delete_if_aliased", delete_if_aliased)
         if self.is_settled("refuse_if_used"):
             parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> str | None:
         """Delete it."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
         scope = parse_scope("refuse_if_used", self.refuse_if_used)

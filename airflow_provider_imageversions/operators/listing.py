@@ -138,7 +138,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         self.fields = fields
         self.include_details = include_details
         ListImageVersionsRequest.check_settled(
-            self.template,
+            self._template,
             image_name=image_name,
             creation_time_after=creation_time_after,
             creation_time_before=creation_time_before,
@@ -150,16 +150,16 @@ class SageMakerListImageVersionsOperator(ImageOperator):
             next_token=starting_token,
         )
         checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
-        if self.is_settled("include_details"):
+        if self._is_settled("include_details"):
             parse_boolean("include_details", include_details)
             checks.append(("fields", self._parse_fields))
         for name, parse in checks:
-            if self.is_settled(name) and (value := getattr(self, name)) is not None:
+            if self._is_settled(name) and (value := getattr(self, name)) is not None:
                 parse(name, value)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """List, and give what goes to XCom."""
-        self.check_rendered()
+        self._check_rendered()
         maximum = _max_xcom_bytes()
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         fields = None if self.fields is None else self._parse_fields("fields", self.fields)

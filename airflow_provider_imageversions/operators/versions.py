@@ -136,7 +136,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
-        CreateImageVersionRequest.check_settled(self.template, **self._values(self._REQUEST))
+        CreateImageVersionRequest.check_settled(self._template, **self._values(self._REQUEST))
         self._check_outlets()
 
     def _check_outlets(self) -> None:
@@ -164,7 +164,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
-        self.check_rendered()
+        self._check_rendered()
         self._check_outlets()
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
         task = self._begin(context, request.image_name, left)
@@ -356,16 +356,16 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         self.release_notes = release_notes
         # The number stands for a version that is not known before the task runs.
         UpdateImageVersionRequest.check_settled(
-            self.template, version=0, **self._values(("image_name", *self._METADATA))
+            self._template, version=0, **self._values(("image_name", *self._METADATA))
         )
-        if self.is_settled("version", "alias"):
+        if self._is_settled("version", "alias"):
             _parse_which(version, alias)
-        if self.is_settled(*self._ALIASES, "alias"):
+        if self._is_settled(*self._ALIASES, "alias"):
             self._parse_changes()
 
     def execute(self, context: Any) -> ImageVersion:
         """Change it."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
         metadata = self._values(self._METADATA)
@@ -480,16 +480,16 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         self.alias = alias
         self.aliases = aliases
         self.allow_rollback = allow_rollback
-        if self.is_settled("version", "alias"):
+        if self._is_settled("version", "alias"):
             _parse_which(version, alias)
-        if self.is_settled("aliases"):
+        if self._is_settled("aliases"):
             _parse_promoted("aliases", aliases)
-        if self.is_settled("allow_rollback"):
+        if self._is_settled("allow_rollback"):
             parse_boolean("allow_rollback", allow_rollback)
 
     def execute(self, context: Any) -> ImageVersion:
         """Promote it."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
         aliases = _parse_promoted("aliases", self.aliases)
@@ -660,14 +660,14 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         self.alias = alias
         self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self.is_settled("version", "alias"):
+        if self._is_settled("version", "alias"):
             _parse_which(version, alias)
         if self.is_settled("refuse_if_used"):
             parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> int | None:
         """Delete it."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
         scope = parse_scope("refuse_if_used", self.refuse_if_used)
@@ -790,11 +790,11 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         self.keep_used = keep_used
         self.limit = limit
         self.preview = preview
-        PrunePolicy.check_settled(self.template, **self._values(self._POLICY))
+        PrunePolicy.check_settled(self._template, **self._values(self._POLICY))
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Delete what may go."""
-        self.check_rendered()
+        self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         policy = PrunePolicy(**self._values(self._POLICY))
         task = self._begin(context, image_name)

@@ -14,18 +14,17 @@ UNLIKE = {"{{ params.int_keys }}", "{{ params.int_keys[1] }}"}
 TIMES = re.compile(r"^(dag_run\.)?(logical_date|data_interval_start|data_interval_end)\.")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["template"])
-def test_a_template_that_counts_as_safe_was_seen_to_render_the_same_in_both_places(row):
+def test_what_counts_as_safe_was_seen_to_render_the_same_in_both_places():
     """As strictly as the trigger renders: the last two columns."""
-    if not unsafe_names(row["template"]) and row["template"] not in UNLIKE:
-        assert {row["strict"], row["strict_undated"]} <= ALIKE
+    safe = [row for row in ROWS if not unsafe_names(row["template"]) and row["template"] not in UNLIKE]
+    assert len(safe) > 100
+    assert [row for row in safe if not {row["strict"], row["strict_undated"]} <= ALIKE] == []
 
 
-@pytest.mark.parametrize("name", sorted(SAFE_NAMES | SAFE_ALONE))
-def test_each_safe_name_is_in_the_table_of_what_was_seen(name):
+def test_each_safe_name_is_in_the_table_of_what_was_seen():
     """The times of a run are of one type, and so are a task instance's two names."""
-    seen = TIMES.sub("logical_date.", name).replace("task_instance.", "ti.")
-    assert any(seen in row["template"] for row in ROWS)
+    seen = {TIMES.sub("logical_date.", name).replace("task_instance.", "ti.") for name in SAFE_NAMES | SAFE_ALONE}
+    assert [name for name in sorted(seen) if not any(name in row["template"] for row in ROWS)] == []
 
 
 @pytest.mark.parametrize(
