@@ -236,7 +236,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if self._is_settled("delete_if_aliased"):
             parse_boolean("delete_if_aliased", delete_if_aliased)
-        if self.is_settled("refuse_if_used"):
+        if self._is_settled("refuse_if_used"):
             parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> str | None:

@@ -662,7 +662,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if self._is_settled("version", "alias"):
             _parse_which(version, alias)
-        if self.is_settled("refuse_if_used"):
+        if self._is_settled("refuse_if_used"):
             parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> int | None:
