@@ -406,6 +406,18 @@ def promotable(version: ImageVersion) -> Failed | None:
     return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can take another's place")
 
 
+def attachable(version: ImageVersion) -> Failed | None:
+    """
+    Return what speaks against attaching a version to a domain or a user profile; ``None``: nothing.
+
+    :param version: The version.
+    """
+    status = version["ImageVersionStatus"]
+    if status == CREATED:
+        return None
+    return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can be rolled out")
+
+
 def remains(version: ImageVersion | None) -> Waiting | Failed | None:
     """
     Say whether a version that is being deleted is still there; ``None``: it is gone.

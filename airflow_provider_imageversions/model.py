@@ -412,6 +412,14 @@ def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INT
     return number
 
 
+def parse_mapping(name: str, value: object) -> dict[str, Any]:
+    """Make a dict of one, or of the text that a template renders one to."""
+    given = _parse_literal(name, value) if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        raise refuse(name, value, "it must be a dict.")
+    return given
+
+
 def parse_seconds(name: str, value: object, *, maximum: float = _SECONDS_MAX) -> float:
     """Make a number of seconds above 0 of a number, of the text that a template renders one to, or of a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -435,6 +443,13 @@ def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
     """Check a member of an enumeration of the service; lower case is taken as well."""
     if isinstance(value, str) and value.strip().upper() in choices:
         return value.strip().upper()
+    raise refuse(name, value, f"allowed are {', '.join(choices)}.")
+
+
+def parse_member(name: str, value: object, *, choices: tuple[str, ...]) -> str:
+    """Check a member of an enumeration whose case counts."""
+    if isinstance(value, str) and value in choices:
+        return value
     raise refuse(name, value, f"allowed are {', '.join(choices)}.")
 
 
