@@ -406,6 +406,48 @@ def promotable(version: ImageVersion) -> Failed | None:
     return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can take another's place")
 
 
+def unchanged_since(
+    newest_first: Iterable[ImageVersion], digests: Container[str], describe: Callable[[int], ImageVersion | None]
+) -> Ready | Waiting | None:
+    """
+    Find out whether the newest CREATED version has a container image already.
+
+    :param newest_first: The image's versions, from the highest number down.
+    :param digests: The container image's digest, and those of its platforms.
+    :param describe: Returns a version with its details, by its number; ``None`` if it is gone.
+    :return: ``Ready`` with the version if it has; ``Waiting`` if one that is CREATING may have; ``None`` if it has not.
+    """
+    for listed in newest_first:
+        if listed["ImageVersionStatus"] not in (CREATED, ImageVersionStatus.CREATING):
+            continue
+        version = describe(listed["Version"])
+        if version is None:
+            continue
+        container = version.get("ContainerImage", "").rpartition("@")[2]
+        if version["ImageVersionStatus"] == CREATED:
+            return Ready(version) if container in digests else None
+        # It may be unknown while a version is CREATING.
+        if version["ImageVersionStatus"] == ImageVersionStatus.CREATING and (not container or container in digests):
+            return Waiting(f"version {version['Version']} is CREATING and may be of the same container image")
+    return None
+
+
+def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """
+    Return the members of a request in which a version differs from what was asked for.
+
+    :param version: The version's record with details.
+    :param wanted: Members of CreateImageVersion. The image, the base image and aliases that it has do not count.
+    """
+    missing = {
+        name: value
+        for name, value in wanted.items()
+        if name not in {"ImageName", "BaseImage", "Aliases"} and version.get(name) != value
+    }
+    aliases = [alias for alias in wanted.get("Aliases", ()) if alias not in version.get("Aliases", ())]
+    return [*missing, *(f"alias {alias!r}" for alias in aliases)]
+
+
 def attachable(version: ImageVersion) -> Failed | None:
     """
     Return what speaks against attaching a version to a domain or a user profile; ``None``: nothing.

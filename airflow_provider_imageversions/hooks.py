@@ -20,6 +20,7 @@ import botocore.parsers
 import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import UNSIGNED
 from botocore.auth import AUTH_TYPE_MAPS
@@ -41,6 +42,7 @@ from airflow_provider_imageversions.model import (
     parse_boolean,
     parse_conn_id,
     parse_domain_id,
+    parse_ecr_image,
     parse_image_name,
     parse_integer,
     parse_names,
@@ -893,6 +895,44 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
         return UsageReader(self, image_name, pace, domain).read(wanted)
 
+    def find_container_digests(self, base_image: str) -> frozenset[str]:
+        """
+        Find the digest that a tag in Amazon ECR has now, and if it has several architectures, the digest of each.
+
+        Amazon ECR is called in the region and for the account that the path names, with one call of DescribeImages,
+        and one of BatchGetImage for several architectures. A path with a digest takes no call.
+
+        :param base_image: Registry path of the container image in Amazon ECR.
+        :return: Digests such as ``sha256:...``; empty if Amazon ECR has no such repository or tag.
+        :raises ValueError: It is not a path in Amazon ECR.
+        :raises botocore.exceptions.ClientError: What Amazon ECR answers, such as access denied.
+
+        .. seealso::
+            https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
+        """
+        image = parse_ecr_image("base_image", base_image)
+        if image.digest is not None:
+            return frozenset({image.digest})
+        client = EcrHook(
+            aws_conn_id=self.effective_conn_id, region_name=image.region, verify=self._verify, config=self._config
+        ).conn
+        request: dict[str, Any] = {
+            "registryId": image.registry,
+            "repositoryName": image.repository,
+            "imageIds": [{"imageTag": image.tag}],
+        }
+        try:
+            (details,) = client.describe_images(**request)["imageDetails"]
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"].get("Code") in _NOT_IN_ECR:
+                return frozenset()
+            raise
+        digests = {str(details["imageDigest"])}
+        if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
+            (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
+            digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        return frozenset(digests)
+
     def compare_image_versions(self, image_name: str, first: int | str, second: int | str) -> str:
         """
         Compare two versions of an image as a table in Markdown, such as for a person who approves a roll-out.
@@ -1035,6 +1075,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             "the account of that connection)"
         )
         return type(error)(answer, error.operation_name)
+
+
+_NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
+_MANIFEST_LISTS = {
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+}
 
 
 def _usage_rate() -> float:

@@ -343,6 +343,43 @@ def parse_image_name(name: str, value: object) -> str:
     return value
 
 
+_ECR_URI = re.compile(
+    r"(?P<registry>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.(com|com\.cn|eu)"
+    r"/(?P<repository>[^:@]+)(:(?P<tag>[^@]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+class EcrImage(NamedTuple):
+    """
+    A container image in Amazon ECR.
+
+    :param registry: The account's number.
+    :param region: The AWS region.
+    :param repository: Name of the repository.
+    :param tag: The tag.
+    :param digest: The digest, if the path has it.
+    """
+
+    registry: str
+    region: str
+    repository: str
+    tag: str
+    digest: str | None
+
+
+def parse_ecr_image(name: str, value: object) -> EcrImage:
+    """Read account, region, repository and tag or digest from a registry path in Amazon ECR."""
+    found = _ECR_URI.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise refuse(
+            name,
+            value,
+            "only_if_changed needs a registry path in Amazon ECR, "
+            "ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY with a tag or a digest.",
+        )
+    return EcrImage(found["registry"], found["region"], found["repository"], found["tag"] or "latest", found["digest"])
+
+
 def parse_domain_id(name: str, value: object) -> str:
     """Check the id of a Studio domain."""
     if not isinstance(value, str) or not re.fullmatch(r"d-(-*[a-z0-9]){1,61}", value):

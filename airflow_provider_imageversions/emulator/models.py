@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from bisect import bisect_left, insort
@@ -23,6 +24,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from moto.core.base_backend import BackendDict, BaseBackend
+from moto.ecr.models import ecr_backends
 from moto.moto_api import state_manager
 from moto.moto_api._internal.managed_state_model import ManagedState
 
@@ -156,6 +158,8 @@ class ImageVersion(Resource):
         self.number = number
         # The one optional member that SageMaker answers with although it was not given.
         self.details = {"Horovod": False, **details}
+        self.container_image = self._resolve()
+        """The registry path of the version's container, by digest, as it was when the version was created."""
         self._summary: str | None = None
 
     @property
@@ -163,14 +167,22 @@ class ImageVersion(Resource):
         """The version's ARN, which carries the image's name in lower case."""
         return _version_arn(self.image, self.number)
 
-    @property
-    def container_image(self) -> str:
-        """The registry path of the version's container, by digest."""
+    def _resolve(self) -> str:
         base, _, digest = self.details["BaseImage"].partition("@sha256:")
         host, _, rest = base.partition("/")
-        repository = (rest if rest and set(".:") & set(host) else base).partition(":")[0]
+        name, _, tag = (rest if rest and set(".:") & set(host) else base).partition(":")
+        digest = digest or self._digest_in_ecr(host, name, tag or "latest")
+        # Where moto's Amazon ECR has no such image.
         digest = digest or hashlib.sha256(f"{self.arn} {base}".encode()).hexdigest()
-        return f"{self.image.registry}/{repository}@sha256:{digest}"
+        return f"{self.image.registry}/{name}@sha256:{digest}"
+
+    def _digest_in_ecr(self, host: str, repository_name: str, tag: str) -> str | None:
+        found = re.fullmatch(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", host)
+        backend = None if found is None else ecr_backends[found[1]][found[2]]
+        repository = None if backend is None else backend.repositories.get(repository_name)
+        images = () if repository is None else repository.images
+        digest = next((image.get_image_digest() for image in images if tag in image.image_tags), None)
+        return None if digest is None else str(digest).removeprefix("sha256:")
 
     def summary(self) -> dict[str, Any]:
         """Return what ListImageVersions tells about the version."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +15,11 @@ from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     conf,
     is_trigger_timeout,
+    read_task_state,
+    write_task_state,
 )
 from airflow_provider_imageversions.deferral import deferral_limit, raise_execution_timeout, read_event
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -34,8 +38,10 @@ from airflow_provider_imageversions.model import (
     parse_alias,
     parse_aliases,
     parse_boolean,
+    parse_ecr_image,
     parse_image_name,
     parse_integer,
+    parse_member,
     parse_scope,
     refuse,
 )
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
 
+_IF_UNCHANGED = ("return", "skip")
 _LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
 _IN_USE_PATIENCE = 60.0
 """Maximum time in seconds that pruning waits for another change of a version to complete."""
@@ -80,6 +87,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param processor: ``CPU`` or ``GPU``.
     :param horovod: Whether it is compatible with Horovod.
     :param release_notes: Up to 255 characters.
+    :param only_if_changed: Create no version if the newest CREATED one has the container image that ``base_image``
+        names in Amazon ECR now, by its digest. Aliases and metadata are not applied to that version then; the log names
+        those that differ. A version that is CREATING and may be of the same container image is waited for. A retry, or
+        a run that is cleared, continues with the version that its first try created. (default: False)
+    :param if_unchanged: What to do then: ``return`` the record of the newest CREATED version, or ``skip`` the task.
+        (default: ``return``)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -92,8 +105,10 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
         is CREATING, and other changes of the image at the same time, are waited out. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises AirflowSkipException: Nothing changed, and ``if_unchanged`` is ``skip``.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
-        version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
+        version's; the image can't get versions; Amazon ECR has no such container image. A retry after CREATE_FAILED
+        makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
@@ -103,7 +118,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
 
     _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageVersionRequest)
-    template_fields: Sequence[str] = (*_REQUEST, *AWS_PARAMETERS)
+    template_fields: Sequence[str] = (*_REQUEST, "only_if_changed", "if_unchanged", *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -118,6 +133,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         processor: str | None = None,
         horovod: bool | str | None = None,
         release_notes: str | None = None,
+        only_if_changed: bool | str = False,
+        if_unchanged: str = "return",
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -132,15 +149,38 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self.processor = processor
         self.horovod = horovod
         self.release_notes = release_notes
+        self.only_if_changed = only_if_changed
+        self.if_unchanged = if_unchanged
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
         CreateImageVersionRequest.check_settled(self._template, **self._values(self._REQUEST))
+        if self._is_settled("only_if_changed"):
+            parse_boolean("only_if_changed", only_if_changed)
+        if self._is_settled("if_unchanged"):
+            parse_member("if_unchanged", if_unchanged, choices=_IF_UNCHANGED)
+        if self._is_settled("only_if_changed", "base_image") and self._is_conditional:
+            parse_ecr_image("base_image", base_image)
         self._check_outlets()
+
+    @property
+    def _is_conditional(self) -> bool:
+        return parse_boolean("only_if_changed", self.only_if_changed)
 
     def _check_outlets(self) -> None:
         # When it runs, too: an outlet may be added to the task after it is made.
+        if (
+            self._is_settled("only_if_changed", "if_unchanged")
+            and self._is_conditional
+            and self.if_unchanged != "skip"
+            and any(watches(outlet) for outlet in self.outlets)
+        ):
+            raise ValueError(
+                f"only_if_changed=True with if_unchanged={self.if_unchanged!r} can't be combined with the image's "
+                "asset among the outlets: its consumers would start although there is no new version. Set "
+                "if_unchanged='skip'."
+            )
         if not self.wait_for_completion and any(watches(outlet) for outlet in self.outlets):
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
@@ -168,6 +208,10 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self._check_outlets()
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
         task = self._begin(context, request.image_name, left)
+        if self._is_conditional:
+            unchanged = self._find_unchanged(context, task, request)
+            if unchanged is not None:
+                return unchanged
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
         if not self.wait_for_completion:
             self._lineage = (str(task.hook.conn_region_name), number)
@@ -207,6 +251,55 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         """
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
+
+    def _find_unchanged(
+        self, context: Any, task: polling.Task, request: CreateImageVersionRequest
+    ) -> ImageVersion | None:
+        """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
+        choice = parse_member("if_unchanged", self.if_unchanged, choices=_IF_UNCHANGED)
+        ti = context["ti"]
+        identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
+        key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]
+        if read_task_state(context, key) == owner:
+            # An earlier try found it changed, and may have created the version.
+            return None
+        digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
+        if not digests:
+            raise SageMakerImageOperationError(
+                f"SageMaker image {request.image_name!r}: Amazon ECR has no container image "
+                f"base_image={request.base_image!r}. Check account, region, repository and tag"
+            )
+
+        def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
+            listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
+            return decide.unchanged_since(
+                listed, digests, lambda number: find(hook.describe_image_version, request.image_name, version=number)
+            )
+
+        found = task.wait(look)
+        if not isinstance(found, decide.Ready):
+            write_task_state(context, key, owner)
+            return None
+        number = found.version["Version"]
+        record = task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
+        self._lineage = (str(task.hook.conn_region_name), number)
+        note = (
+            f"SageMaker image {request.image_name!r}: version {number} has the container image of "
+            f"{request.base_image} already"
+        )
+        if choice == "skip":
+            raise AirflowSkipException(f"{note}, and if_unchanged is 'skip'.")
+        self.log.info("%s; no version was created", note)
+        differing = decide.differing_members(record, request.to_boto())
+        if differing:
+            self.log.warning(
+                "SageMaker image %r: not applied to version %d, as it was not created by this task: %s. Use "
+                "SageMakerUpdateImageVersionOperator or SageMakerPromoteImageVersionOperator",
+                request.image_name,
+                number,
+                ", ".join(differing),
+            )
+        return record
 
     def _make(
         self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, ti: Any

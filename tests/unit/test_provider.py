@@ -134,6 +134,7 @@ API = {
     "hooks.SageMakerImageVersionsHook.find_image_version_usage": (
         "image_name, scope=('domains', 'apps', 'user_profiles', 'spaces'), *, domain_id=None, calls_per_second=None"
     ),
+    "hooks.SageMakerImageVersionsHook.find_container_digests": "base_image",
     "hooks.SageMakerImageVersionsHook.compare_image_versions": "image_name, first, second",
     "operators.SageMakerListImageVersionsOperator": (
         "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
@@ -152,8 +153,8 @@ API = {
     ),
     "operators.SageMakerCreateImageVersionOperator": (
         "*, image_name, base_image, aliases=None, vendor_guidance=None, job_type=None, ml_framework=None, "
-        "programming_lang=None, processor=None, horovod=None, release_notes=None, wait_for_completion=True, "
-        "deferrable=None, **kwargs"
+        "programming_lang=None, processor=None, horovod=None, release_notes=None, only_if_changed=False, "
+        "if_unchanged='return', wait_for_completion=True, deferrable=None, **kwargs"
     ),
     "operators.SageMakerUpdateImageVersionOperator": (
         "*, image_name, version=None, alias=None, aliases_to_add=None, aliases_to_delete=None, "
@@ -173,6 +174,18 @@ API = {
         "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, "
         "keep_used=False, limit=None, preview=False, **kwargs"
     ),
+    "operators.SageMakerRolloutImageVersionOperator": (
+        "*, image_name, domain_id, version=None, alias=None, app_image_config_name=None, app_type='JupyterLab', "
+        "user_profile_name=None, set_default=False, only_if_newer=False, restore=None, report_remaining=True, "
+        "deferrable=None, **kwargs"
+    ),
+    "operators.SageMakerImageVersionUsageOperator": (
+        "*, image_name, scope=('domains', 'apps', 'user_profiles', 'spaces'), domain_id=None, timeout=3600.0, **kwargs"
+    ),
+    "triggers.SageMakerStudioUpdateTrigger": (
+        "*, domain_id, user_profile_name=None, check_interval=30.0, aws_conn_id='aws_default', region_name=None, "
+        "verify=None, botocore_config=None, **_later"
+    ),
     "triggers.SageMakerImageVersionEventTrigger": (
         "*, image_name, statuses=('CREATED',), start_from='latest', alias=None, poll_interval=60.0, "
         "include_details=False, aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, "
@@ -190,7 +203,7 @@ SHARED = {
     "verify": "None",
     "botocore_config": "None",
 }
-CHANGING = [path for path in API if path.startswith("operators.") and "List" not in path]
+CHANGING = [path for path in API if path.startswith("operators.") and "List" not in path and "Usage" not in path]
 
 
 def thing(path):
@@ -236,6 +249,11 @@ REQUIRED = {
     "operators.SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
     "operators.SageMakerDeleteImageVersionOperator": {"version": 1},
     "operators.SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
+    "operators.SageMakerRolloutImageVersionOperator": {
+        "domain_id": "d-1",
+        "version": 1,
+        "app_image_config_name": "config",
+    },
 }
 TASKS = [path for path in API if path.startswith(("operators.", "sensors."))]
 
