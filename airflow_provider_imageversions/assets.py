@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakValueDictionary
 
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, check_aws_parameters
+from airflow_provider_imageversions._dispatch import run_dag_per_version
+from airflow_provider_imageversions.compat import assets_have_access_control
+from airflow_provider_imageversions.hooks import check_aws_parameters
 from airflow_provider_imageversions.model import (
     LISTED_FIELDS,
     WATCHED_BY_DEFAULT,
@@ -16,6 +20,7 @@ from airflow_provider_imageversions.model import (
     event_payload,
     parse_alias,
     parse_boolean,
+    parse_conn_id,
     parse_image_name,
     parse_seconds,
     refuse,
@@ -23,40 +28,87 @@ from airflow_provider_imageversions.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime, timedelta
     from urllib.parse import SplitResult
 
-    from airflow.sdk import Asset
+    from airflow.sdk import Asset, AssetAccessControl
     from openlineage.client.event_v2 import Dataset
 
     from airflow_provider_imageversions.model import ImageVersion
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 
+__all__ = [
+    "convert_asset_to_openlineage",
+    "image_version_asset",
+    "image_versions",
+    "openlineage_dataset",
+    "run_dag_per_version",
+    "sanitize_uri",
+    "uri_of",
+    "watched_payload",
+    "watches",
+]
+
 SCHEME = "sagemaker-image"
 DEFAULT_REGION = "default"
 """Stands in a URI for the region of the connection."""
+DEFAULT_CONNECTION = "aws_default"
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 
 
 def image_version_asset(
-    image_name: str, *, name: str | None = None, uri: str | None = None, **trigger_kwargs: Any
+    image_name: str,
+    *,
+    name: str | None = None,
+    uri: str | None = None,
+    group: str | None = None,
+    extra: dict[str, Any] | None = None,
+    access_control: AssetAccessControl | None = None,
+    statuses: Iterable[str] | str = WATCHED_BY_DEFAULT,
+    start_from: str | int | datetime = "latest",
+    alias: str | None = None,
+    poll_interval: float | timedelta = 60.0,
+    include_details: bool = False,
+    aws_conn_id: str | None = DEFAULT_CONNECTION,
+    region_name: str | None = None,
+    verify: bool | str | None = None,
+    botocore_config: dict[str, Any] | None = None,
 ) -> Asset:
     """
-    Make the asset for an image, with the watcher that fires for each of its versions, or each move of an alias.
+    Return the asset of an image, with a watcher that emits an event for each new version or each move of an alias.
 
     A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED, one with
     ``schedule=[image_version_asset("my-image", alias="prod")]`` when the alias has moved to another version.
 
+    Images, regions, connections, statuses and aliases that differ make different assets, each with its own watcher, and
+    so does ``name``. Everything else (``poll_interval``, ``include_details``, ``start_from``, ``verify``,
+    ``botocore_config``) belongs to the one watcher of the asset. Airflow keeps the watcher of the DAG file that it
+    parsed last, so use the same values in each file.
+
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param name: Name of the asset; default: its URI. Give one where connections to different accounts watch images
-        of the same name and region.
-    :param uri: URI of the asset; default: ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's
-        region, and ``?statuses=...`` where not only CREATED is watched, or ``?alias=...``.
-    :param trigger_kwargs: For
-        :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`: ``statuses``,
-        ``start_from``, ``alias``, ``poll_interval``, ``include_details``, ``aws_conn_id``, ``region_name``,
-        ``verify``, ``botocore_config``.
-    :raises ValueError: A parameter is outside its limits, or does not go with ``alias``.
-    :raises TypeError: The trigger has no such parameter.
+    :param name: Name of the asset. (default: its URI)
+    :param uri: URI of the asset. Give watchers of different things different URIs. (default:
+        ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, followed by a query with what
+        else tells this watcher from others: see :func:`uri_of`)
+    :param group: Group of the asset. (default: Airflow's, ``"asset"``)
+    :param extra: Metadata of the asset, JSON. (default: none)
+    :param access_control: Which teams may produce and consume the asset, for an Airflow whose assets have it.
+        (default: Airflow's)
+    :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
+        ``("CREATED",)``)
+    :param start_from: Where the watcher starts the very first time: ``"latest"`` for what becomes final from now on,
+        ``"earliest"`` for every version there is, a version number for that version and those above, or an aware time
+        for versions created at or after it. With ``alias`` one of the two words. (default: ``"latest"``)
+    :param alias: Alias whose moves to emit events for, instead of new versions. (default: None)
+    :param poll_interval: Maximum time in seconds, or as a timedelta, between status checks. (default: 60)
+    :param include_details: Add what DescribeImageVersion and ListAliases return, such as ``ContainerImage``. (default:
+        False)
+    :param aws_conn_id: Airflow connection for AWS credentials; ``None`` for boto3's default chain. (default:
+        ``"aws_default"``)
+    :param region_name: AWS region. (default: the connection's)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's)
+    :raises ValueError: A parameter is outside its limits, or cannot be combined with ``alias``.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
     # Here rather than above: Airflow imports this module for sanitize_uri() alone, early and everywhere.
@@ -70,32 +122,55 @@ def image_version_asset(
 
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415
 
-    known = SageMakerImageVersionEventTrigger(image_name=image_name).serialize()[1].keys() - {"image_name"}
-    if unknown := trigger_kwargs.keys() - known:
-        # The trigger itself takes anything, for the sake of rows that another version of this package stored.
-        raise TypeError(
-            f"{', '.join(sorted(unknown))}: there is no such parameter; there are {', '.join(sorted(known))}."
-        )
-    watched = Watched(
-        image_name,
-        trigger_kwargs.get("statuses", WATCHED_BY_DEFAULT),
-        trigger_kwargs.get("start_from", "latest"),
-        trigger_kwargs.get("alias"),
-    )
+    watched = Watched(image_name, statuses, start_from, alias)
     for label, text in (("name", name), ("uri", uri)):
-        if text is not None and not isinstance(text, str):
-            raise refuse(label, text, "it must be a text.")
-    aws = {name: value for name, value in trigger_kwargs.items() if name in AWS_PARAMETERS}
-    check_aws_parameters(aws)
-    checked: dict[str, Any] = {
-        "statuses": watched.statuses,
-        "include_details": parse_boolean("include_details", trigger_kwargs.get("include_details", False)),
+        if text is not None and not (isinstance(text, str) and text.strip()):
+            raise refuse(label, text, "it must be a text that is not empty.")
+    aws: dict[str, Any] = {
+        "aws_conn_id": aws_conn_id,
+        "region_name": region_name,
+        "verify": verify,
+        "botocore_config": botocore_config,
     }
-    if "poll_interval" in trigger_kwargs:
-        checked["poll_interval"] = parse_seconds("poll_interval", trigger_kwargs["poll_interval"])
-    trigger = SageMakerImageVersionEventTrigger(image_name=image_name, **{**trigger_kwargs, **checked})
-    uri = uri or uri_of(image_name, trigger_kwargs.get("region_name"), watched.statuses, watched.alias)
-    return Asset(name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)])
+    check_aws_parameters(aws)
+    trigger = SageMakerImageVersionEventTrigger(
+        image_name=image_name,
+        statuses=watched.statuses,
+        start_from=start_from,
+        alias=alias,
+        poll_interval=parse_seconds("poll_interval", poll_interval),
+        include_details=parse_boolean("include_details", include_details),
+        **aws,
+    )
+    uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)
+    of_asset: dict[str, Any] = {"group": group, "extra": extra, "access_control": access_control}
+    given = {label: value for label, value in of_asset.items() if value is not None}
+    if "access_control" in given and not assets_have_access_control():
+        raise refuse("access_control", access_control, "the assets of this Airflow have none; leave it out.")
+    asset = Asset(
+        name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **given
+    )
+    _warn_of_conflict(asset, trigger)
+    return asset
+
+
+_ASSETS: WeakValueDictionary[tuple[str, str], Asset] = WeakValueDictionary()
+"""The assets that exist in this process, by what identifies them to Airflow."""
+
+
+def _warn_of_conflict(asset: Asset, trigger: SageMakerImageVersionEventTrigger) -> None:
+    """Warn of two watchers of one asset in a DAG file, or in files that are loaded together, as in a test."""
+    other = _ASSETS.get((asset.name, asset.uri))
+    _ASSETS[asset.name, asset.uri] = asset
+    for watcher in watches(other):
+        if differences := trigger.differences(watcher):
+            warnings.warn(
+                f"Asset {asset.name!r} has two watchers with different arguments ({', '.join(differences)}), and "
+                "Airflow keeps one of them. Use the same arguments wherever image_version_asset() makes the asset, or "
+                "give the assets different names.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def uri_of(
@@ -103,20 +178,34 @@ def uri_of(
     region_name: str | None = None,
     statuses: Iterable[str] = WATCHED_BY_DEFAULT,
     alias: str | None = None,
+    *,
+    aws_conn_id: str | None = DEFAULT_CONNECTION,
+    name: str | None = None,
 ) -> str:
     """
-    Give the URI for an image.
+    Return the default URI of an image's asset.
+
+    The query has what differs from the defaults: ``alias``, ``connection`` (or ``credentials=boto3`` without one),
+    ``name`` and ``statuses``.
 
     :param image_name: Name of the image.
-    :param region_name: AWS region; ``None``: the connection's.
-    :param statuses: The statuses that are watched.
-    :param alias: The alias whose moves are watched; ``None``: versions are.
+    :param region_name: AWS region. (default: the connection's, written as ``default``)
+    :param statuses: Statuses that are watched. (default: ``("CREATED",)``)
+    :param alias: Alias whose moves are watched instead of versions. (default: None)
+    :param aws_conn_id: Airflow connection; ``None`` for boto3's default chain. (default: ``"aws_default"``)
+    :param name: Name of the asset if it has one of its own. (default: None)
     """
     watched = sorted(statuses)
-    query = {} if watched == sorted(WATCHED_BY_DEFAULT) else {"statuses": "-".join(watched)}
-    if alias is not None:
-        query["alias"] = alias
-    return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", urlencode(query), ""))
+    query = {
+        "alias": alias,
+        "connection": aws_conn_id if aws_conn_id != DEFAULT_CONNECTION else None,
+        "credentials": None if aws_conn_id else "boto3",
+        "name": name,
+        "statuses": "-".join(watched) if watched != sorted(WATCHED_BY_DEFAULT) else None,
+    }
+    # In the order into which Airflow brings them.
+    given = {key: value for key, value in sorted(query.items()) if value}
+    return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", urlencode(given), ""))
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
@@ -124,7 +213,8 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     Check the URI of an image's asset; Airflow calls this for every asset with the scheme.
 
     :param uri: The URI.
-    :raises ValueError: It is none of ``sagemaker-image://REGION/IMAGE``, or has ``?alias=`` with no valid alias.
+    :raises ValueError: It is not of the form ``sagemaker-image://REGION/IMAGE``, or its query has an invalid
+        ``alias`` or ``connection``.
     """
     form = f"the form is {SCHEME}://REGION/IMAGE, with {DEFAULT_REGION!r} for the connection's region"
     if uri.netloc != DEFAULT_REGION and not _REGION.fullmatch(uri.netloc):
@@ -134,6 +224,8 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
         for key, value in parse_qsl(uri.query, keep_blank_values=True):
             if key == "alias":
                 parse_alias("alias", value)
+            elif key == "connection":
+                parse_conn_id("connection", value)
     except ValueError as error:
         raise ValueError(f"URI {uri.geturl()!r}: {error} {form}.") from error
     return uri
@@ -206,13 +298,14 @@ def watched_payload(
 
 def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> list[dict[str, Any]]:
     """
-    Give what asset events tell of, each ``event_id`` once, in the order in which the versions were created.
+    Return the image versions of asset events, each ``event_id`` once, in the order in which they were created.
 
-    Give it both what the run was started for and the asset's latest events, from a task with the asset among its
-    ``inlets``: several versions may be in one run, one may come twice, and one that comes while a run is about to be
-    made, or held back by ``max_active_runs``, is in no run's triggering events before a further one comes.
+    For a DAG that consumes the events itself; :func:`run_dag_per_version` starts a run for each version instead. Pass
+    both what the run was started for and what came later, from a task with the asset among its ``inlets``: a run may be
+    started for several versions, and an event that is stored after the run was queued and before it is created is in no
+    run's triggering events until a further one is stored. So a version may be in two runs.
 
-    :param sources: ``triggering_asset_events`` and ``inlet_events[asset]`` of the task's context.
+    :param sources: ``triggering_asset_events``, and events of ``inlet_events[asset]``, of the task's context.
     :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
     """
     told: dict[str, dict[str, Any]] = {}

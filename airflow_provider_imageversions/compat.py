@@ -6,6 +6,8 @@ Newer names are tried first: Airflow 3 keeps the old ones with a deprecation war
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,7 @@ __all__ = [
     "BaseSensorOperator",
     "PokeReturnValue",
     "Variable",
+    "assets_have_access_control",
     "conf",
     "delete_xcom",
     "get_async_connection",
@@ -92,10 +95,13 @@ __all__ = [
     "is_trigger_timeout",
     "keeps_xcom_in_database",
     "push_xcom",
+    "read_asset_events",
+    "read_asset_progress",
     "read_asset_state",
     "read_task_state",
     "stores_xcom_in_database",
     "waits_since",
+    "write_asset_progress",
     "write_asset_state",
     "write_task_state",
 ]
@@ -113,6 +119,11 @@ async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) ->
     if hasattr(Connection, "aextra_dejson"):
         return await hook.aget_connection(conn_id)
     return await sync_to_async(hook.get_connection)(conn_id)
+
+
+def assets_have_access_control() -> bool:
+    """Whether an asset can say which teams may produce and consume it: from Airflow 3.3."""
+    return importlib.util.find_spec("airflow.sdk.definitions.asset.access_control") is not None
 
 
 def keeps_xcom_in_database() -> bool:
@@ -177,6 +188,58 @@ async def write_asset_state(trigger: BaseTrigger, key: str, value: Any) -> None:
     """
     for store in _state_stores(trigger):
         await (store.aset(key, value) if hasattr(store, "aset") else sync_to_async(store.set)(key, value))
+
+
+def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, limit: int) -> list[Any]:
+    """
+    Read the events of an asset from a moment on, oldest first.
+
+    :param context: The context of a task that has the asset among its inlets.
+    :param asset: The asset.
+    :param since: Timestamp of the earliest event to return.
+    :param limit: Maximum number of events.
+    """
+    events = context["inlet_events"][asset]
+    if hasattr(events, "after"):
+        return list(events.after(since.isoformat()).ascending().limit(limit))
+    # Before Airflow 3.2 there is no other way than to read them all.
+    return sorted((event for event in events if event.timestamp >= since), key=lambda event: event.timestamp)[:limit]
+
+
+def _progress_variable(asset: Any, key: str) -> str:
+    return f"{key}-{hashlib.sha256(asset.uri.encode()).hexdigest()[:16]}"
+
+
+def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any:
+    """
+    Read what a task stored for an asset; ``None`` if nothing is stored.
+
+    :param context: The context of a task that has the asset among its inlets.
+    :param asset: The asset.
+    :param key: The key.
+    """
+    if "asset_state_store" in context:
+        return context["asset_state_store"][asset].get(key)
+    from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
+
+    return Variable.get(_progress_variable(asset, key), default=None, deserialize_json=True)
+
+
+def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value: Any) -> None:
+    """
+    Store a value for an asset, before Airflow 3.3 as an Airflow variable.
+
+    :param context: The context of a task that has the asset among its inlets.
+    :param asset: The asset.
+    :param key: The key.
+    :param value: JSON.
+    """
+    if "asset_state_store" in context:
+        context["asset_state_store"][asset].set(key, value)
+        return
+    from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
+
+    Variable.set(_progress_variable(asset, key), value, serialize_json=True)
 
 
 async def push_xcom(task_instance: Any, key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+import time
 from collections.abc import Iterable
 from contextlib import aclosing
 from datetime import datetime, timezone
@@ -161,6 +162,16 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
         raise AssertionError
 
 
+def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersionEventTrigger) -> None:
+    if trigger.unknown:
+        trigger.log.warning(
+            "Ignoring unknown arguments of the trigger for SageMaker image %r: %s. Check how they are spelled; another "
+            "version of this package may have stored them.",
+            trigger.image_name,
+            ", ".join(trigger.unknown),
+        )
+
+
 class SageMakerImageVersionTrigger(BaseTrigger):
     """
     Wait in the triggerer for what a deferred ``SageMakerImageVersionSensor`` waits for.
@@ -238,6 +249,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         self.rendered = rendered
         self._unrendered: str | None = None
         self._waited_for: dict[str, Any] | None = None
+        self.unknown = sorted(_later)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
@@ -269,6 +281,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit one event."""
+        _warn_of_unknown(self)
         try:
             payload = await self._wait()
         except Exception as error:
@@ -410,6 +423,12 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     SLOW_PACE: ClassVar[float] = 300.0
     """Seconds between two polls, or two errors in the log, while only a person can mend what is wrong."""
 
+    RIVALS_WITHIN: ClassVar[float] = 3600.0
+    """Seconds within which watchers that replace one another count as a conflict of DAG files."""
+
+    _watchers: ClassVar[dict[str, list[tuple[float, SageMakerImageVersionEventTrigger]]]] = {}
+    _contested: ClassVar[set[str]] = set()
+
     def __init__(
         self,
         *,
@@ -437,6 +456,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
+        self.unknown = sorted(_later)
         self.kept: list[Any] = []
         """Stands in for the asset's state where there is none, from one beginning to the next."""
 
@@ -445,8 +465,18 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         own = ("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details")
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
+            # With the names of what is unknown, and no values, which nobody checked: the triggerer logs them.
+            {**dict.fromkeys(self.unknown), **{name: getattr(self, name) for name in own}, **aws_parameters(self)},
         )
+
+    def differences(self, other: SageMakerImageVersionEventTrigger) -> list[str]:
+        """
+        Return the names of the arguments that two triggers do not have in common.
+
+        :param other: The other trigger.
+        """
+        own, others = self.serialize()[1], other.serialize()[1]
+        return sorted(name for name in own.keys() | others.keys() if own.get(name) != others.get(name))
 
     @property
     def state_key(self) -> str:
@@ -458,6 +488,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, for ever."""
+        _warn_of_unknown(self)
         while True:
             try:
                 async with aclosing(self._watch()) as events:
@@ -472,6 +503,27 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 )
             await asyncio.sleep(self.SLOW_PACE)
 
+    def _warn_of_rival(self) -> None:
+        """
+        Warn once if DAG files disagree about the arguments of an asset's watcher.
+
+        Airflow then replaces one watcher by the other whenever it parses one of the files. An edited file does so once.
+        """
+        now = time.monotonic()
+        others = [each for each in self._watchers.get(self.state_key, ()) if now - each[0] < self.RIVALS_WITHIN]
+        differences = [self.differences(other) for _, other in others]
+        came_back = [] in differences and differences[-1] != []
+        if came_back and self.state_key not in self._contested:
+            self._contested.add(self.state_key)
+            self.log.warning(
+                "DAG files disagree about the watcher of SageMaker image %r: Airflow replaces it by one with different "
+                "arguments (%s) and back whenever it parses a file. Use the same arguments in each file, or give the "
+                "assets different names.",
+                self.image_name,
+                ", ".join(differences[-1]),
+            )
+        self._watchers[self.state_key] = [*others[-10:], (now, self)]
+
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
             watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
@@ -481,6 +533,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         except ValueError as error:
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
             return
+        self._warn_of_rival()
         watch = polling.Watch(self.log, watched.image_name)
         journal = _Journal(self, Cursor if watched.alias is None else AliasCursor)
         search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)

@@ -50,8 +50,8 @@ class Demo(NamedTuple):
 
     dag_id: str
     what: str
-    base_image: str | None = None
-    """If given, nobody triggers the DAG: a version made of this is registered while nothing runs."""
+    base_images: tuple[str, ...] = ()
+    """If given, nobody triggers the DAG: versions made of these are registered at once, while nothing runs."""
     leads_to: str | None = None
     """A DAG that a task of this one starts, by what it does to the image; shown next."""
 
@@ -59,7 +59,11 @@ class Demo(NamedTuple):
 DEMOS = (
     Demo("example_list_image_versions", "list the versions of an image"),
     Demo("example_wait_for_image_version", "register a version, wait until it is CREATED, train with it"),
-    Demo("example_retrain_on_new_image_version", "a new version starts training by itself", "team/model:2026-04"),
+    Demo(
+        "example_retrain_on_new_image_version",
+        "each new version starts a run by itself",
+        ("team/model:2026-04", "team/model:2026-05", "team/model:2026-06"),
+    ),
     Demo(
         "example_image_lifecycle",
         "create, train, evaluate, promote, retire",
@@ -133,7 +137,7 @@ class Versions:
 
 
 class Run:
-    """One run of a DAG, followed until it ends."""
+    """A demonstration: the runs of one DAG, followed until they end."""
 
     def __init__(self, demo: Demo, airflow: LocalAirflow, versions: Versions, timeline: Timeline) -> None:
         self.demo = demo
@@ -146,45 +150,56 @@ class Run:
         self._tasks: dict[str, str] = {}
 
     def follow(self) -> bool:
-        """Trigger the DAG, report what happens until the run ends, and say whether it succeeded."""
+        """Start the DAG, report what happens until its runs end, and say whether they succeeded."""
         timeline, dag_id = self._timeline, self.demo.dag_id
         timeline.add("demo", f"{dag_id}: {self.demo.what}")
         self._airflow.wait_for_dag(dag_id)
         if self.demo.leads_to:
             self._let_watch(self.demo.leads_to, "DescribeImageVersion")
         if any(demo.leads_to == dag_id for demo in DEMOS):
-            self._run_id = self._started_by_itself(0, "the promotion starts a run")
-        elif self.demo.base_image:
-            self._run_id = self._started_by_a_version()
+            run_ids = self._started_by_themselves(1, "the promotion starts a run")
+        elif self.demo.base_images:
+            run_ids = self._started_by_versions()
         else:
-            self._run_id = self._airflow.trigger(dag_id)
-        self.state = self._airflow.wait_for_run(
-            dag_id, self._run_id, RUN_TIMEOUT, on_change=self._task_changed, on_poll=self._polled
-        )
-        timeline.add("demo" if self.state == "success" else "failed", f"{dag_id}: {self.state}")
-        if self.state != "success":
-            self._explain()
+            run_ids = [self._airflow.trigger(dag_id)]
+        states = [self._follow_run(run_id) for run_id in run_ids]
+        self.state = "success" if set(states) == {"success"} else "failed"
         return self.state == "success"
 
+    def _follow_run(self, run_id: str) -> str:
+        timeline, dag_id = self._timeline, self.demo.dag_id
+        self._run_id, self._tasks = run_id, {}
+        state = self._airflow.wait_for_run(
+            dag_id, run_id, RUN_TIMEOUT, on_change=self._task_changed, on_poll=self._polled
+        )
+        timeline.add("demo" if state == "success" else "failed", f"{dag_id}: {state}, run {run_id}")
+        if state != "success":
+            self._explain()
+        return state
+
     def _let_watch(self, dag_id: str, operation: str) -> None:
-        self._airflow.wait_for_dag(dag_id)
-        self._airflow.unpause(dag_id)
+        for each in (dag_id, f"{dag_id}__image_versions"):
+            self._airflow.wait_for_dag(each)
+            self._airflow.unpause(each)
         before = self._versions.airflow_calls()[operation]
         self._await(lambda: self._versions.airflow_calls()[operation] > before, f"the triggerer watches for {dag_id}")
 
-    def _started_by_a_version(self) -> str:
+    def _started_by_versions(self) -> list[str]:
         self._let_watch(self.demo.dag_id, "ListImageVersions")
-        known = len(self._airflow.runs(self.demo.dag_id))
-        self._timeline.add("demo", f"registering a version of {self.demo.base_image}; no task is running")
-        self._versions.register(str(self.demo.base_image))
-        return self._started_by_itself(known, "the new version starts a run")
+        count = len(self.demo.base_images)
+        self._timeline.add("demo", f"registering {count} versions at once; no task is running")
+        for base_image in self.demo.base_images:
+            self._versions.register(base_image)
+        return self._started_by_themselves(count, f"each of the {count} versions starts a run")
 
-    def _started_by_itself(self, known: int, what: str) -> str:
+    def _started_by_themselves(self, count: int, what: str) -> list[str]:
         dag_id = self.demo.dag_id
-        self._await(lambda: len(self._airflow.runs(dag_id)) > known, what)
-        run_id: str = self._airflow.runs(dag_id)[-1]["dag_run_id"]
-        self._timeline.add("demo", f"{dag_id}: a run has started, {run_id}")
-        return run_id
+        self._await(lambda: len(self._airflow.runs(dag_id)) >= count, what)
+        run_ids = [run["dag_run_id"] for run in self._airflow.runs(dag_id)]
+        for run_id in run_ids:
+            self._timeline.add("demo", f"{dag_id}: a run has started, {run_id}")
+        self.facts.append(f"started by themselves: {', '.join(run_ids)}")
+        return run_ids
 
     def _await(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + RUN_TIMEOUT

@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerModelOperator, SageMakerTrainingOperator
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
@@ -103,8 +103,8 @@ with DAG(
 # [START howto_asset_alias]
 with DAG(
     dag_id="example_deploy_on_promotion",
-    description="Deploys the version of a SageMaker image that the alias prod moves to.",
-    schedule=[image_version_asset(IMAGE_NAME, alias="prod", poll_interval=10)],
+    description="Deploys the version of a SageMaker image that has the alias prod.",
+    schedule=None,
     max_active_runs=1,
     catchup=False,
     tags=["example", "sagemaker"],
@@ -112,7 +112,7 @@ with DAG(
 
     @task(retries=5, retry_delay=timedelta(seconds=10))  # while the alias is moved, no version has it
     def model_config(run_id: str | None = None) -> dict[str, Any]:
-        """Make the model's configuration of the version that has the alias now, whatever was told in between."""
+        """Make the model's configuration of the version that has the alias now, whichever move started the run."""
         version = SageMakerImageVersionsHook().describe_image_version(IMAGE_NAME, alias="prod")
         return {
             # A version may be promoted more than once.
@@ -122,4 +122,7 @@ with DAG(
         }
 
     SageMakerModelOperator(task_id="deploy", config=model_config())
+
+promotions = image_version_asset(IMAGE_NAME, alias="prod", poll_interval=10)
+deploy_on_each = run_dag_per_version(deploy_on_promotion, promotions, tags=["example", "sagemaker"])
 # [END howto_asset_alias]

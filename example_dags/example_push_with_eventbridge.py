@@ -1,8 +1,8 @@
 """
-Train as soon as EventBridge says, through an SQS queue, that a version of a SageMaker image is CREATED. For Airflow 3.
+Train as soon as EventBridge reports through SQS that a version of a SageMaker image is CREATED. For Airflow 3.
 
-The queue is for speed and the watcher for certainty. Both tell of a version to the same ``event_id``, so that what was
-trained with is left out, whichever way it comes again.
+The queue is for speed and the watcher for certainty. Both emit events of the image's asset with the same ``event_id``,
+so each version starts one run, whichever way it is reported first.
 
 Needs apache-airflow-providers-common-messaging and aiobotocore; without the first this file defines no DAG. Change what
 is in capitals. The rule that feeds the queue is in docs/push.md.
@@ -14,9 +14,9 @@ import json
 import logging
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetWatcher, Variable, task
+from airflow.sdk import DAG, Asset, AssetWatcher, task
 
-from airflow_provider_imageversions.assets import image_version_asset, image_versions
+from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 try:
@@ -26,7 +26,7 @@ except ImportError:
 
 IMAGE_NAME = "demo-image"
 QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/image-versions"
-LATEST, REMEMBERED = 20, 1000
+TAGS = ["example", "sagemaker"]
 
 log = logging.getLogger(__name__)
 
@@ -45,51 +45,54 @@ if MessageQueueTrigger is not None:
 
     with DAG(
         dag_id="example_push_with_eventbridge",
-        description="Trains when EventBridge or the watcher says that a version of a SageMaker image is CREATED.",
+        description="Emits an event of the image's asset for each version that EventBridge reports.",
         doc_md=__doc__,
-        schedule=(queue | image),
-        max_active_runs=1,  # so that two runs do not both find a version untrained
+        schedule=[queue],
+        max_active_runs=1,
         catchup=False,
-        tags=["example", "sagemaker"],
-    ) as dag:
+        tags=TAGS,
+    ) as push:
 
-        @task(inlets=[queue, image])
-        def new_versions(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
-            """Give the versions that are CREATED and were not trained with, whichever way they were told of."""
-            told = {
-                version["event_id"]: version
-                for version in image_versions(triggering_asset_events, list(inlet_events[image])[-LATEST:])
-            }
-            pushed = [*triggering_asset_events.get(queue, []), *list(inlet_events[queue])[-LATEST:]]
-            messages = [message for event in pushed for message in event.extra["payload"]["message_batch"]]
+        @task(inlets=[queue])
+        def changed_versions(
+            dag_run: Any = None, triggering_asset_events: Any = None, inlet_events: Any = None
+        ) -> list[dict[str, Any]]:
+            """Return the versions that the messages name and that are CREATED, as they are now."""
+            # What arrives after the run was queued and before it is created is in no run's triggering events.
+            later = [event for event in inlet_events[queue] if event.timestamp > dag_run.run_after]
+            events = [*triggering_asset_events.get(queue, []), *later]
+            messages = [message for event in events for message in event.extra["payload"]["message_batch"]]
             changes = [json.loads(message["Body"]) for message in messages]
             hook = SageMakerImageVersionsHook()
-            # Several messages tell of one version, which is described as it is now.
+            versions = []
+            # Several messages name one version.
             for change in {change["detail"]["ImageVersionArn"]: change for change in changes}.values():
                 try:
                     version = hook.describe_state_change(change, IMAGE_NAME)
                 except hook.conn.exceptions.ResourceNotFound:
                     continue  # deleted since
                 except ValueError as error:
-                    log.warning("the rule lets through what is not for this DAG: %s", error)
+                    log.warning("The rule lets through what is not for this DAG: %s", error)
                     continue
-                told[version["event_id"]] = version
-            trained = Variable.get("trained_image_versions", default=[], deserialize_json=True)
-            return [
-                version
-                for identity, version in told.items()
-                if version["status"] == "CREATED" and identity not in trained
-            ]
+                versions += [version] if version["status"] == "CREATED" else []
+            return versions
+
+        @task(outlets=[image])
+        def emit(version: dict[str, Any], outlet_events: Any = None) -> None:
+            """Emit what the watcher would, only sooner."""
+            outlet_events[image].extra.update(payload=version)
+
+        emit.expand(version=changed_versions())
+
+    with DAG(dag_id="example_train_when_pushed", schedule=None, catchup=False, tags=TAGS) as train_when_pushed:
 
         @task
-        def train(versions: list[dict[str, Any]]) -> list[int]:
-            """Train, as example_retrain_on_new_image_version.py does in earnest, and note what was trained with."""
-            for version in versions:
-                log.info("training with %s", version["ContainerImage"])
-            trained = Variable.get("trained_image_versions", default=[], deserialize_json=True)
-            trained += [version["event_id"] for version in versions]
-            Variable.set("trained_image_versions", trained[-REMEMBERED:], serialize_json=True)
-            return [version["Version"] for version in versions]
+        def train(dag_run: Any = None) -> int:
+            """Train, as example_retrain_on_new_image_version.py does in earnest."""
+            log.info("Training with %s", dag_run.conf["ContainerImage"])
+            return dag_run.conf["Version"]
 
-        train(new_versions())
+        train()
+
+    train_each = run_dag_per_version(train_when_pushed, image, tags=TAGS)
     # [END howto_asset_push]

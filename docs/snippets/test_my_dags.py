@@ -51,3 +51,25 @@ def test_throttling_is_waited_out(emulator):
 
 
 # [END test_faults]
+
+
+# [START test_dispatch]
+from airflow.models import DagRun
+from release import release
+from retrain import dispatch, retrain
+
+
+def test_a_new_version_starts_one_run(emulator):
+    emulator.create_versions("my-training-image", 2)
+    dispatch.test()  # the first run only notes where it starts
+    assert release.test().state == "success"  # registers a version and emits its event
+    dispatch.test()
+    dispatch.test()
+    (started,) = DagRun.find(dag_id="retrain")
+    assert started.run_id.startswith("version-3-")
+
+    run = retrain.test(run_conf=started.conf)
+    assert run.state == "success"
+
+
+# [END test_dispatch]

@@ -34,3 +34,5 @@ def test_the_documented_tests_of_a_user_s_own_dags_pass(tmp_path):
     output = python("pytest", "-c", os.devnull, "--rootdir", str(SNIPPETS), "-p", "no:cacheprovider", str(SNIPPETS))
     files = sorted(path.name for path in SNIPPETS.rglob("test_*.py"))
     assert [name for name in files if name not in output] == []
+    # The command line does the same.
+    python("airflow", "dags", "test", "retrain__image_versions")

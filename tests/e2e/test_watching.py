@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 from http.client import HTTPException
 
@@ -13,7 +14,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_imageversions.polling import BACKOFF_CAP
-from dev.local_airflow import ApiError
+from dev.local_airflow import ApiError, airflow_command
 from tests.e2e.test_waiting import register
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
@@ -75,18 +76,30 @@ def has_baseline(service, image):
 
 def is_settled(airflow):
     """Whether no watcher would tell anything again after a crash."""
-    return not any(json.loads(value)["sent"] for (value,) in airflow.query("SELECT value FROM asset_state_store"))
+    watchers = "SELECT value FROM asset_state_store WHERE key NOT LIKE '%dispatched%'"
+    return not any(json.loads(value)["sent"] for (value,) in airflow.query(watchers))
+
+
+def dispatcher(dag_id):
+    return f"{dag_id}__image_versions"
+
+
+def started(airflow, dag_id=RETRAIN):
+    """The event ids that have a run, once for each."""
+    return [run["conf"]["event_id"] for run in airflow.runs(dag_id)]
 
 
 def trained(airflow):
-    """The event ids that the consumer processed."""
-    variables = airflow.api("GET", "/api/v2/variables")["variables"]
-    return [
-        identity
-        for each in variables
-        if each["key"] == "trained_image_versions"
-        for identity in json.loads(each["value"])
-    ]
+    """The event ids of the runs that succeeded."""
+    return [run["conf"]["event_id"] for run in airflow.runs(RETRAIN) if run["state"] == "success"]
+
+
+def let_start(airflow, *dag_ids):
+    """Unpause DAGs and what starts them."""
+    for dag_id in dag_ids:
+        for each in (dag_id, dispatcher(dag_id)):
+            airflow.wait_for_dag(each)
+            airflow.unpause(each)
 
 
 def is_reachable(airflow):
@@ -98,16 +111,15 @@ def is_reachable(airflow):
 
 
 def is_idle(airflow):
-    return all(run["state"] in {"success", "failed"} for run in airflow.runs(RETRAIN))
+    runs = [*airflow.runs(RETRAIN), *airflow.runs(dispatcher(RETRAIN))]
+    return all(run["state"] in {"success", "failed"} for run in runs)
 
 
 @pytest.fixture(scope="module")
 def watched(airflow, service):
     """The image, when Airflow watches it."""
     service.create_versions(IMAGE, 3)
-    for dag_id in (RETRAIN, ALERT):
-        airflow.wait_for_dag(dag_id)
-        airflow.unpause(dag_id)
+    let_start(airflow, RETRAIN, ALERT)
     eventually(airflow, lambda: service.calls("ListImageVersions", IMAGE), 60, "the watcher polls")
     # Both watchers have their baseline when both have polled; then a version is new.
     time.sleep(3)
@@ -120,10 +132,21 @@ def test_a_new_version_is_trained_with_by_itself(airflow, service, watched):
     (payload,) = events(airflow, watched)
     assert payload["Version"] == version
     assert trained(airflow) == [payload["event_id"]]
-    job = service.client("sagemaker").describe_training_job(
-        TrainingJobName=f"{watched}-{version}-{payload['event_id'][:8]}"
-    )
+    run_id = f"version-{version}-{payload['event_id'][:8]}"
+    assert [run["dag_run_id"] for run in airflow.runs(RETRAIN)] == [run_id]
+    job = service.client("sagemaker").describe_training_job(TrainingJobName=f"{watched}-{run_id}")
     assert job["AlgorithmSpecification"]["TrainingImage"] == payload["ContainerImage"]
+
+
+def test_versions_that_are_ready_together_have_a_run_each(airflow, service, watched):
+    before = len(airflow.runs(RETRAIN))
+    expected = service.create_versions(watched, 3, status="CREATING")
+    for version in expected:
+        service.set_version(watched, version, status="CREATED")
+    eventually(airflow, lambda: len(trained(airflow)) == before + 3, 120, "each is trained with")
+    runs = airflow.runs(RETRAIN)[before:]
+    assert sorted(run["conf"]["Version"] for run in runs) == sorted(expected)
+    assert {run["logical_date"] for run in runs} == {None}
 
 
 def test_a_failed_version_raises_an_alert_with_its_reason(airflow, service, watched):
@@ -131,7 +154,7 @@ def test_a_failed_version_raises_an_alert_with_its_reason(airflow, service, watc
     version = register(service, watched, tag="does-not-exist")
     (run,) = eventually(airflow, lambda: airflow.runs(ALERT), 60, "the alert")
     assert airflow.wait_for_run(ALERT, run["dag_run_id"], 60) == "success"
-    (message,) = airflow.xcom(ALERT, run["dag_run_id"], "alert")
+    message = airflow.xcom(ALERT, run["dag_run_id"], "alert")
     assert f"Version {version} of {watched} failed" in message
     assert "does-not-exist" in message
     assert len(airflow.runs(RETRAIN)) == before
@@ -284,19 +307,19 @@ def push(service, queue, number, status):
 
 
 def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(airflow, service):
-    image, dag_id = "pushed-image", "example_push_with_eventbridge"
+    image, push_id, train_id = "pushed-image", "example_push_with_eventbridge", "example_train_when_pushed"
     queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]
     service.create_versions(image, 1)
-    airflow.wait_for_dag(dag_id)
-    airflow.unpause(dag_id)
+    airflow.wait_for_dag(push_id)
+    airflow.unpause(push_id)
+    let_start(airflow, train_id)
     eventually(airflow, lambda: has_baseline(service, image), 60, "the watcher polls")
 
-    def trained_by_now():
-        ended = [run["dag_run_id"] for run in airflow.runs(dag_id) if run["state"] == "success"]
-        return [version for run_id in ended for version in airflow.xcom(dag_id, run_id, "train")]
+    def with_run():
+        return [run["conf"]["Version"] for run in airflow.runs(train_id)]
 
-    def ended(number):
-        return len([run for run in airflow.runs(dag_id) if run["state"] == "success"]) >= number
+    def pushes():
+        return len([run for run in airflow.runs(push_id) if run["state"] == "success"])
 
     pushed, polled = service.create_versions(image, 2, status="CREATING")
     push(service, queue, pushed, "Creating")
@@ -305,17 +328,91 @@ def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(a
     push(service, queue, pushed, "Created")
     deleted = polled + 1
     push(service, queue, deleted, "Created")
-    eventually(airflow, lambda: trained_by_now() == [pushed], 60, "the push arrives")
-    assert told(airflow, image) == []
+    eventually(airflow, lambda: with_run() == [pushed], 90, "the push arrives")
 
     service.set_version(image, polled, status="CREATED")
     service.clear_faults()
-    eventually(airflow, lambda: set(trained_by_now()) == {pushed, polled}, 120, "the watcher tells of the other")
-    assert told(airflow, image) == [pushed, polled]
-    runs = len(airflow.runs(dag_id))
+    eventually(airflow, lambda: set(with_run()) == {pushed, polled}, 120, "the watcher reports the other")
+    before = pushes()
     push(service, queue, polled, "Created")
-    eventually(airflow, lambda: ended(runs + 1), 60, "a late message starts a run")
-    assert trained_by_now() == [pushed, polled]
+    eventually(airflow, lambda: pushes() > before, 60, "a late message starts a run")
+    eventually(airflow, lambda: not active(airflow, push_id, dispatcher(train_id)), 60, "it is dispatched")
+    assert with_run() == [pushed, polled]
+
+
+def active(airflow, *dag_ids):
+    return [run for dag_id in dag_ids for run in airflow.runs(dag_id) if run["state"] in {"queued", "running"}]
+
+
+def clean_database(airflow):
+    command = airflow_command("db", "clean", "--clean-before-timestamp", "2100-01-01", "--tables", "dag_run", "--yes")
+    subprocess.run([*command, "--skip-archive"], env=airflow._env, check=True, capture_output=True)
+
+
+def test_each_version_has_one_run_whatever_becomes_of_runs_and_dags(airflow, service, edit):
+    """A target that comes late, a run that exists, deleted runs, a cleaned database, a new dispatching DAG."""
+    image, target, another = "dispatched-image", "dispatched", "dispatched_anew"
+    service.create_versions(image, 2)
+
+    def create(count=1):
+        return service.create_versions(image, count)
+
+    def dispatched(dag_id):
+        return sorted(run["conf"]["Version"] for run in airflow.runs(dag_id))
+
+    def dispatched_and_idle(dag_id, versions):
+        return dispatched(dag_id) == versions and not active(airflow, dag_id, dispatcher(dag_id))
+
+    def failed_once():
+        states = "SELECT state FROM task_instance WHERE dag_id = 'dispatched__image_versions' AND task_id = 'start'"
+        return ("up_for_retry",) in airflow.query(states)
+
+    airflow.wait_for_dag(dispatcher(target))
+    airflow.unpause(dispatcher(target))
+    eventually(airflow, lambda: has_baseline(service, image), 60, "the watcher polls")
+    time.sleep(3)
+    notes, first = "{{ 7 * 7 }}", [3]  # no template of ours
+    service.client("sagemaker").create_image_version(ImageName=image, BaseImage="training:3", ReleaseNotes=notes)
+    eventually(airflow, failed_once, 90, "the target is missed")
+    edit("dispatches.py", HAS_TARGET=True)
+    airflow.wait_for_dag(target)
+    airflow.unpause(target)
+    eventually(airflow, lambda: dispatched_and_idle(target, first), 120, "the target is there")
+    (run,) = airflow.runs(target)
+    assert run["state"] == "success"
+    assert airflow.xcom(target, run["dag_run_id"], "show") == run["conf"]
+    assert run["conf"]["ReleaseNotes"] == notes
+
+    # Deleted by a person, and by Airflow's own command with all runs of all DAGs, the dispatching one included.
+    airflow.api("DELETE", f"/api/v2/dags/{target}/dagRuns/{run['dag_run_id']}")
+    second = create(2)
+    eventually(airflow, lambda: dispatched_and_idle(target, second), 90, "those after a deleted run")
+    clean_database(airflow)
+    assert len(airflow.runs(dispatcher(target))) <= 1  # Airflow keeps the last one
+    edit("dispatches.py", HAS_ANOTHER=True)
+    let_start(airflow, another)
+    third = create()
+    eventually(airflow, lambda: dispatched_and_idle(another, third), 120, "the new dispatching DAG starts one only")
+    eventually(airflow, lambda: set(third) <= set(dispatched(target)), 90, "those after a clean-up")
+    assert not set(first + second) & set(dispatched(another))
+    assert set(dispatched(target)) <= {*second, *third}
+
+    # Made by hand, it is no image version.
+    before = len(airflow.runs(dispatcher(another)))
+    (asset,) = [
+        each
+        for each in airflow.api("GET", "/api/v2/assets", params={"name_pattern": image})["assets"]
+        if each["uri"] == f"sagemaker-image://default/{image}"
+    ]
+    airflow.api("POST", "/api/v2/assets/events", {"asset_id": asset["id"], "extra": {"made": "by hand"}})
+    eventually(airflow, lambda: len(airflow.runs(dispatcher(another))) > before, 60, "the event is seen")
+    eventually(airflow, lambda: not active(airflow, dispatcher(another)), 60, "it is skipped")
+    (*_, last) = airflow.runs(dispatcher(another))
+    assert last["state"] == "success"
+    assert "Skipping an event of asset" in airflow.task_log(
+        dispatcher(another), last["dag_run_id"], "find_new_versions"
+    )
+    assert dispatched(another) == third
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):

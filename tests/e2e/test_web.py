@@ -13,7 +13,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from dev import browser
 from tests.e2e.test_lifecycle import until
-from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, trained
+from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, let_start, trained
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
 
@@ -66,9 +66,9 @@ def runs(airflow, service):
     """A wait that lasts, one for a version that failed and a list, by image; and new versions of a watched image."""
     service.create_versions(IMAGE, 3)
     service.create_versions(LISTED, 3)
-    for dag_id in (WAIT, LIST, RETRAIN):
+    for dag_id in (WAIT, LIST):
         airflow.wait_for_dag(dag_id)
-    airflow.unpause(RETRAIN)
+    let_start(airflow, RETRAIN)
     service.creation_seconds = 3600
     try:
         # Paused, as no task may start meanwhile: on SQLite a call that writes can block the API server then, which

@@ -32,6 +32,7 @@ from tests.credentials_endpoint import FAULTS, Agent
 
 IMAGE = "my-image"
 QUICK = {"poke_interval": 0.1, "timeout": 30}
+QUICK_OP = {"check_interval": 0.1, "timeout": 30}
 
 
 @pytest.fixture
@@ -110,11 +111,16 @@ def test_credentials_that_never_come_end_a_wait_and_soft_fail_does_not_hide_it(a
 def test_an_operator_waits_for_late_credentials(emulator, agent, run, deferrable):
     agent.misbehave("expired", times=10)
     create = SageMakerCreateImageVersionOperator(
-        task_id="t", image_name=IMAGE, base_image="repository:tag", aws_conn_id=None, deferrable=deferrable, **QUICK
+        task_id="t",
+        image_name=IMAGE,
+        base_image="repository:tag",
+        aws_conn_id=None,
+        deferrable=deferrable,
+        **QUICK_OP,
     )
     assert run(create)["Version"] == 2
     agent.misbehave("nothing in it", times=10)
-    delete = SageMakerDeleteImageVersionOperator(task_id="t", image_name=IMAGE, version=2, aws_conn_id=None, **QUICK)
+    delete = SageMakerDeleteImageVersionOperator(task_id="t", image_name=IMAGE, version=2, aws_conn_id=None, **QUICK_OP)
     assert run(delete) == 2
     assert agent.times == 0
 
@@ -373,7 +379,7 @@ def test_a_worker_decides_for_the_trigger_whether_aws_default_is_missing(emulato
     run(sensor(deferrable=True))
     assert run.trigger.aws_conn_id == "aws_default"
     create = SageMakerCreateImageVersionOperator(
-        task_id="t", image_name=IMAGE, base_image="repository:tag", deferrable=True, **QUICK
+        task_id="t", image_name=IMAGE, base_image="repository:tag", deferrable=True, **QUICK_OP
     )
     run(create)
     assert run.trigger.aws_conn_id == "aws_default"

@@ -174,17 +174,23 @@ def test_images_are_listed_in_order_by_pages(client, query, expected):
 
 
 def test_an_image_can_take_time_by_motos_own_transitions(client):
-    for model in (IMAGE_MODEL, IMAGE_DELETION_MODEL):
-        state_manager.set_transition(model, {"progression": "time", "seconds": 0.2})
+    def take(seconds):
+        for model in (IMAGE_MODEL, IMAGE_DELETION_MODEL):
+            state_manager.set_transition(model, {"progression": "time", "seconds": seconds})
+
     try:
+        take(3600)
         client.create_image(ImageName="churn", RoleArn=ROLE)
         assert client.describe_image(ImageName="churn")["ImageStatus"] == "CREATING"
         create = {"ImageName": "churn", "BaseImage": BASE, "ClientToken": "t"}
         assert error_of(client.create_image_version, **create)[0] == "ResourceInUse"
+        take(0)
         eventually(lambda: client.describe_image(ImageName="churn")["ImageStatus"] == "CREATED")
         client.create_image_version(**create)
+        take(3600)
         client.delete_image(ImageName="churn")
         assert client.describe_image(ImageName="churn")["ImageStatus"] == "DELETING"
+        take(0)
         eventually(lambda: not client.list_images()["Images"])
     finally:
         state_manager.unset_transition(IMAGE_MODEL)

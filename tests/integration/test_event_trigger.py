@@ -455,10 +455,33 @@ async def test_a_poll_that_breaks_off_is_begun_anew(watch, emulator, monkeypatch
 
 
 def test_its_arguments_hold_no_secret_and_survive_another_version_of_this_package(connection):
-    trigger = SageMakerImageVersionEventTrigger(image_name=IMAGE, added_later=1, start_from=datetime.now(timezone.utc))
+    trigger = SageMakerImageVersionEventTrigger(
+        image_name=IMAGE, added_later={"secret": "hidden"}, start_from=datetime.now(timezone.utc)
+    )
     text = json.dumps(trigger.serialize())
     assert "testing" not in text
-    assert "added_later" not in text
+    assert "hidden" not in text
+
+
+async def test_a_misspelled_argument_is_logged_once_in_the_triggerer(watch, emulator, capsys):
+    emulator.create_versions(IMAGE, 1)
+    watching = watch(poll_intervall=5, start_from="earliest")
+    await watching.told_of(1)
+    expected = f"Ignoring unknown arguments of the trigger for SageMaker image '{IMAGE}': poll_intervall. "
+    assert capsys.readouterr().out.count(expected) == 1
+
+
+async def test_dag_files_that_replace_each_other_s_watcher_are_logged_once(watch, emulator, capsys):
+    emulator.create_versions("contested", 1)
+    text = ""
+    for interval, expected in ((1, 0), (2, 0), (2, 0), (1, 1), (2, 1)):
+        before = len(emulator.calls("ListImageVersions", "contested"))
+        watching = watch(image_name="contested", poll_interval=interval, include_details=interval == 2)
+        await watching.until(lambda: len(emulator.calls("ListImageVersions", "contested")) > before)  # noqa: B023
+        await watching.kill()
+        text += capsys.readouterr().out
+        assert text.count("DAG files disagree about the watcher of SageMaker image 'contested'") == expected
+    assert "(include_details, poll_interval)" in text
 
 
 def test_the_key_of_the_state_goes_with_what_is_watched():

@@ -27,7 +27,7 @@ from airflow_provider_imageversions.hooks import (
     SageMakerImageVersionsHook,
     judge,
 )
-from airflow_provider_imageversions.model import CreateImageRequest, event_id
+from airflow_provider_imageversions.model import TEMPLATE, CreateImageRequest, event_id
 
 IMAGE = "my-image"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -654,7 +654,7 @@ def test_opening_the_first_client_collects_no_garbage_inside_of_the_parser(hook,
 )
 def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(value):
     with pytest.raises(ValueError, match="botocore_config") as caught:
-        hooks.check_aws_parameters({"botocore_config": value}, templated=True)
+        hooks.check_aws_parameters({"botocore_config": value}, template=TEMPLATE)
     assert "pw" not in str(caught.value)
 
 

@@ -340,9 +340,14 @@ def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, conn
     assert len(seen) == 2
 
 
-def test_a_trigger_takes_arguments_of_another_version_of_this_package():
+async def test_a_trigger_takes_arguments_of_another_version_of_this_package(capsys):
     trigger = SageMakerImageVersionTrigger(image_name="bad name!", version="x", added_later=1)
     assert "added_later" not in trigger.serialize()[1]
+    await anext(trigger.run())
+    assert (
+        "Ignoring unknown arguments of the trigger for SageMaker image 'bad name!': added_later"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("arguments", [{"image_name": "bad name!"}, {"version": "x"}, {"created_after": "today"}])

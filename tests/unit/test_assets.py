@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from itertools import product
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -37,6 +38,13 @@ def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
         ({"region_name": "eusc-de-east-1"}, "sagemaker-image://eusc-de-east-1/a"),
         ({"alias": "_Prod-1.0", "statuses": "CREATED"}, "sagemaker-image://default/a?alias=_Prod-1.0"),
         ({"uri": "sagemaker-image://default/b", "name": "c"}, "sagemaker-image://default/b"),
+        ({"aws_conn_id": "second"}, "sagemaker-image://default/a?connection=second"),
+        ({"aws_conn_id": None}, "sagemaker-image://default/a?credentials=boto3"),
+        ({"name": "my image"}, "sagemaker-image://default/a?name=my+image"),
+        (
+            {"statuses": ["CREATE_FAILED"], "name": "a/?&", "aws_conn_id": "b:c", "region_name": "eu-west-1"},
+            "sagemaker-image://eu-west-1/a?connection=b%3Ac&name=a%2F%3F%26&statuses=CREATE_FAILED",
+        ),
     ],
 )
 def test_watchers_of_different_things_are_different_assets(arguments, uri):
@@ -59,6 +67,9 @@ def test_watchers_of_different_things_are_different_assets(arguments, uri):
         {"start_from": "2026-01-31T12:00:00Z", "alias": "prod"},
         {"statuses": ["CREATE_FAILED"], "alias": "prod"},
         {"statuses": ["CREATED", "CREATE_FAILED"], "alias": "prod"},
+        {"name": ""},
+        {"name": 3},
+        {"uri": " "},
         {"poll_interval": 0},
         {"poll_interval": "soon"},
         {"botocore_config": {"no_such_option": 1}},
@@ -75,9 +86,63 @@ def test_an_interval_may_be_seconds_or_a_timedelta(interval):
     assert watcher.trigger.serialize()[1]["poll_interval"] == 90.0
 
 
-def test_an_unknown_argument_of_the_trigger_is_refused():
-    with pytest.raises(TypeError, match=r"poll_intervall.*there are .*poll_interval"):
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="poll_intervall"):
         image_version_asset("a", poll_intervall=5)
+
+
+def test_all_that_distinguishes_watchers_distinguishes_their_assets():
+    values = {
+        "image_name": ["a", "b"],
+        "name": [None, "c"],
+        "region_name": [None, "eu-west-1"],
+        "aws_conn_id": ["aws_default", "other", None],
+        "statuses": [["CREATED"], ["CREATE_FAILED"], ["CREATE_FAILED", "CREATED"]],
+    }
+    combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+    combinations += [{**each, "alias": "prod"} for each in combinations if each["statuses"] == ["CREATED"]]
+    assets = [image_version_asset(**arguments) for arguments in combinations]
+    assert len({asset.uri for asset in assets}) == len(combinations)
+    assert len({(asset.name, asset.uri) for asset in assets}) == len(combinations)
+    keys = {(asset.watchers[0].trigger.state_key, asset.name) for asset in assets}
+    assert len(keys) == len(combinations)
+
+
+def test_all_else_shares_the_asset_and_a_conflict_is_a_warning(recwarn):
+    kept = image_version_asset("shared", poll_interval=5)
+    same = image_version_asset("shared", poll_interval=5)
+    assert (kept.name, kept.uri) == (same.name, same.uri)
+    assert not recwarn
+    others = {"poll_interval": 6, "include_details": True, "start_from": 3, "verify": False,
+              "botocore_config": {"read_timeout": 9}}  # fmt: skip
+    for label, value in others.items():
+        with pytest.warns(UserWarning, match=rf"'{kept.name}' has two watchers .*\({label}\)") as caught:
+            other = image_version_asset("shared", **{"poll_interval": 5, label: value})
+        assert caught[0].filename == __file__
+        assert (other.name, other.uri) == (kept.name, kept.uri)
+        with pytest.warns(UserWarning, match="two watchers"):
+            same = image_version_asset("shared", poll_interval=5)
+
+
+def test_assets_that_are_gone_conflict_with_none(recwarn):
+    image_version_asset("gone", poll_interval=5)
+    image_version_asset("gone", poll_interval=6)
+    assert not recwarn
+
+
+def test_the_asset_has_the_group_extra_and_access_control_that_it_is_given():
+    plain = image_version_asset("a")
+    assert (plain.group, plain.extra) == (Asset("b").group, {})
+    asset = image_version_asset("a", group="images", extra={"team": "churn"})
+    assert (asset.group, asset.extra) == ("images", {"team": "churn"})
+    try:
+        from airflow.sdk import AssetAccessControl
+    except ImportError:
+        with pytest.raises(ValueError, match=r"access_control.*leave it out"):
+            image_version_asset("a", access_control=object())
+    else:
+        access = AssetAccessControl(consumer_teams=["ml"])
+        assert image_version_asset("a", access_control=access).access_control == access
 
 
 @pytest.mark.parametrize(
@@ -86,6 +151,8 @@ def test_an_unknown_argument_of_the_trigger_is_refused():
         "sagemaker-image://default/a",
         "sagemaker-image://us-gov-west-1/A.b-c?statuses=CREATED",
         "sagemaker-image://us-gov-west-1/A.b-c?alias=_Prod-1.0",
+        "sagemaker-image://default/a?connection=other&name=c+d&statuses=CREATE_FAILED",
+        "sagemaker-image://default/a?credentials=boto3",
     ],
 )
 def test_airflow_takes_a_valid_uri_as_it_is(uri):
@@ -102,6 +169,7 @@ def test_airflow_takes_a_valid_uri_as_it_is(uri):
         "sagemaker-image:///a",
         "sagemaker-image://default/a?alias=-prod",
         "sagemaker-image://default/a?alias=",
+        "sagemaker-image://default/a?connection=a%00b",
     ],
 )
 def test_an_invalid_uri_is_refused_with_the_form_it_should_have(uri):
@@ -126,6 +194,7 @@ def test_an_alias_is_watched_with_what_goes_with_it():
 def test_the_uri_of_an_image_can_be_made_without_a_watcher():
     assert uri_of("a", "us-east-1") == "sagemaker-image://us-east-1/a"
     assert uri_of("a", "us-east-1", alias="prod") == "sagemaker-image://us-east-1/a?alias=prod"
+    assert uri_of("a", aws_conn_id="b", name="c") == image_version_asset("a", aws_conn_id="b", name="c").uri
 
 
 def event(number, identity, **extra):

@@ -3,14 +3,17 @@
 # [START readme_retrain]
 from airflow.sdk import DAG, task
 
-from airflow_provider_imageversions.assets import image_version_asset, image_versions
+from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
 
-with DAG("retrain", schedule=[image_version_asset("my-training-image", include_details=True)]):
+image = image_version_asset("my-training-image", include_details=True)
+
+with DAG("retrain", schedule=None) as retrain:
 
     @task
-    def train(triggering_asset_events=None):
-        for version in image_versions(triggering_asset_events):
-            print(version["Version"], version["ContainerImage"])
+    def train(dag_run=None):
+        print(dag_run.conf["Version"], dag_run.conf["ContainerImage"])
 
     train()
+
+dispatch = run_dag_per_version(retrain, image)
 # [END readme_retrain]

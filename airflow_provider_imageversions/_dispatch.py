@@ -1,0 +1,376 @@
+"""
+One run of a DAG per event of an asset: what the DAG that :func:`run_dag_per_version` returns is made of.
+
+Airflow delivers events at least once, and not every event is among a run's triggering events. Two things make exactly
+one run of each: the run id is made of the event, and Airflow's database refuses a second run with the same id; and the
+events are read from the asset's history, from a lower bound on that is kept from one run to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_imageversions.compat import conf, read_asset_events, read_asset_progress, write_asset_progress
+from airflow_provider_imageversions.model import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from airflow.sdk import DAG, Asset
+
+log = logging.getLogger(__name__)
+
+READ_AT_ONCE = 1000
+"""Events that one run of the dispatching DAG reads of an asset."""
+STARTED_AT_ONCE = 100
+"""Runs that one run of the dispatching DAG starts: each is a mapped task, which reads the XCom of all of them."""
+REMEMBERED = 500
+"""Run ids that are remembered; fewer than are read at once, so that the lower bound always advances."""
+OVERLAP = timedelta(minutes=10)
+"""How far below the latest event the lower bound stays: an event may be stored after one with a later timestamp."""
+SLACK = timedelta(seconds=5)
+"""How much older than the event that queued the first run an event may be that does not count as history."""
+QUEUED_WITHIN = timedelta(minutes=10)
+"""How long the first run may have been queued when it is started on one of several assets."""
+RETRIES: dict[str, Any] = {
+    "retries": 20,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+"""Almost three hours for a target that does not exist yet."""
+
+
+class Event(NamedTuple):
+    """An event of an asset that has an image version as its payload."""
+
+    asset: str
+    timestamp: datetime
+    run_id: str
+    payload: dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """
+    How far a dispatching DAG is with an asset.
+
+    :param since: Events before it are not dispatched.
+    :param dispatched: Timestamps of events at or after it that are dispatched, by the id of their run.
+    """
+
+    since: datetime
+    dispatched: dict[str, datetime] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        dispatched = {run_id: timestamp.isoformat() for run_id, timestamp in self.dispatched.items()}
+        return {"since": self.since.isoformat(), "dispatched": dispatched}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
+        """
+        Return what :meth:`to_json` made JSON of.
+
+        :param stored: The JSON.
+        """
+        dispatched = {run_id: datetime.fromisoformat(text) for run_id, text in stored["dispatched"].items()}
+        return cls(datetime.fromisoformat(stored["since"]), dispatched)
+
+    def includes(self, event: Event) -> bool:
+        """
+        Return whether an event is dispatched, or too old to be.
+
+        :param event: The event.
+        """
+        return event.timestamp < self.since or event.run_id in self.dispatched
+
+    def after(self, dispatched: Iterable[Event], read: Sequence[datetime], pending: Iterable[Event]) -> Progress:
+        """
+        Return the progress after a run.
+
+        :param dispatched: Events that have a run now.
+        :param read: Timestamps of all events that were read, ascending.
+        :param pending: Events that are left for a later run.
+        """
+        all_dispatched = {**self.dispatched, **{event.run_id: event.timestamp for event in dispatched}}
+        newest = sorted(all_dispatched.items(), key=lambda item: item[1])
+        forgotten = newest[:-REMEMBERED]
+        since = self.since
+        if read:
+            # With more to read than the overlap holds, the bound would never advance.
+            since = max(since, read[-1] - (timedelta(0) if len(read) == READ_AT_ONCE else OVERLAP))
+        since = max([since, *(timestamp for _, timestamp in forgotten)])
+        since = max(self.since, min([since, *(event.timestamp for event in pending)]))
+        return Progress(since, dict(newest[-REMEMBERED:]))
+
+
+class Plan(NamedTuple):
+    """What one run of a dispatching DAG does."""
+
+    start: list[Event]
+    progress: dict[str, Progress]
+    more: bool
+    """Whether another run has to continue."""
+
+
+def default_run_id(payload: Mapping[str, Any]) -> str:
+    """
+    Return the id of the run for an event: ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` for the move of an alias.
+
+    :param payload: The event's payload.
+    """
+    return f"{payload.get('alias') or 'version'}-{payload['Version']}-{payload['event_id'][:8]}"
+
+
+def payload_of(event: Any) -> dict[str, Any] | None:
+    """
+    Return the payload of an asset event, or ``None`` if it is not an image version.
+
+    :param event: The event: an asset watcher's has the payload in its extra, as has the outlet of an operator.
+    """
+    extra = event.extra or {}
+    payload = extra.get("payload", extra)
+    known = isinstance(payload, dict) and isinstance(payload.get("event_id"), str) and "Version" in payload
+    return payload if known else None
+
+
+def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_several: bool) -> datetime:
+    """
+    Return the lower bound at the very first run.
+
+    Airflow takes the whole history of an asset for what the first run was started for. Only the latest of those events
+    queued the run: at an earlier one the DAG was not there yet, was paused, or would have been queued by it.
+
+    :param triggering: Timestamps of what the run was started for.
+    :param run_after: When the run was queued.
+    :param among_several: Whether an event of another asset may have queued the run instead.
+    """
+    if not triggering:
+        return run_after - SLACK
+    latest = max(triggering) - SLACK
+    return max(latest, run_after - QUEUED_WITHIN) if among_several else latest
+
+
+def plan(
+    read: Mapping[str, Sequence[tuple[datetime, Event | None]]],
+    progress: Mapping[str, Progress],
+    existing: Callable[[list[str]], set[str]],
+    limit: int,
+) -> Plan:
+    """
+    Decide what to start.
+
+    :param read: By asset, the timestamps of the events that were read, ascending, with the events that are ours.
+    :param progress: How far each asset is.
+    :param existing: Returns which of some runs exist.
+    :param limit: Maximum number of runs to start.
+    """
+    candidates: dict[str, list[Event]] = {}
+    for asset, events in read.items():
+        for _, event in events:
+            if event is not None and not progress[asset].includes(event):
+                candidates.setdefault(event.run_id, []).append(event)
+    exist = existing(list(candidates))
+    missing = sorted((run_id for run_id in candidates if run_id not in exist), key=lambda each: candidates[each][0][1])
+    started, left = set(missing[:limit]), set(missing[limit:])
+    after = {}
+    for asset, events in read.items():
+        own = [event for group in candidates.values() for event in group if event.asset == asset]
+        after[asset] = progress[asset].after(
+            [event for event in own if event.run_id not in left],
+            [timestamp for timestamp, _ in events],
+            [event for event in own if event.run_id in left],
+        )
+    full = [asset for asset, events in read.items() if len(events) == READ_AT_ONCE]
+    # Only where something changes, or a run would start another one for ever.
+    more = bool(full) and (bool(started) or any(after[asset].since > progress[asset].since for asset in full))
+    return Plan([candidates[run_id][0] for run_id in missing if run_id in started], after, bool(left) or more)
+
+
+def count_existing(count: Callable[[list[str]], int], run_ids: list[str], at_once: int = 50) -> set[str]:
+    """
+    Return which runs exist, with few requests where none or all do.
+
+    :param count: Returns how many of some runs exist, which is what Airflow can be asked for.
+    :param run_ids: The ids of the runs.
+    :param at_once: Ids in one request, as they are in its URL.
+    """
+    if len(run_ids) > at_once:
+        return count_existing(count, run_ids[:at_once]) | count_existing(count, run_ids[at_once:])
+    found = count(run_ids) if run_ids else 0
+    if found in {0, len(run_ids)}:
+        return set(run_ids) if found else set()
+    half = len(run_ids) // 2
+    return count_existing(count, run_ids[:half]) | count_existing(count, run_ids[half:])
+
+
+def run_dag_per_version(
+    dag: DAG | str,
+    asset: Asset,
+    *more_assets: Asset,
+    dag_id: str | None = None,
+    run_id: Callable[[dict[str, Any]], str] | None = None,
+    **dag_arguments: Any,
+) -> DAG:
+    """
+    Return a DAG that starts another DAG once for each event of an image's asset.
+
+    Keep the DAG that is returned in a variable of the DAG file, and unpause both::
+
+        image = image_version_asset("churn-model", include_details=True)
+
+        with DAG("retrain", schedule=None) as retrain:
+            ...  # "{{ dag_run.conf['ContainerImage'] }}"
+
+        dispatch = run_dag_per_version(retrain, image)
+
+    Each version gets one run of its own, whose ``conf`` is the event's payload and whose id is made of the version:
+    ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` when the alias ``prod`` has moved to version 8. A run that exists is
+    left alone, whoever started it, so events that Airflow delivers more than once start one run. The runs have no
+    logical date. The ``max_active_runs`` of the DAG that is started says how many are active at a time.
+
+    Versions that were there before the first event are not started. How far the DAG is, is kept in the asset's state
+    store, or before Airflow 3.3 in an Airflow variable, so that neither ``airflow db clean`` nor a person who deletes a
+    run starts a version again.
+
+    :param dag: The DAG to start, or its id. Tasks that start a DAG which does not exist yet are retried.
+    :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.
+    :param more_assets: Further assets, each of whose events start a run, too.
+    :param dag_id: Id of the DAG that is returned. (default: that of ``dag``, followed by ``__image_versions``)
+    :param run_id: Function that returns the id of the run for an event's payload. Events with the same id start one
+        run. (default: the alias or ``version``, the version's number and a digest of the ``event_id``)
+    :param dag_arguments: Further arguments of the DAG that is returned, such as ``tags``. (default:
+        ``max_active_runs=1``, ``catchup=False``, and 20 retries in ``default_args``)
+    :raises ValueError: A parameter is invalid.
+    :raises ImportError: This is Airflow 2, which has no asset watchers.
+    """
+    # Here rather than above, as this module is imported with assets.py.
+    try:
+        from airflow.sdk import DAG, Asset, AssetAny, task  # noqa: PLC0415
+
+        from airflow_provider_imageversions._start_run import StartRunOperator  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "run_dag_per_version() needs Airflow 3 and apache-airflow-providers-standard, which comes with it."
+        ) from error
+
+    target = dag.dag_id if isinstance(dag, DAG) else dag
+    own_id = f"{target}__image_versions" if dag_id is None else dag_id
+    assets = [asset, *more_assets]
+    for each in assets:
+        if not isinstance(each, Asset):
+            raise refuse("asset", each, "it must be an asset, as image_version_asset() returns.")
+    _check(target, own_id, run_id, dag_arguments)
+
+    arguments = {
+        "description": f"Starts a run of {target} for each image version.",
+        "max_active_runs": 1,
+        "catchup": False,
+        **dag_arguments,
+        "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {})},
+    }
+    schedule = [asset] if not more_assets else AssetAny(*assets)
+    with DAG(own_id, schedule=schedule, **arguments) as dispatching:
+
+        @task(inlets=assets)
+        def find_new_versions(**context: Any) -> list[dict[str, Any]]:
+            """Return the arguments of each task that starts a run: one for each event that has no run yet."""
+            planned = _find(context, target, own_id, assets, run_id or default_run_id)
+            progress = {name: each.to_json() for name, each in planned.progress.items()}
+            context["ti"].xcom_push(key="progress", value=progress)
+            context["ti"].xcom_push(key="more", value=planned.more)
+            return [{"trigger_run_id": event.run_id, "conf": event.payload} for event in planned.start]
+
+        @task.short_circuit(inlets=assets, trigger_rule="none_failed")
+        def remember(**context: Any) -> bool:
+            """Store what was dispatched; return whether another run has to continue."""
+            progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
+            for each in assets:
+                write_asset_progress(context, each, state_key(own_id), progress[each.name])
+            more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
+            return more
+
+        start = StartRunOperator.partial(
+            task_id="start",
+            trigger_dag_id=target,
+            logical_date=None,
+            skip_when_already_exists=True,
+            map_index_template="{{ task.trigger_run_id }}",
+        ).expand_kwargs(find_new_versions())
+        start_next_run = StartRunOperator(task_id="start_next_run", trigger_dag_id=own_id, logical_date=None)
+        start >> remember() >> start_next_run
+    # Airflow would take this file for it where no DAG file is loaded, as in dag.test().
+    dispatching.fileloc = dag.fileloc if isinstance(dag, DAG) else sys._getframe(1).f_code.co_filename  # noqa: SLF001
+    return dispatching
+
+
+def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
+    if not isinstance(target, str) or not target:
+        raise refuse("dag", target, "it must be a DAG or the id of one.")
+    if own_id == target:
+        raise refuse("dag_id", own_id, "it is the id of the DAG to start; give another one.")
+    if run_id is not None and not callable(run_id):
+        raise refuse("run_id", run_id, "it must be a function that returns the run's id for an event's payload.")
+    if "schedule" in dag_arguments:
+        raise refuse("schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out.")
+
+
+def _find(
+    context: Mapping[str, Any],
+    target: str,
+    own_id: str,
+    assets: Sequence[Asset],
+    run_id_of: Callable[[dict[str, Any]], str],
+) -> Plan:
+    progress, read = {}, {}
+    for asset in assets:
+        stored = read_asset_progress(context, asset, state_key(own_id))
+        if stored is None:
+            triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
+            bound = first_bound(triggering, context["dag_run"].run_after, among_several=len(assets) > 1)
+            log.info("First run for asset %r: events before %s are not dispatched", asset.name, bound.isoformat())
+            progress[asset.name] = Progress(bound.astimezone(timezone.utc))
+            # Before anything is started, as the events of a run that fails are not those of the next one.
+            write_asset_progress(context, asset, state_key(own_id), progress[asset.name].to_json())
+        else:
+            progress[asset.name] = Progress.from_json(stored)
+        since = progress[asset.name].since
+        read[asset.name] = [
+            (event.timestamp, _event(asset.name, event, run_id_of))
+            for event in read_asset_events(context, asset, since, READ_AT_ONCE)
+        ]
+    planned = plan(
+        read,
+        progress,
+        lambda run_ids: count_existing(lambda some: context["ti"].get_dr_count(dag_id=target, run_ids=some), run_ids),
+        max(1, min(STARTED_AT_ONCE, conf.getint("core", "max_map_length", fallback=STARTED_AT_ONCE))),
+    )
+    for event in planned.start:
+        log.info("Starting run %s of DAG %s", event.run_id, target)
+    return planned
+
+
+def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -> Event | None:
+    payload = payload_of(event)
+    if payload is None:
+        log.info("Skipping an event of asset %r of %s that has no image version", asset, event.timestamp.isoformat())
+        return None
+    run_id = run_id_of(payload)
+    if not isinstance(run_id, str) or not run_id:
+        raise refuse("run_id", run_id, f"the function returned it for version {payload['Version']}; it must be a text.")
+    return Event(asset, event.timestamp, run_id, payload)
+
+
+def state_key(dag_id: str) -> str:
+    """
+    Return the key under which an asset's state has the progress of a dispatching DAG.
+
+    :param dag_id: Id of the dispatching DAG.
+    """
+    return f"sagemaker-image-versions-dispatched-{hashlib.sha256(dag_id.encode()).hexdigest()[:16]}"
