@@ -74,6 +74,9 @@ def answer(airflow, run_id, option):
             return None
 
     details = until(asked)
+    until(lambda: airflow.task_states(DAG, run_id)["approve"] in {"awaiting_input", "deferred"})
+    # Airflow takes a task whose worker has not ended yet when it goes on for one that was killed: no person is so fast.
+    time.sleep(5)
     airflow.api("PATCH", path, {"chosen_options": [option], "params_input": {}})
     return details
 
