@@ -207,9 +207,11 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self._check_rendered()
         self._check_outlets()
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
+        choice = parse_member("if_unchanged", self.if_unchanged, choices=_IF_UNCHANGED)
+        is_conditional = self._is_conditional
         task = self._begin(context, request.image_name, left)
-        if self._is_conditional:
-            unchanged = self._find_unchanged(context, task, request)
+        if is_conditional:
+            unchanged = self._find_unchanged(context, task, request, choice)
             if unchanged is not None:
                 return unchanged
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
@@ -253,10 +255,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
 
     def _find_unchanged(
-        self, context: Any, task: polling.Task, request: CreateImageVersionRequest
+        self, context: Any, task: polling.Task, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
         """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
-        choice = parse_member("if_unchanged", self.if_unchanged, choices=_IF_UNCHANGED)
         ti = context["ti"]
         identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
         key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]

@@ -162,6 +162,7 @@ def test_versions_are_retired(airflow, service, execute, image):
             "listed": [],
             "used": [],
         },
+        "used_by": {},
         "preview": False,
     }
     until(airflow, lambda: versions(service, image) == [2, 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import time
@@ -53,7 +54,12 @@ def push(service):
     def push(content):
         manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "content": content})
         service.client("ecr").put_image(
-            repositoryName=IMAGE, imageManifest=manifest, imageManifestMediaType=MANIFEST, imageTag="latest"
+            repositoryName=IMAGE,
+            imageManifest=manifest,
+            imageManifestMediaType=MANIFEST,
+            imageTag="latest",
+            # Otherwise moto gives it one of a hundred at random.
+            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
         )
 
     return push

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
@@ -58,9 +60,9 @@ def push(emulator):
 
     def push(content, tag="latest", media_type="application/vnd.docker.distribution.manifest.v2+json", **members):
         manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "content": content, **members})
-        answer = ecr.put_image(
-            repositoryName="team/churn", imageManifest=manifest, imageManifestMediaType=media_type, imageTag=tag
-        )
+        # Otherwise moto gives it one of a hundred at random.
+        own = {"imageManifest": manifest, "imageManifestMediaType": media_type, "imageDigest": digest_of(manifest)}
+        answer = ecr.put_image(repositoryName="team/churn", imageTag=tag, **own)
         return answer["image"]["imageId"]["imageDigest"]
 
     return push
@@ -161,9 +163,18 @@ def test_a_tag_of_several_architectures_is_the_same_as_that_which_sagemaker_chos
 
 
 def test_a_version_that_is_creating_is_waited_for(image, run, push, next_run, said):
-    image.creation_seconds = 1
+    image.creation_seconds = 3600
     image.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage=BASE, ClientToken="theirs")
-    assert run(create())["Version"] == 1
+
+    def complete():
+        while not image.calls("DescribeImageVersion"):
+            time.sleep(0.05)
+        image.creation_seconds = 0
+
+    with ThreadPoolExecutor(1) as pool:
+        completed = pool.submit(complete)
+        assert run(create())["Version"] == 1
+        completed.result()
     assert "version 1 is CREATING and may be of the same container image" in said()
     assert numbers(image) == [1]
 
