@@ -53,6 +53,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "1.0",
                     },
+                    "usage_calls_per_second": {
+                        "description": "API calls per second with which a task or a hook finds out who uses a version "
+                        "in SageMaker Studio, such as with keep_used. Throttling halves the rate for a while.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "2.0",
+                    },
                     "max_xcom_bytes": {
                         "description": "Size in bytes of JSON above which SageMakerListImageVersionsOperator fails "
                         "rather than write its result to the metadata database; 0: no limit. It does not apply to "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
@@ -52,6 +53,11 @@ except ImportError:  # Airflow 2 has no asset watchers
     BaseEventTrigger = BaseTrigger  # type: ignore[assignment]
 
 try:
+    from airflow.sdk import Variable
+except ImportError:  # Airflow 2
+    from airflow.models import Variable
+
+try:
     from airflow.sdk.execution_time.xcom import XCom
 except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
@@ -80,6 +86,7 @@ __all__ = [
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
+    "Variable",
     "assets_have_access_control",
     "conf",
     "delete_xcom",
@@ -91,10 +98,12 @@ __all__ = [
     "read_asset_events",
     "read_asset_progress",
     "read_asset_state",
+    "read_task_state",
     "stores_xcom_in_database",
     "waits_since",
     "write_asset_progress",
     "write_asset_state",
+    "write_task_state",
 ]
 
 
@@ -296,3 +305,33 @@ def is_trigger_timeout(next_method: str, next_kwargs: Mapping[str, Any] | None) 
     """
     reasons = {"Trigger timeout", "Trigger/execution timeout"}
     return next_method == "__fail__" and (next_kwargs or {}).get("error") in reasons
+
+
+def read_task_state(context: Mapping[str, Any], key: str) -> Any:
+    """
+    Read what an earlier try of a task stored; ``None`` if there is nothing.
+
+    :param context: The task's context.
+    :param key: The key, which is the name of an Airflow Variable where this Airflow has no store for it.
+    """
+    store = context.get("task_state_store")
+    if store is not None:
+        return store.get(key)
+    # The parameter of a default has another name in Airflow 2.
+    found = Variable.get(key, None, deserialize_json=False)
+    return None if found is None else json.loads(found)
+
+
+def write_task_state(context: Mapping[str, Any], key: str, value: Any) -> None:
+    """
+    Store something for a later try of a task.
+
+    :param context: The task's context.
+    :param key: See :func:`read_task_state`.
+    :param value: JSON.
+    """
+    store = context.get("task_state_store")
+    if store is not None:
+        store.set(key, value)
+    else:
+        Variable.set(key, value, serialize_json=True)

@@ -406,6 +406,60 @@ def promotable(version: ImageVersion) -> Failed | None:
     return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can take another's place")
 
 
+def unchanged_since(
+    newest_first: Iterable[ImageVersion], digests: Container[str], describe: Callable[[int], ImageVersion | None]
+) -> Ready | Waiting | None:
+    """
+    Find out whether the newest CREATED version has a container image already.
+
+    :param newest_first: The image's versions, from the highest number down.
+    :param digests: The container image's digest, and those of its platforms.
+    :param describe: Returns a version with its details, by its number; ``None`` if it is gone.
+    :return: ``Ready`` with the version if it has; ``Waiting`` if one that is CREATING may have; ``None`` if it has not.
+    """
+    for listed in newest_first:
+        if listed["ImageVersionStatus"] not in (CREATED, ImageVersionStatus.CREATING):
+            continue
+        version = describe(listed["Version"])
+        if version is None:
+            continue
+        container = version.get("ContainerImage", "").rpartition("@")[2]
+        if version["ImageVersionStatus"] == CREATED:
+            return Ready(version) if container in digests else None
+        # It may be unknown while a version is CREATING.
+        if version["ImageVersionStatus"] == ImageVersionStatus.CREATING and (not container or container in digests):
+            return Waiting(f"version {version['Version']} is CREATING and may be of the same container image")
+    return None
+
+
+def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """
+    Return the members of a request in which a version differs from what was asked for.
+
+    :param version: The version's record with details.
+    :param wanted: Members of CreateImageVersion. The image, the base image and aliases that it has do not count.
+    """
+    missing = {
+        name: value
+        for name, value in wanted.items()
+        if name not in {"ImageName", "BaseImage", "Aliases"} and version.get(name) != value
+    }
+    aliases = [alias for alias in wanted.get("Aliases", ()) if alias not in version.get("Aliases", ())]
+    return [*missing, *(f"alias {alias!r}" for alias in aliases)]
+
+
+def attachable(version: ImageVersion) -> Failed | None:
+    """
+    Return what speaks against attaching a version to a domain or a user profile; ``None``: nothing.
+
+    :param version: The version.
+    """
+    status = version["ImageVersionStatus"]
+    if status == CREATED:
+        return None
+    return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can be rolled out")
+
+
 def remains(version: ImageVersion | None) -> Waiting | Failed | None:
     """
     Say whether a version that is being deleted is still there; ``None``: it is gone.
@@ -445,7 +499,7 @@ def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
     return version["CreationTime"] == other["CreationTime"]
 
 
-KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed")
+KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")
 """Why pruning keeps a version."""
 
 
@@ -455,6 +509,7 @@ def prune(
     *,
     now: datetime,
     aliases_of: Callable[[int], Iterable[str]],
+    is_used: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[ImageVersion, str | None]]:
     """
     Decide which versions of an image may go: lazily, so that each is judged when its turn comes.
@@ -466,6 +521,8 @@ def prune(
     :param policy: What to keep.
     :param now: The time.
     :param aliases_of: Returns a version's aliases, by its number; called only for versions that could go otherwise.
+    :param is_used: Returns whether anybody uses a version, by its number; called only for versions that could go
+        otherwise.
     :return: Each version, with the one of :data:`KEPT` for which it stays; ``None``: it goes.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
@@ -490,6 +547,8 @@ def prune(
             yield version, "limit"
         elif policy.keep_aliased and any(True for _ in aliases_of(version["Version"])):
             yield version, "alias"
+        elif is_used(version["Version"]):
+            yield version, "used"
         else:
             left -= 1
             yield version, None
@@ -497,6 +556,15 @@ def prune(
 
 def _age(version: ImageVersion, now: datetime) -> float:
     return (now - _created(version)).total_seconds()
+
+
+def newest_created(versions: Iterable[ImageVersion]) -> int | None:
+    """
+    Return the number of the newest CREATED version; ``None`` if there is none.
+
+    :param versions: Versions in any order.
+    """
+    return max((v["Version"] for v in versions if v["ImageVersionStatus"] == CREATED), default=None)
 
 
 def select(

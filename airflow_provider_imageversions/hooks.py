@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
 import socket
 import ssl
@@ -19,14 +20,16 @@ import botocore.parsers
 import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import UNSIGNED
 from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.compat import AirflowNotFoundException, get_async_connection
+from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
 from airflow_provider_imageversions.model import (
+    USAGE_SCOPES,
     ListImagesRequest,
     ListImageVersionsRequest,
     VersionSet,
@@ -38,8 +41,11 @@ from airflow_provider_imageversions.model import (
     parse_alias,
     parse_boolean,
     parse_conn_id,
+    parse_domain_id,
+    parse_ecr_image,
     parse_image_name,
     parse_integer,
+    parse_names,
     parse_region,
     parse_seconds,
     parse_state_change,
@@ -48,6 +54,7 @@ from airflow_provider_imageversions.model import (
     refuse,
     to_record,
 )
+from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -860,6 +867,150 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         with self._explained(request) as client:
             client.delete_image_version(**request)
 
+    def find_image_version_usage(
+        self,
+        image_name: str,
+        scope: Iterable[str] | str = USAGE_SCOPES,
+        *,
+        domain_id: str | None = None,
+        calls_per_second: float | None = None,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """
+        Find who uses which version of an image in Amazon SageMaker Studio.
+
+        An entry without a number counts for the newest CREATED version, and one that names an alias for the version
+        that has it. Apps that are Deleted or Failed do not count.
+
+        API calls: one for the image; for ``domains`` one per 100 and one for each; for ``apps`` one per 100; for
+        ``user_profiles`` and ``spaces`` one per 100 and one for each; one per alias; and one for the newest version.
+
+        :param image_name: Name of the image.
+        :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
+            string with commas. (default: all)
+        :param domain_id: Only in this domain. (default: in all domains)
+        :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
+            (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
+        :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
+            "pinned": True, "running": True}, ...]}``, by the version's number as text. ``kind`` is ``domain``, ``app``,
+            ``user_profile`` or ``space``; an app has ``space_name`` or ``user_profile_name``, too. ``pinned`` is
+            ``False`` for an entry that always means the newest version. ``running`` is ``None`` where apps were not
+            read.
+        :raises ValueError: A parameter is outside its limits.
+        :raises botocore.exceptions.ClientError: What SageMaker answers. Where access is denied, the message names the
+            permission: an answer that could not be read never counts as "not used".
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
+        """
+        from airflow_provider_imageversions.usage import Pace, UsageReader  # noqa: PLC0415  # it needs this module
+
+        parse_image_name("image_name", image_name)
+        wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
+        pace = Pace(_usage_rate() if calls_per_second is None else _parse_rate("calls_per_second", calls_per_second))
+        domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
+        return UsageReader(self, image_name, pace, domain).read(wanted)
+
+    def find_container_digests(self, base_image: str) -> frozenset[str]:
+        """
+        Find the digest that a tag in Amazon ECR has now, and if it has several architectures, the digest of each.
+
+        Amazon ECR is called in the region and for the account that the path names, with one call of DescribeImages,
+        and one of BatchGetImage for several architectures. A path with a digest takes no call.
+
+        :param base_image: Registry path of the container image in Amazon ECR.
+        :return: Digests such as ``sha256:...``; empty if Amazon ECR has no such repository or tag.
+        :raises ValueError: It is not a path in Amazon ECR.
+        :raises botocore.exceptions.ClientError: What Amazon ECR answers, such as access denied.
+
+        .. seealso::
+            https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
+        """
+        image = parse_ecr_image("base_image", base_image)
+        if image.digest is not None:
+            return frozenset({image.digest})
+        client = EcrHook(
+            aws_conn_id=self.effective_conn_id, region_name=image.region, verify=self._verify, config=self._config
+        ).conn
+        request: dict[str, Any] = {
+            "registryId": image.registry,
+            "repositoryName": image.repository,
+            "imageIds": [{"imageTag": image.tag}],
+        }
+        try:
+            (details,) = client.describe_images(**request)["imageDetails"]
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"].get("Code") in _NOT_IN_ECR:
+                return frozenset()
+            raise
+        digests = {str(details["imageDigest"])}
+        if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
+            (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
+            digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        return frozenset(digests)
+
+    def compare_image_versions(self, image_name: str, first: int | str, second: int | str) -> str:
+        """
+        Compare two versions of an image as a table in Markdown, such as for a person who approves a roll-out.
+
+        :param image_name: Name of the image.
+        :param first: A version's number, or one of its aliases.
+        :param second: The other version's.
+        :return: A table with a row for each member that either version has; the names of those that differ are bold.
+        :raises ValueError: A parameter is outside its limits.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image,
+            version or alias.
+        """
+        records = [self._detailed(image_name, which) for which in (first, second)]
+        return comparison(image_name, *records)
+
+    def _detailed(self, image_name: str, which: int | str) -> ImageVersion:
+        named = {"alias": which} if isinstance(which, str) else {"version": which}
+        record = self.describe_image_version(image_name, **named)
+        return {**record, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+
+    def list_studio(
+        self, operation: str, *, domain_id: str | None = None, next_token: str | None = None
+    ) -> Mapping[str, Any]:
+        """
+        List resources of Studio, one page.
+
+        :param operation: ``list_domains``, ``list_apps``, ``list_user_profiles`` or ``list_spaces``.
+        :param domain_id: Only those in this domain; not for ``list_domains``. (default: all)
+        :param next_token: ``NextToken`` of the page before. (default: the first page)
+        :return: The answer, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces`` and perhaps ``NextToken``.
+        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        """
+        given = {"DomainIdEquals": domain_id, "NextToken": next_token}
+        request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
+        with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**request)
+        return _complete(answer, STUDIO_LISTS[operation])
+
+    def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Describe a resource of Studio.
+
+        :param operation: Such as ``describe_domain``.
+        :param identity: What names it, by the API's members.
+        :return: The answer, with times as datetimes.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is none.
+        """
+        with self._explained(identity) as client:
+            answer = getattr(client, operation)(**identity)
+        key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
+        return {name: value for name, value in _complete(answer, key).items() if name != "ResponseMetadata"}
+
+    def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
+        """
+        Begin to update a domain or a user profile.
+
+        :param operation: ``update_domain`` or ``update_user_profile``.
+        :param request: The call's members. A structure of settings of one app replaces the one that is there.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while it is being updated.
+        """
+        with self._explained(request) as client:
+            getattr(client, operation)(**request)
+
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         given = VersionSet()
         for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
@@ -890,7 +1041,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             # that moves on at growing distances (Brent's algorithm) sees every circle and keeps one token.
             token = page.get("NextToken")
             if token is not None and token == landmark:
-                listed = f"{operation} of {request['ImageName']}" if "ImageName" in request else operation
+                listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
                 raise botocore.exceptions.PaginationError(
                     message=f"{listed}: the service's next tokens go round in circles"
                 )
@@ -934,11 +1085,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     def _explain_missing(
         self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
     ) -> botocore.exceptions.ClientError:
-        what = f"image {request['ImageName']!r}"
-        if "Version" in request:
-            what = f"version {request['Version']} of {what}"
-        if "Alias" in request:
-            what = f"alias {request['Alias']!r} of {what}"
+        what = _subject(request)
         answer: Any = {**error.response, "Error": {**error.response["Error"]}}
         answer["Error"]["Message"] = (
             f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
@@ -946,6 +1093,46 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             "the account of that connection)"
         )
         return type(error)(answer, error.operation_name)
+
+
+_NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
+_MANIFEST_LISTS = {
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+}
+
+
+def _usage_rate() -> float:
+    rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
+    return _parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
+
+
+def _parse_rate(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise refuse(name, value, "it must be a number above 0.")
+    return float(value)
+
+
+STUDIO_LISTS = {
+    "list_domains": "Domains",
+    "list_apps": "Apps",
+    "list_user_profiles": "UserProfiles",
+    "list_spaces": "Spaces",
+}
+# What a call is about, from the part to the whole.
+_SUBJECTS = (
+    ("Alias", "alias {!r}"),
+    ("Version", "version {}"),
+    ("ImageName", "image {!r}"),
+    ("UserProfileName", "user profile {!r}"),
+    ("SpaceName", "space {!r}"),
+    ("DomainId", "domain {!r}"),
+    ("AppImageConfigName", "app image config {!r}"),
+)
+
+
+def _subject(request: Mapping[str, Any]) -> str:
+    return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
 
 
 def judge(error: Exception) -> decide.Fault | None:

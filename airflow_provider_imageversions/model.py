@@ -343,6 +343,57 @@ def parse_image_name(name: str, value: object) -> str:
     return value
 
 
+_ECR_URI = re.compile(
+    r"(?P<registry>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.(com|com\.cn|eu)"
+    r"/(?P<repository>[^:@]+)(:(?P<tag>[^@]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+class EcrImage(NamedTuple):
+    """
+    A container image in Amazon ECR.
+
+    :param registry: The account's number.
+    :param region: The AWS region.
+    :param repository: Name of the repository.
+    :param tag: The tag.
+    :param digest: The digest, if the path has it.
+    """
+
+    registry: str
+    region: str
+    repository: str
+    tag: str
+    digest: str | None
+
+
+def parse_ecr_image(name: str, value: object) -> EcrImage:
+    """Read account, region, repository and tag or digest from a registry path in Amazon ECR."""
+    found = _ECR_URI.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise refuse(
+            name,
+            value,
+            "only_if_changed needs a registry path in Amazon ECR, "
+            "ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY with a tag or a digest.",
+        )
+    return EcrImage(found["registry"], found["region"], found["repository"], found["tag"] or "latest", found["digest"])
+
+
+def parse_domain_id(name: str, value: object) -> str:
+    """Check the id of a Studio domain."""
+    if not isinstance(value, str) or not re.fullmatch(r"d-(-*[a-z0-9]){1,61}", value):
+        raise refuse(name, value, "give the domain's id, such as d-abcdefghijkl, not its name or ARN.")
+    return value
+
+
+def parse_studio_name(name: str, value: object) -> str:
+    """Check the name of a user profile or of an app image config."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", value) or is_blank(value):
+        raise refuse(name, value, "it must be 1 to 63 letters, digits and hyphens, and not start or end with a hyphen.")
+    return value
+
+
 def parse_alias(name: str, value: object) -> str:
     """Check an image version's alias."""
     if is_blank(value):  # "None" has the form of an alias
@@ -400,6 +451,14 @@ def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INT
     return number
 
 
+def parse_mapping(name: str, value: object) -> dict[str, Any]:
+    """Make a dict of one, or of the text that a template renders one to."""
+    given = _parse_literal(name, value) if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        raise refuse(name, value, "it must be a dict.")
+    return given
+
+
 def parse_seconds(name: str, value: object, *, maximum: float = SECONDS_MAX) -> float:
     """Make a number of seconds above 0 of a number, of the text that a template renders one to, or of a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -423,6 +482,13 @@ def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
     """Check a member of an enumeration of the service; lower case is taken as well."""
     if isinstance(value, str) and value.strip().upper() in choices:
         return value.strip().upper()
+    raise refuse(name, value, f"allowed are {', '.join(choices)}.")
+
+
+def parse_member(name: str, value: object, *, choices: tuple[str, ...]) -> str:
+    """Check a member of an enumeration whose case counts."""
+    if isinstance(value, str) and value in choices:
+        return value
     raise refuse(name, value, f"allowed are {', '.join(choices)}.")
 
 
@@ -455,6 +521,19 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
     if unknown or not parsed:
         raise refuse(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
     return parsed
+
+
+USAGE_SCOPES = ("domains", "apps", "user_profiles", "spaces")
+"""Where a version can be in use, the cheapest to read first."""
+
+
+def parse_scope(name: str, value: object) -> tuple[str, ...]:
+    """Make a tuple of scopes of a list, a string with commas, or a boolean: all scopes, or none."""
+    if value == ():
+        return ()
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in {"true", "false"}):
+        return USAGE_SCOPES if parse_boolean(name, value) else ()
+    return parse_names(name, value, choices=USAGE_SCOPES)
 
 
 def parse_aliases(name: str, value: object) -> tuple[str, ...]:
@@ -972,6 +1051,7 @@ class PrunePolicy(_Checked):
     :param keep_younger_than: Keep versions created within this time, in seconds. Give at least one of the two.
     :param keep_versions: Keep the versions with these numbers. (default: none)
     :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param keep_used: Where to look for who uses a version, which keeps it. (default: nowhere)
     :param limit: Maximum number of versions to delete. (default: no limit)
     :param preview: Delete nothing, but return what would be deleted. (default: False)
     :raises ValueError: A value is outside the limits, or nothing says what to keep.
@@ -981,6 +1061,7 @@ class PrunePolicy(_Checked):
     keep_younger_than: float | None = None
     keep_versions: Iterable[int] | str = ()
     keep_aliased: bool = True
+    keep_used: Iterable[str] | str | bool = ()
     limit: int | None = None
     preview: bool = False
 
@@ -990,6 +1071,7 @@ class PrunePolicy(_Checked):
         "keep_younger_than": parse_seconds,
         "keep_versions": parse_versions,
         "keep_aliased": parse_boolean,
+        "keep_used": parse_scope,
         "limit": lambda name, value: parse_integer(name, value, minimum=0),
         "preview": parse_boolean,
     }

@@ -298,7 +298,7 @@ class Task:
         self._deadline = time.monotonic() + (timeout if left is None else left)
         self._hook: SageMakerImageVersionsHook | None = None
         self._had_connection = False
-        self._failing = _Trouble()
+        self._failing = Trouble()
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
@@ -491,8 +491,8 @@ class Subscription:
         self.target = target
         self.interval = interval
         self._seen = 0
-        self._refused = _Trouble()
-        self._details_failing = _Trouble()
+        self._refused = Trouble()
+        self._details_failing = Trouble()
 
     async def next(self) -> Snapshot:
         """
@@ -545,7 +545,7 @@ class Subscription:
         self._poll.leave(self)
 
 
-class _Trouble:
+class Trouble:
     """Since when the same kind of fault is met again and again."""
 
     def __init__(self) -> None:
@@ -613,7 +613,7 @@ class _Poll:
         self._rounds = 0
         self._began = 0.0
         self._interval = 0.0
-        self._failing = _Trouble()
+        self._failing = Trouble()
         self._failures = 0
         self._wanted_now = False
         self._published = _Crowd()
@@ -767,7 +767,7 @@ class _Client:
         self.awaits_fallback = False
         """Whether a connection is missing that is done without if it stays so."""
         self._had_connection = False
-        self._missing = _Trouble()
+        self._missing = Trouble()
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
+import math
+import random
 import time
 from collections.abc import Iterable
 from contextlib import aclosing
@@ -13,9 +16,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide, polling, studio
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     has_asset_state,
@@ -23,7 +27,13 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, aws_parameters, check_aws_parameters
+from airflow_provider_imageversions.hooks import (
+    AWS_PARAMETERS,
+    SageMakerImageVersionsHook,
+    aws_parameters,
+    check_aws_parameters,
+    judge,
+)
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
@@ -65,6 +75,91 @@ def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
     :param source: The sensor or trigger that has the parameters of the connection.
     """
     return {**wait.to_json(), **aws_parameters(source)}
+
+
+class SageMakerStudioUpdateTrigger(BaseTrigger):
+    """
+    Wait in the triggerer until a domain or a user profile of Amazon SageMaker Studio is no longer being updated.
+
+    Fires once, with a payload of JSON primitives:
+
+    - ``{"status": "done"}``: the update is complete, or failed; the task reads which;
+    - ``{"status": "error", "error": "..."}``: access denied, an invalid argument, a missing connection.
+
+    Throttling and outages are waited out, access denied and refused credentials for a short while.
+
+    :param domain_id: The domain's id.
+    :param user_profile_name: The user profile. (default: the domain itself)
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    """
+
+    def __init__(
+        self,
+        *,
+        domain_id: str,
+        user_profile_name: str | None = None,
+        check_interval: float = 30.0,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **_later: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        self.domain_id = domain_id
+        self.user_profile_name = user_profile_name
+        self.check_interval = check_interval
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and arguments that Airflow stores."""
+        own = ("domain_id", "user_profile_name", "check_interval")
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and emit one event."""
+        try:
+            payload = await self._wait()
+        except Exception as error:
+            self.log.exception("The wait failed unexpectedly")
+            payload = {"status": "error", "error": polling.describe_error(error)}
+        yield TriggerEvent(payload)
+
+    async def _wait(self) -> dict[str, str]:
+        operation, identity = "describe_domain", {"DomainId": self.domain_id}
+        if self.user_profile_name is not None:
+            operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
+        hook, trouble = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), polling.Trouble()
+        for polls in itertools.count():
+            try:
+                await hook.preload_connection()
+                document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
+            except Exception as error:
+                fault = judge(error)
+                if fault is None:
+                    raise
+                if trouble.lasts(fault) >= polling.GRACE.get(fault, math.inf):
+                    return {"status": "error", "error": polling.describe_error(error)}
+                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, polling.describe_error(error))
+                if fault is decide.Fault.CREDENTIALS:
+                    hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
+            else:
+                trouble.lasts(None)
+                if not isinstance(studio.update_outcome(document), decide.Waiting):
+                    return {"status": "done"}
+            # Soon at first, and not all tasks at the same time.
+            await asyncio.sleep(min(self.check_interval, random.uniform(0.5, 1.0) * 2.0 ** min(polls, 30)))  # noqa: S311  # spreads calls
+        raise AssertionError
 
 
 def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersionEventTrigger) -> None:

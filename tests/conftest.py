@@ -23,6 +23,7 @@ os.environ.update(
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
     # Tests poll at intervals of a fraction of a second.
     AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND="1000",
+    AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__USAGE_CALLS_PER_SECOND="1000",
     AWS_EC2_METADATA_DISABLED="true",
     AWS_CONFIG_FILE=os.devnull,
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
@@ -219,3 +220,12 @@ def truncation_unseen(distant_emulator):
 def cleanup():
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def studio(emulator):
+    """Creates resources of Studio in the emulator, each InService at once."""
+    from tests.studio import Studio
+
+    emulator.creation_seconds = 0
+    return Studio(emulator.client("sagemaker"))

@@ -51,9 +51,14 @@ if TYPE_CHECKING:
 _JSON_HEADERS = {"Content-Type": CONTENT_TYPE}
 _ACCOUNT_ID = "123456789012"
 _PAGES = {
+    "ListAppImageConfigs": "AppImageConfigs",
+    "ListApps": "Apps",
+    "ListDomains": "Domains",
     "ListImages": "Images",
     "ListImageVersions": "ImageVersions",
     "ListAliases": "SageMakerImageVersionAliases",
+    "ListSpaces": "Spaces",
+    "ListUserProfiles": "UserProfiles",
 }
 
 
@@ -209,14 +214,14 @@ def _access_denied(call: Call, fault: Fault, _proceed: Callable[[], Answer]) -> 
     action = fault.options.get("action", f"sagemaker:{call.operation}")
     message = (
         f"User: arn:{get_partition(call.region)}:sts::{_ACCOUNT_ID}:assumed-role/airflow/worker is not authorized "
-        f"to perform: {action} on resource: {_image_arn(call)} "
+        f"to perform: {action} on resource: {_arn(call)} "
         f"because no identity-based policy allows the {action} action"
     )
     return Answer(400, _JSON_HEADERS, error_body("AccessDeniedException", message).encode())
 
 
 def _not_found(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
-    kind, arn = "Image", _image_arn(call)
+    kind, arn = "Image", _arn(call)
     if "Version" in call.parameters:
         kind, arn = "ImageVersion", f"{arn.replace(':image/', ':image-version/')}/{call.parameters['Version']}"
     return Answer(400, _JSON_HEADERS, error_body("ResourceNotFound", f"{kind} with ARN {arn} does not exist").encode())
@@ -227,9 +232,24 @@ def _invalid_state(call: Call, _fault: Fault, _proceed: Callable[[], Answer]) ->
     return Answer(400, _JSON_HEADERS, error_body("ValidationException", text).encode())
 
 
-def _image_arn(call: Call) -> str:
-    image = str(call.parameters.get("ImageName", "*")).lower()
-    return f"arn:{get_partition(call.region)}:sagemaker:{call.region}:{_ACCOUNT_ID}:image/{image}"
+# What a call is about, by the parameters that name it; the more specific first.
+_RESOURCES = (
+    ("app", ("DomainId", "SpaceName", "AppType", "AppName")),
+    ("app", ("DomainId", "UserProfileName", "AppType", "AppName")),
+    ("user-profile", ("DomainId", "UserProfileName")),
+    ("space", ("DomainId", "SpaceName")),
+    ("domain", ("DomainId",)),
+    ("app-image-config", ("AppImageConfigName",)),
+    ("image", ("ImageName",)),
+)
+
+
+def _arn(call: Call) -> str:
+    kind, names = next(
+        ((kind, names) for kind, names in _RESOURCES if all(name in call.parameters for name in names)), ("image", ())
+    )
+    path = "/".join(str(call.parameters[name]).lower() for name in names) or "*"
+    return f"arn:{get_partition(call.region)}:sagemaker:{call.region}:{_ACCOUNT_ID}:{kind}/{path}"
 
 
 def _clock_skew(_call: Call, _fault: Fault, _proceed: Callable[[], Answer]) -> Answer:
@@ -302,7 +322,7 @@ def _empty_page(call: Call, _fault: Fault, page: dict[str, Any]) -> None:
 def _unknown_status(_call: Call, fault: Fault, content: dict[str, Any]) -> None:
     lists = [value for value in content.values() if isinstance(value, list)]
     for record in [content, *(item for items in lists for item in items if isinstance(item, dict))]:
-        for name in ("ImageStatus", "ImageVersionStatus"):
+        for name in ("ImageStatus", "ImageVersionStatus", "Status"):
             if name in record:
                 record[name] = fault.options.get("status", "ARCHIVED")
 

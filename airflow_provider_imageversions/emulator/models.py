@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from bisect import bisect_left, insort
@@ -23,6 +24,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from moto.core.base_backend import BackendDict, BaseBackend
+from moto.ecr.models import ecr_backends
 from moto.moto_api import state_manager
 from moto.moto_api._internal.managed_state_model import ManagedState
 
@@ -30,6 +32,8 @@ from airflow_provider_imageversions.emulator.errors import ApiError
 from airflow_provider_imageversions.emulator.paging import Token, cut_page
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_imageversions.emulator.paging import Key
 
 IMAGE_MODEL = "sagemaker::image"
@@ -42,8 +46,8 @@ MISSING_ROLE = "does-not-exist"
 # SageMaker's default: Service Quotas, L-DDDC1D15.
 IMAGE_QUOTA = 250
 
-_GONE = "DELETED"
-_IN_TRANSITION = {"CREATING": "created", "UPDATING": "updated", "DELETING": "deleted"}
+GONE = "DELETED"
+"""The status of what is no longer there, which no answer shows."""
 
 state_manager.register_default_transition(IMAGE_MODEL, {"progression": "immediate"})
 state_manager.register_default_transition(IMAGE_DELETION_MODEL, {"progression": "manual", "times": 2})
@@ -70,16 +74,22 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Resource(ManagedState):
+class Resource(ManagedState):
     """
-    What an image and a version have in common: two times, and a status that moves by itself.
+    What an image, a version and a resource of Studio have in common: two times, and a status that moves by itself.
 
     :param model_name: the name under which moto configures how the status moves
     :param failure_reason: why creating it fails; None: it becomes CREATED
     """
 
+    creation: ClassVar[tuple[str, str, str]] = ("CREATING", "CREATED", "CREATE_FAILED")
+    """The status of one that is being created, that was created, and that could not be created."""
+    in_transition: ClassVar[Mapping[str, str]] = {"CREATING": "created", "UPDATING": "updated", "DELETING": "deleted"}
+    """The statuses that change by themselves, with what is going on."""
+
     def __init__(self, model_name: str, failure_reason: str | None = None) -> None:
-        super().__init__(model_name, [("CREATING", "CREATE_FAILED" if failure_reason else "CREATED")])
+        coming, created, failed = self.creation
+        super().__init__(model_name, [(coming, failed if failure_reason else created)])
         self.created = self.modified = now_ms()
         self.held = False
         self.failure_reason: str | None = None
@@ -94,7 +104,7 @@ class _Resource(ManagedState):
         """
         Enter a status that changes by itself.
 
-        :param status: ``UPDATING`` or ``DELETING``
+        :param status: one of those that change by themselves, such as ``UPDATING``
         :param outcome: the status that it changes to
         :param failure_reason: why it fails, if the outcome is a failure
         """
@@ -117,7 +127,7 @@ class _Resource(ManagedState):
 
         :param last_look: when, in milliseconds, it was last seen not to have moved
         """
-        if self.held or self._status not in _IN_TRANSITION:
+        if self.held or self._status not in self.in_transition:
             return False
         before, since = self._status, self._time_progressed
         if self.status == before:
@@ -133,7 +143,7 @@ class _Resource(ManagedState):
         return True
 
 
-class ImageVersion(_Resource):
+class ImageVersion(Resource):
     """
     One version of an image.
 
@@ -148,6 +158,8 @@ class ImageVersion(_Resource):
         self.number = number
         # The one optional member that SageMaker answers with although it was not given.
         self.details = {"Horovod": False, **details}
+        self.container_image = self._resolve()
+        """The registry path of the version's container, by digest, as it was when the version was created."""
         self._summary: str | None = None
 
     @property
@@ -155,14 +167,22 @@ class ImageVersion(_Resource):
         """The version's ARN, which carries the image's name in lower case."""
         return _version_arn(self.image, self.number)
 
-    @property
-    def container_image(self) -> str:
-        """The registry path of the version's container, by digest."""
+    def _resolve(self) -> str:
         base, _, digest = self.details["BaseImage"].partition("@sha256:")
         host, _, rest = base.partition("/")
-        repository = (rest if rest and set(".:") & set(host) else base).partition(":")[0]
+        name, _, tag = (rest if rest and set(".:") & set(host) else base).partition(":")
+        digest = digest or self._digest_in_ecr(host, name, tag or "latest")
+        # Where moto's Amazon ECR has no such image.
         digest = digest or hashlib.sha256(f"{self.arn} {base}".encode()).hexdigest()
-        return f"{self.image.registry}/{repository}@sha256:{digest}"
+        return f"{self.image.registry}/{name}@sha256:{digest}"
+
+    def _digest_in_ecr(self, host: str, repository_name: str, tag: str) -> str | None:
+        found = re.fullmatch(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?", host)
+        backend = None if found is None else ecr_backends[found[1]][found[2]]
+        repository = None if backend is None else backend.repositories.get(repository_name)
+        images = () if repository is None else repository.images
+        digest = next((image.get_image_digest() for image in images if tag in image.image_tags), None)
+        return None if digest is None else str(digest).removeprefix("sha256:")
 
     def summary(self) -> dict[str, Any]:
         """Return what ListImageVersions tells about the version."""
@@ -213,7 +233,7 @@ def _missing_base_image(base_image: str) -> str | None:
     return f"The base image '{base_image}' does not exist. Please provide a valid BaseImage."
 
 
-class Image(_Resource):
+class Image(Resource):
     """
     An image with its versions.
 
@@ -247,7 +267,7 @@ class Image(_Resource):
     def begin_deletion(self) -> None:
         """Become DELETING, and then disappear."""
         self.model_name = IMAGE_DELETION_MODEL
-        self.begin("DELETING", _GONE)
+        self.begin("DELETING", GONE)
         self.settle()
 
     def summary(self) -> dict[str, Any]:
@@ -304,7 +324,7 @@ class Image(_Resource):
         :param version: the version that changed
         :param old: the keys it had before, empty if it is new
         """
-        gone = version.current == _GONE
+        gone = version.current == GONE
         new = {} if gone else _sort_keys(version)
         for sort_by, keys in self._orders.items():
             if old.get(sort_by) == new.get(sort_by):
@@ -314,7 +334,7 @@ class Image(_Resource):
             if new:
                 insort(keys, new[sort_by])
         version.forget_summary()
-        if version.current in _IN_TRANSITION and not version.held:
+        if version.current in version.in_transition and not version.held:
             self._moving.setdefault(version.number, version)
         else:
             self._moving.pop(version.number, None)
@@ -555,7 +575,7 @@ class ImageBackend(BaseBackend):
             version = _required_version(image, parameters)
             _require_idle(version, "ImageVersion")
             with image.changing(version):
-                version.begin("DELETING", _GONE)
+                version.begin("DELETING", GONE)
                 version.settle()
 
     def list_aliases(self, parameters: dict[str, Any]) -> tuple[list[str], Token | None]:
@@ -647,7 +667,7 @@ class ImageBackend(BaseBackend):
         if seen:
             image.advance()
         image.settle()
-        if image.current == _GONE:
+        if image.current == GONE:
             del self._images[name.lower()]
             return None
         return image
@@ -668,7 +688,7 @@ _TIME_FILTERS = (
 )
 
 
-def _within(resource: _Resource, parameters: dict[str, Any]) -> bool:
+def _within(resource: Resource, parameters: dict[str, Any]) -> bool:
     for field, side, parameter in _TIME_FILTERS:
         if parameter in parameters:
             at, limit = getattr(resource, field), round(parameters[parameter] * 1000)
@@ -708,7 +728,7 @@ def _image_properties(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: parameters[name] for name in ("RoleArn", "Description", "DisplayName") if name in parameters}
 
 
-def _apply(resource: _Resource, changes: dict[str, Any]) -> None:
+def _apply(resource: Resource, changes: dict[str, Any]) -> None:
     if "status" in changes:
         resource.hold(changes["status"])
     for field in ("failure_reason", "created", "modified"):
@@ -721,7 +741,7 @@ def _not_found(kind: str, arn: str) -> ApiError:
 
 
 def _require_idle(resource: Image | ImageVersion, kind: str) -> None:
-    change = _IN_TRANSITION.get(resource.current)
+    change = resource.in_transition.get(resource.current)
     if change is not None:
         raise ApiError("ResourceInUse", f"{kind} ({resource.arn}) is being {change}")
 

@@ -37,6 +37,7 @@ from airflow_provider_imageversions.emulator.models import (
     image_backends,
     now_ms,
 )
+from airflow_provider_imageversions.emulator.studio import STUDIO_MODEL, studio_backends
 from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, NOT_JSON, error_body, install
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _Application:
     """
     Answers requests: SageMaker's through call log and faults, admin routes itself, the rest through moto.
 
-    :param creation_seconds: how long a version stays CREATING or DELETING, and an image DELETING
+    :param creation_seconds: how long a version stays CREATING or DELETING, an image DELETING, and so on
     :param image_quota: the maximum number of images in a region
     """
 
@@ -116,6 +117,7 @@ class _Application:
             "create_versions": self.create_versions,
             "set_version": self.set_version,
             "set_image": self.set_image,
+            "fail_updates": self.fail_updates,
             "add_fault": self.add_fault,
             "clear_faults": self._faults.clear,
             "creation_seconds": self.creation_seconds,
@@ -172,6 +174,9 @@ class _Application:
     def set_image(self, image_name: str, region_name: str, **changes: Any) -> None:
         image_backends[_account_id()][region_name].set_image(image_name, _in_ms(changes))
 
+    def fail_updates(self, reason: str, times: int, region_name: str) -> None:
+        studio_backends[_account_id()][region_name].fail_updates(reason, times)
+
     def add_fault(self, **description: Any) -> None:
         self._faults.add(Fault(**description))
 
@@ -181,7 +186,7 @@ class _Application:
 
     def set_creation_seconds(self, seconds: float) -> None:
         transition = {"progression": "time", "seconds": seconds} if seconds else {"progression": "immediate"}
-        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
+        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL, STUDIO_MODEL):
             state_manager.set_transition(model, transition)
 
     def image_quota(self) -> int:
@@ -461,9 +466,23 @@ class EmulatorClient:
         given = {name: value for name, value in changes.items() if value is not None}
         self._admin("set_image", image_name=image_name, region_name=region_name, **given)
 
+    def fail_updates(self, reason: str, *, times: int = 1, region_name: str = "us-east-1") -> None:
+        """
+        Let the next updates of a Studio domain, user profile or space end in Update_Failed, with the new settings kept.
+
+        :param reason: their FailureReason
+        :param times: how many updates
+        :param region_name: the region
+        """
+        self._admin("fail_updates", reason=reason, times=times, region_name=region_name)
+
     @property
     def creation_seconds(self) -> float:
-        """How long a version stays CREATING or DELETING, and an image DELETING; setting it affects those that are."""
+        """
+        How long a version stays CREATING or DELETING, an image DELETING, and a resource of Studio likewise, in seconds.
+
+        Setting it affects those that are.
+        """
         return float(self._admin("creation_seconds"))
 
     @creation_seconds.setter
@@ -549,8 +568,8 @@ class Emulator(EmulatorClient):
     process: two emulators in a process show the same images.
 
     :param port: the port; 0 is a free one
-    :param creation_seconds: how long a version stays CREATING or DELETING, and an image DELETING, in seconds;
-        0 is immediate (default: 2)
+    :param creation_seconds: how long a version stays CREATING or DELETING, an image DELETING, and a resource of Studio
+        Pending, Updating or Deleting, in seconds; 0 is immediate (default: 2)
     :param host: the address, which has to be a loopback one: whoever reaches it controls it
     :param verbose: log each request
     :param image_quota: the maximum number of images in a region (default: 250, as SageMaker's)
@@ -615,7 +634,7 @@ class Emulator(EmulatorClient):
         self._thread.join()
         self._server.drop_connections()
         self._server = self._thread = None
-        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
+        for model in (VERSION_MODEL, IMAGE_DELETION_MODEL, STUDIO_MODEL):
             state_manager.unset_transition(model)
         ImageBackend.image_quota = IMAGE_QUOTA
 

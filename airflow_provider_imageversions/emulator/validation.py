@@ -18,10 +18,12 @@ Shape: TypeAlias = "dict[str, Any]"
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
+    "long": (int,),
     "boolean": (bool,),
     "timestamp": (int, float),
     "list": (list,),
     "structure": (dict,),
+    "map": (dict,),
 }
 
 
@@ -69,6 +71,8 @@ def _cast(value: Any, shape: Shape) -> Any:
         }
     if kind == "list":
         return [_cast(item, _shape(shape["member"])) for item in value]
+    if kind == "map":
+        return {name: _cast(item, _shape(shape["value"])) for name, item in value.items()}
     return value
 
 
@@ -110,8 +114,8 @@ def _broken(value: Any, shape: Shape) -> list[str]:
 
 def _constraints(shape: Shape) -> Iterator[tuple[Any, str]]:
     """Yield each constraint of a shape as a test and the service's words for it."""
-    size = int if shape["type"] == "integer" else len
-    noun = "value" if shape["type"] == "integer" else "length"
+    is_number = shape["type"] in {"integer", "long"}
+    size, noun = (int, "value") if is_number else (len, "length")
     if "max" in shape:
         yield (
             lambda value: size(value) <= shape["max"],

@@ -1,4 +1,4 @@
-"""The wire: the image operations as methods of moto's SageMakerResponse."""
+"""The wire: the operations of images and of Studio as methods of moto's SageMakerResponse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from airflow_provider_imageversions.emulator.errors import ApiError
 from airflow_provider_imageversions.emulator.models import image_backends
+from airflow_provider_imageversions.emulator.studio import STUDIO_OPERATIONS, studio_backends
 from airflow_provider_imageversions.emulator.validation import validate
 
 if TYPE_CHECKING:
@@ -85,23 +86,29 @@ NOT_JSON = ApiError("SerializationException", "The request's body is not JSON.")
 
 def install() -> None:
     """
-    Add the image operations to moto, for use under ``moto.mock_aws``. Calling it again changes nothing.
+    Add the operations of images and of Studio to moto, for use under ``moto.mock_aws``.
 
-    There, images and versions are CREATED at once and versions deleted at once, as most of moto's resources are.
+    Calling it again changes nothing.
+    There, images and versions are CREATED at once and versions deleted at once, as most of moto's resources are, and
+    so are domains, user profiles, spaces and apps.
     An image is DELETING when it is first described after DeleteImage, and gone when it is described again. To
     change that, use moto's ``state_manager.set_transition`` with ``sagemaker::image``,
-    ``sagemaker::image_deletion`` or ``sagemaker::image_version``.
+    ``sagemaker::image_deletion``, ``sagemaker::image_version`` or ``sagemaker::studio``.
     """
-    for operation in OPERATIONS:
+    for operation in (*OPERATIONS, *STUDIO_OPERATIONS):
         setattr(SageMakerResponse, re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower(), _method(operation))
 
 
 def _method(operation: str) -> Callable[[Any], tuple[int, dict[str, Any], str]]:
     def method(response: Any) -> tuple[int, dict[str, Any], str]:
-        backend = image_backends[response.current_account][response.region]
+        account, region = response.current_account, response.region
         status = 200
         try:
-            body = OPERATIONS[operation](backend, validate(operation, _parameters(response.body)))
+            given = validate(operation, _parameters(response.body))
+            if operation in STUDIO_OPERATIONS:
+                body = json.dumps(studio_backends[account][region].answer(operation, given))
+            else:
+                body = OPERATIONS[operation](image_backends[account][region], given)
         except ApiError as error:
             status, body = 400, error_body(error.code, error.message)
         # moto takes the status from the headers, whatever stands first in the tuple.

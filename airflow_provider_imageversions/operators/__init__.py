@@ -5,6 +5,10 @@ from __future__ import annotations
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.operators.images import SageMakerCreateImageOperator, SageMakerDeleteImageOperator
 from airflow_provider_imageversions.operators.listing import LARGE_XCOM, SageMakerListImageVersionsOperator
+from airflow_provider_imageversions.operators.studio import (
+    SageMakerImageVersionUsageOperator,
+    SageMakerRolloutImageVersionOperator,
+)
 from airflow_provider_imageversions.operators.versions import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
@@ -21,8 +25,10 @@ __all__ = [
     "SageMakerDeleteImageVersionOperator",
     "SageMakerImageOperationError",
     "SageMakerImageOperationTimeoutError",
+    "SageMakerImageVersionUsageOperator",
     "SageMakerListImageVersionsOperator",
     "SageMakerPromoteImageVersionOperator",
     "SageMakerPruneImageVersionsOperator",
+    "SageMakerRolloutImageVersionOperator",
     "SageMakerUpdateImageVersionOperator",
 ]

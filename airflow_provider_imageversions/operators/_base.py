@@ -14,6 +14,7 @@ from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.hooks import (
     aws_parameters,
     check_aws_parameters,
+    find,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -111,6 +112,18 @@ class ChangingOperator(ImageOperator):
         if isinstance(found, decide.Failed):
             raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
         return found
+
+    def _users(self, task: polling.Task, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+        """Return who uses which version; nobody, if the image is gone."""
+        return task.call(lambda hook: find(hook.find_image_version_usage, image_name, scope)) or {}
+
+    def _warn_of_unchecked_usage(self, parameter: str) -> None:
+        self.log.warning(
+            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, as %s is not set. Spaces "
+            "whose version is gone do not start",
+            self.image_name,
+            parameter,
+        )
 
     def _values(self, names: Iterable[str]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}

@@ -16,10 +16,12 @@ from airflow_provider_imageversions.model import (
     parse_boolean,
     parse_choice,
     parse_image_name,
+    parse_scope,
 )
+from airflow_provider_imageversions.studio import describe_users
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_imageversions.hooks import (
         SageMakerImageVersionsHook,
@@ -168,10 +170,12 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
     except Exception as error:
         if judge(error) is decide.Fault.MISSING:
             return None
-        image = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
-        if image is None or decide.is_image_being_deleted(image):
+        # The image may have become CREATED between the refusal and this check.
+        before = decide.keeps_from_deletion(image)
+        now = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
+        if now is None or decide.is_image_being_deleted(now):
             return None
-        if (obstacle := decide.keeps_from_deletion(image)) is not None:
+        if (obstacle := decide.keeps_from_deletion(now) or before) is not None:
             return obstacle
         raise
     return None
@@ -195,6 +199,10 @@ class SageMakerDeleteImageOperator(ChangingOperator):
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
         production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
+    :param refuse_if_used: Fail if SageMaker Studio uses any version: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
+        warning is logged. (default: False) (templated)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -203,8 +211,8 @@ class SageMakerDeleteImageOperator(ChangingOperator):
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: A version has an alias, or the image is DELETE_FAILED, with SageMaker's
-        reason.
+    :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED, with
+        SageMaker's reason.
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
     :return: ARN of the image; ``None`` if there was no image of this name.
@@ -213,32 +221,47 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", *AWS_PARAMETERS)
+    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", "refuse_if_used", *AWS_PARAMETERS)
 
     def __init__(
         self,
         *,
         image_name: str,
         delete_if_aliased: bool | str = False,
+        refuse_if_used: bool | Iterable[str] | str = False,
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.delete_if_aliased = delete_if_aliased
+        self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if self._is_settled("delete_if_aliased"):
             parse_boolean("delete_if_aliased", delete_if_aliased)
+        if self._is_settled("refuse_if_used"):
+            parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> str | None:
         """Delete it."""
         self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
+        scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
         deleted = task.call(lambda hook: find(hook.describe_image, image_name))
         if deleted is None:
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
+        if not scope:
+            self._warn_of_unchecked_usage("refuse_if_used")
+        elif users := self._users(task, image_name, scope):
+            used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
+            self._refuse_failure(
+                decide.Failed(
+                    f"it has versions that are used, and so it is not deleted: {used}. Detach the image there, or set "
+                    "refuse_if_used=False"
+                )
+            )
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
             image = find(hook.describe_image, image_name)

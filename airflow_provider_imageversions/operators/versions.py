@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +15,8 @@ from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     conf,
     is_trigger_timeout,
+    read_task_state,
+    write_task_state,
 )
 from airflow_provider_imageversions.deferral import (
     deferral_limit,
@@ -20,7 +24,7 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -39,10 +43,14 @@ from airflow_provider_imageversions.model import (
     parse_alias,
     parse_aliases,
     parse_boolean,
+    parse_ecr_image,
     parse_image_name,
     parse_integer,
+    parse_member,
+    parse_scope,
     refuse,
 )
+from airflow_provider_imageversions.studio import describe_users
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
@@ -52,6 +60,7 @@ if TYPE_CHECKING:
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
 
+_IF_UNCHANGED = ("return", "skip")
 _LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
 _IN_USE_PATIENCE = 60.0
 """Maximum time in seconds that pruning waits for another change of a version to complete."""
@@ -83,6 +92,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param processor: ``CPU`` or ``GPU``.
     :param horovod: Whether it is compatible with Horovod.
     :param release_notes: Up to 255 characters.
+    :param only_if_changed: Create no version if the newest CREATED one has the container image that ``base_image``
+        names in Amazon ECR now, by its digest. Aliases and metadata are not applied to that version then; the log names
+        those that differ. A version that is CREATING and may be of the same container image is waited for. A retry, or
+        a run that is cleared, continues with the version that its first try created. (default: False)
+    :param if_unchanged: What to do then: ``return`` the record of the newest CREATED version, or ``skip`` the task.
+        (default: ``return``)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -95,6 +110,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
         is CREATING, and other changes of the image at the same time, are waited out. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises AirflowSkipException: Nothing changed, and ``if_unchanged`` is ``skip``.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
@@ -106,7 +122,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
 
     _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageVersionRequest)
-    template_fields: Sequence[str] = (*_REQUEST, *AWS_PARAMETERS)
+    template_fields: Sequence[str] = (*_REQUEST, "only_if_changed", "if_unchanged", *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -121,6 +137,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         processor: str | None = None,
         horovod: bool | str | None = None,
         release_notes: str | None = None,
+        only_if_changed: bool | str = False,
+        if_unchanged: str = "return",
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -135,15 +153,38 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self.processor = processor
         self.horovod = horovod
         self.release_notes = release_notes
+        self.only_if_changed = only_if_changed
+        self.if_unchanged = if_unchanged
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
         CreateImageVersionRequest.check_settled(self._template, **self._values(self._REQUEST))
+        if self._is_settled("only_if_changed"):
+            parse_boolean("only_if_changed", only_if_changed)
+        if self._is_settled("if_unchanged"):
+            parse_member("if_unchanged", if_unchanged, choices=_IF_UNCHANGED)
+        if self._is_settled("only_if_changed", "base_image") and self._is_conditional:
+            parse_ecr_image("base_image", base_image)
         self._check_outlets()
+
+    @property
+    def _is_conditional(self) -> bool:
+        return parse_boolean("only_if_changed", self.only_if_changed)
 
     def _check_outlets(self) -> None:
         # When it runs, too: an outlet may be added to the task after it is made.
+        if (
+            self._is_settled("only_if_changed", "if_unchanged")
+            and self._is_conditional
+            and self.if_unchanged != "skip"
+            and any(watches(outlet) for outlet in self.outlets)
+        ):
+            raise ValueError(
+                f"only_if_changed=True with if_unchanged={self.if_unchanged!r} can't be combined with the image's "
+                "asset among the outlets: its consumers would start although there is no new version. Set "
+                "if_unchanged='skip'."
+            )
         if not self.wait_for_completion and any(watches(outlet) for outlet in self.outlets):
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
@@ -171,7 +212,13 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self._check_rendered()
         self._check_outlets()
         request = CreateImageVersionRequest(**self._values(self._REQUEST))
+        choice = parse_member("if_unchanged", self.if_unchanged, choices=_IF_UNCHANGED)
+        is_conditional = self._is_conditional
         task = self._begin(context, request.image_name, left)
+        if is_conditional:
+            unchanged = self._find_unchanged(context, task, request, choice)
+            if unchanged is not None:
+                return unchanged
         number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
         if not self.wait_for_completion:
             self._lineage = (str(task.hook.conn_region_name), number)
@@ -211,6 +258,54 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         """
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
+
+    def _find_unchanged(
+        self, context: Any, task: polling.Task, request: CreateImageVersionRequest, choice: str
+    ) -> ImageVersion | None:
+        """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
+        ti = context["ti"]
+        identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
+        key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]
+        if read_task_state(context, key) == owner:
+            # An earlier try found it changed, and may have created the version.
+            return None
+        digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
+        if not digests:
+            raise SageMakerImageOperationError(
+                f"SageMaker image {request.image_name!r}: Amazon ECR has no container image "
+                f"base_image={request.base_image!r}. Check account, region, repository and tag"
+            )
+
+        def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
+            listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
+            return decide.unchanged_since(
+                listed, digests, lambda number: find(hook.describe_image_version, request.image_name, version=number)
+            )
+
+        found = task.wait(look)
+        if not isinstance(found, decide.Ready):
+            write_task_state(context, key, owner)
+            return None
+        number = found.version["Version"]
+        record = task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
+        self._lineage = (str(task.hook.conn_region_name), number)
+        note = (
+            f"SageMaker image {request.image_name!r}: version {number} has the container image of "
+            f"{request.base_image} already"
+        )
+        if choice == "skip":
+            raise AirflowSkipException(f"{note}, and if_unchanged is 'skip'.")
+        self.log.info("%s; no version was created", note)
+        differing = decide.differing_members(record, request.to_boto())
+        if differing:
+            self.log.warning(
+                "SageMaker image %r: not applied to version %d, as it was not created by this task: %s. Use "
+                "SageMakerUpdateImageVersionOperator or SageMakerPromoteImageVersionOperator",
+                request.image_name,
+                number,
+                ", ".join(differing),
+            )
+        return record
 
     def _make(
         self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, ti: Any
@@ -639,6 +734,10 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
         version that has the alias by then: give the number where the alias may be another version's meanwhile.
+    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
+        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -647,7 +746,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is DELETE_FAILED, with SageMaker's reason.
+    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
     :return: The number of the version; ``None`` if no version had the alias.
@@ -656,7 +755,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "version", "alias", *AWS_PARAMETERS)
+    template_fields: Sequence[str] = ("image_name", "version", "alias", "refuse_if_used", *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -664,27 +763,41 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         image_name: str,
         version: int | str | None = None,
         alias: str | None = None,
+        refuse_if_used: bool | Iterable[str] | str = False,
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.version = version
         self.alias = alias
+        self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if self._is_settled("version", "alias"):
             _parse_which(version, alias)
+        if self._is_settled("refuse_if_used"):
+            parse_scope("refuse_if_used", refuse_if_used)
 
     def execute(self, context: Any) -> int | None:
         """Delete it."""
         self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
         which = _parse_which(self.version, self.alias)
+        scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
         version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
         if version is None:
             self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
         number = version["Version"]
+        if not scope:
+            self._warn_of_unchecked_usage("refuse_if_used")
+        elif users := self._users(task, image_name, scope).get(str(number)):
+            self._refuse_failure(
+                decide.Failed(
+                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
+                    "version there, or set refuse_if_used=False"
+                )
+            )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
             look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
@@ -700,9 +813,10 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
 
     :param hook: The hook.
     :param image_name: Name of the image.
-    :param version: The version's record. A later one of the same number, after the image was deleted and created again,
-        is not waited for.
+    :param version: The version's record, which is brought up to date if the call is refused. A later version of the
+        same number, after the image was deleted and created again, is not waited for.
     """
+    before = decide.in_creation(version)
     try:
         hook.delete_image_version(image_name, version["Version"])
     except Exception as error:
@@ -713,7 +827,9 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
         now = find(hook.describe_image_version, image_name, version=version["Version"])
         if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
             return None
-        obstacle = decide.in_creation(now)
+        version.update(now)
+        # One that was CREATING may have become CREATED between the refusal and this check.
+        obstacle = decide.in_creation(now) or before
         if obstacle is None:
             raise
         return obstacle
@@ -735,6 +851,11 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         least one of the two; a version that either keeps is kept.
     :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
     :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
+        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
+        version that a space starts from. (default: False)
     :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
     :param preview: Delete nothing, but return what would be deleted. (default: False)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
@@ -750,10 +871,11 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
     :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
     :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
-        [...], "status": [...], "listed": [...]}, "preview": bool}``, each a list of version numbers in ascending order.
-        All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and ``listed`` (in ``keep_versions``) are
-        kept by the policy; ``in_use`` could not be deleted as somebody else was changing it; ``status`` is CREATING,
-        DELETING or unknown. Deletion takes seconds more after that.
+        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
+        version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
+        ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
+        says by whom, by the version's number as text; ``in_use`` could not be deleted as somebody else was changing it;
+        ``status`` is CREATING, DELETING or unknown. Deletion takes seconds more after that.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
@@ -770,6 +892,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         keep_younger_than: timedelta | float | str | None = None,
         keep_versions: Iterable[int] | str | None = None,
         keep_aliased: bool | str = True,
+        keep_used: bool | Iterable[str] | str = False,
         limit: int | str | None = None,
         preview: bool | str = False,
         **kwargs: Any,
@@ -779,6 +902,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         self.keep_younger_than = keep_younger_than
         self.keep_versions = keep_versions
         self.keep_aliased = keep_aliased
+        self.keep_used = keep_used
         self.limit = limit
         self.preview = preview
         PrunePolicy.check_settled(self._template, **self._values(self._POLICY))
@@ -794,14 +918,35 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         def aliases_of(number: int) -> list[str]:
             return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
 
+        users: dict[str, list[dict[str, Any]]] | None = None
+
+        def users_of(number: int) -> list[dict[str, Any]]:
+            # Once for all, and before anything is deleted.
+            nonlocal users
+            if users is None:
+                scope = parse_scope("keep_used", policy.keep_used)
+                users = self._users(task, image_name, scope) if scope else {}
+            return users.get(str(number), [])
+
+        if not policy.keep_used:
+            self._warn_of_unchecked_usage("keep_used")
         deleted: list[int] = []
+        used_by: dict[str, list[dict[str, Any]]] = {}
         kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
         for version, policy_reason in decide.prune(
-            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of
+            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of, is_used=lambda n: bool(users_of(n))
         ):
             reason = policy_reason
             if reason is None and not policy.preview:
                 reason = self._delete_or_keep(task, image_name, version)
+            if reason == "used":
+                used_by[str(version["Version"])] = users_of(version["Version"])
+                self.log.info(
+                    "SageMaker image %r: version %d is kept: it is used by %s",
+                    image_name,
+                    version["Version"],
+                    describe_users(used_by[str(version["Version"])]),
+                )
             if reason is not None:
                 kept[reason].append(version["Version"])
                 continue
@@ -824,6 +969,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         return {
             "deleted": sorted(deleted),
             "kept": {reason: sorted(numbers) for reason, numbers in kept.items()},
+            "used_by": {number: used_by[number] for number in sorted(used_by, key=int)},
             "preview": policy.preview,
         }
 

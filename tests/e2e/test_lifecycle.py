@@ -152,7 +152,17 @@ def test_versions_are_retired(airflow, service, execute, image):
     assert state == "success", airflow.diagnosis("retires", run_id)
     assert airflow.xcom("retires", run_id, "prune") == {
         "deleted": [1, 3, 4],
-        "kept": {"newest": [6], "age": [], "alias": [2], "limit": [], "in_use": [], "status": [], "listed": []},
+        "kept": {
+            "newest": [6],
+            "age": [],
+            "alias": [2],
+            "limit": [],
+            "in_use": [],
+            "status": [],
+            "listed": [],
+            "used": [],
+        },
+        "used_by": {},
         "preview": False,
     }
     until(airflow, lambda: versions(service, image) == [2, 6])

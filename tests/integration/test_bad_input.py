@@ -75,6 +75,12 @@ TASKS = {
     operators.SageMakerPromoteImageVersionOperator: {"version": 1, "aliases": ["prod"]},
     operators.SageMakerDeleteImageVersionOperator: {"version": 1, "wait_for_completion": False},
     operators.SageMakerPruneImageVersionsOperator: {"keep_newest": 1, "preview": True},
+    operators.SageMakerRolloutImageVersionOperator: {
+        "domain_id": "d-1",
+        "version": 1,
+        "app_image_config_name": "config",
+    },
+    operators.SageMakerImageVersionUsageOperator: {},
     SageMakerImageVersionSensor: {"timeout": 0},
 }
 

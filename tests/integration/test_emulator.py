@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import http.client
 import json
 import os
@@ -16,11 +15,9 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import boto3
-import jsonschema
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from botocore.loaders import Loader
 from moto import mock_aws
 from moto.moto_api import state_manager
 
@@ -32,6 +29,7 @@ from airflow_provider_imageversions.emulator.models import (
     VERSION_MODEL,
 )
 from airflow_provider_imageversions.emulator.wire import OPERATIONS
+from tests.service_model import check_answer
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4"
@@ -39,38 +37,6 @@ MISSING_ROLE = "arn:aws:iam::123456789012:role/team/does-not-exist"
 MISSING = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:does-not-exist"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ONCE = Config(retries={"total_max_attempts": 1}, parameter_validation=False, connect_timeout=5, read_timeout=5)
-
-
-SHAPES = Loader().load_service_model("sagemaker", "service-2")
-
-
-def schema_of(name):
-    """The JSON schema of a shape of botocore's model: nothing that it does not name, nor in another form."""
-    shape = SHAPES["shapes"][name]
-    if shape["type"] == "structure":
-        properties = {member: schema_of(reference["shape"]) for member, reference in shape["members"].items()}
-        required = shape.get("required", [])
-        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    if shape["type"] == "list":
-        return {"type": "array", "items": schema_of(shape["member"]["shape"])}
-    limits = {"string": ("minLength", "maxLength"), "integer": ("minimum", "maximum")}.get(shape["type"], ())
-    schema = {"type": "number" if shape["type"] == "timestamp" else shape["type"]}
-    schema |= {limit: shape[limit[:3]] for limit in limits if limit[:3] in shape}
-    if "pattern" in shape:
-        schema["pattern"] = f"^({shape['pattern']})$"
-    return {**schema, "enum": shape["enum"]} if "enum" in shape else schema
-
-
-@functools.cache
-def validator_of(operation):
-    output = SHAPES["operations"][operation].get("output")
-    return jsonschema.Draft202012Validator(schema_of(output["shape"]) if output else {"const": {}})
-
-
-def check_answer(response_dict, event_name, **_):
-    """Compare what came over the wire with the model; to be called by botocore for each answer."""
-    if response_dict["status_code"] == 200:
-        validator_of(event_name.rpartition(".")[2]).validate(json.loads(response_dict["body"]))
 
 
 @pytest.fixture(scope="module")
@@ -861,9 +827,9 @@ def test_motos_other_services_are_there(emulator):
 
 def test_an_operation_that_moto_lacks_is_an_internal_failure(client):
     with pytest.raises(ClientError) as caught:
-        client.list_apps()
+        client.list_hubs()
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
-    assert "list_apps" in caught.value.response["Error"]["Message"]
+    assert "list_hubs" in caught.value.response["Error"]["Message"]
 
 
 def test_health_answers_a_plain_get(emulator):

@@ -420,7 +420,15 @@ def test_every_member_of_the_request_may_be_a_template_and_reaches_the_wire(emul
         "horovod": "True",
         "release_notes": "First",
     }
-    assert set(create().template_fields) == {*values, "aws_conn_id", "region_name", "verify", "botocore_config"}
+    others = {"only_if_changed", "if_unchanged"}
+    assert set(create().template_fields) == {
+        *values,
+        *others,
+        "aws_conn_id",
+        "region_name",
+        "verify",
+        "botocore_config",
+    }
     record = render(create(**{name: f"{{{{ params.{name} }}}}" for name in values}), **values).execute(context)
     (call,) = emulator.calls("CreateImageVersion")
     token = call["parameters"].pop("ClientToken")
@@ -974,7 +982,7 @@ def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, conte
 def kept(**numbers):
     """Every reason is a key, whether it applies or not."""
     return {
-        **{reason: [] for reason in ("newest", "age", "alias", "limit", "in_use", "status", "listed")},
+        **{reason: [] for reason in ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")},
         **numbers,
     }
 
@@ -1022,7 +1030,7 @@ def test_a_policy_may_be_a_template_but_nothing_goes_where_a_part_renders_to_not
     }
     templates = {name: f"{{{{ params.{name} }}}}" for name in values}
     result = render(prune(**templates), **values).execute(context)
-    assert result == {"deleted": [2], "kept": kept(newest=[4], alias=[1], listed=[3]), "preview": True}
+    assert result == {"deleted": [2], "kept": kept(newest=[4], alias=[1], listed=[3]), "used_by": {}, "preview": True}
     for name in values:
         with pytest.raises(ValueError, match=f"{name}="):
             render(prune(**templates), **{**values, name: None}).execute(context)
@@ -1067,7 +1075,7 @@ def test_listed_versions_are_kept(emulator, image, client, context, value):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 5)
     result = prune(keep_newest=1, keep_versions=value).execute(context)
-    assert result == {"deleted": [2, 4], "kept": kept(newest=[5], listed=[1, 3]), "preview": False}
+    assert result == {"deleted": [2, 4], "kept": kept(newest=[5], listed=[1, 3]), "used_by": {}, "preview": False}
     assert numbers(client) == [1, 3, 5]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -154,26 +155,27 @@ def test_a_literal_beside_a_template_is_what_its_author_wrote():
     assert task.aliases == ["2.0", "blue"]
 
 
-def test_none_from_an_xcomarg_means_not_given(emulator, connection, context):
+@pytest.mark.parametrize("value", [None, ""])
+def test_none_that_is_resolved_at_run_time_means_not_given_and_an_empty_text_does_not(
+    emulator, connection, context, value
+):
+    """As an XComArg is resolved, and a DAG's parameter, which needs no database here."""
+    try:
+        from airflow.sdk import DAG
+    except ImportError:  # Airflow 2
+        from airflow import DAG
+
     emulator.create_versions("my-image", 2)
-    task = task_of(operators.SageMakerListImageVersionsOperator, {"limit": Resolved(None)}, {}, native=False)
-    assert len(task.execute(context)) == 2
-
-
-def test_an_empty_text_from_an_xcomarg_does_not(emulator, connection, context):
-    task = task_of(operators.SageMakerListImageVersionsOperator, {"limit": Resolved("")}, {}, native=False)
-    with pytest.raises(ValueError, match=r"^limit="):
-        task.execute(context)
-
-
-class Resolved:
-    """Stands in for an XComArg: resolved when the task is rendered."""
-
-    def __init__(self, value):
-        self._value = value
-
-    def resolve(self, *_args, **_kwargs):
-        return self._value
+    with DAG("resolved", schedule=None) as dag:
+        task = operators.SageMakerListImageVersionsOperator(
+            task_id="task", image_name="my-image", limit=dag.param("limit", default=value)
+        )
+    task.render_template_fields({"params": {}, "dag_run": SimpleNamespace(conf={})})
+    if value is None:
+        assert len(task.execute(context)) == 2
+    else:
+        with pytest.raises(ValueError, match=r"^limit="):
+            task.execute(context)
 
 
 @pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -78,7 +79,7 @@ def test_the_package_itself_imports_neither_airflow_nor_boto():
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["model", "decide"])
+@pytest.mark.parametrize("module", ["model", "decide", "studio"])
 def test_the_pure_modules_import_neither_airflow_nor_boto(module):
     program = (
         f"import sys, airflow_provider_imageversions.{module};"
@@ -90,10 +91,12 @@ def test_the_pure_modules_import_neither_airflow_nor_boto(module):
 
 def test_no_module_of_the_package_needs_aiobotocore():
     root = Path(airflow_provider_imageversions.__file__).parent
+    needs_airflow_3 = () if importlib.util.find_spec("airflow.sdk") else ("_start_run",)
     modules = [
         ".".join(path.relative_to(root.parent).with_suffix("").parts)
         for path in root.rglob("*.py")
-        if path.stem not in {"__init__", "__main__"}
+        if path.stem
+        not in {"__init__", "__main__", *(() if importlib.util.find_spec("airflow.sdk") else ("_start_run",))}
     ]
     program = "import sys, importlib; sys.modules['aiobotocore'] = None\n"
     program += "\n".join(f"importlib.import_module({module!r})" for module in modules)
@@ -131,6 +134,11 @@ API = {
         "starting_token=None, limit=None"
     ),
     "hooks.SageMakerImageVersionsHook.delete_image": "image_name",
+    "hooks.SageMakerImageVersionsHook.find_image_version_usage": (
+        "image_name, scope=('domains', 'apps', 'user_profiles', 'spaces'), *, domain_id=None, calls_per_second=None"
+    ),
+    "hooks.SageMakerImageVersionsHook.find_container_digests": "base_image",
+    "hooks.SageMakerImageVersionsHook.compare_image_versions": "image_name, first, second",
     "operators.SageMakerListImageVersionsOperator": (
         "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
         "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
@@ -148,8 +156,8 @@ API = {
     ),
     "operators.SageMakerCreateImageVersionOperator": (
         "*, image_name, base_image, aliases=None, vendor_guidance=None, job_type=None, ml_framework=None, "
-        "programming_lang=None, processor=None, horovod=None, release_notes=None, wait_for_completion=True, "
-        "deferrable=None, **kwargs"
+        "programming_lang=None, processor=None, horovod=None, release_notes=None, only_if_changed=False, "
+        "if_unchanged='return', wait_for_completion=True, deferrable=None, **kwargs"
     ),
     "operators.SageMakerUpdateImageVersionOperator": (
         "*, image_name, version=None, alias=None, aliases_to_add=None, aliases_to_delete=None, "
@@ -160,14 +168,26 @@ API = {
         "*, image_name, aliases, version=None, alias=None, allow_rollback=True, **kwargs"
     ),
     "operators.SageMakerDeleteImageOperator": (
-        "*, image_name, delete_if_aliased=False, wait_for_completion=True, **kwargs"
+        "*, image_name, delete_if_aliased=False, refuse_if_used=False, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerDeleteImageVersionOperator": (
-        "*, image_name, version=None, alias=None, wait_for_completion=True, **kwargs"
+        "*, image_name, version=None, alias=None, refuse_if_used=False, wait_for_completion=True, **kwargs"
     ),
     "operators.SageMakerPruneImageVersionsOperator": (
-        "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, limit=None, "
-        "preview=False, **kwargs"
+        "*, image_name, keep_newest=None, keep_younger_than=None, keep_versions=None, keep_aliased=True, "
+        "keep_used=False, limit=None, preview=False, **kwargs"
+    ),
+    "operators.SageMakerRolloutImageVersionOperator": (
+        "*, image_name, domain_id, version=None, alias=None, app_image_config_name=None, app_type='JupyterLab', "
+        "user_profile_name=None, set_default=False, only_if_newer=False, restore=None, report_remaining=True, "
+        "deferrable=None, **kwargs"
+    ),
+    "operators.SageMakerImageVersionUsageOperator": (
+        "*, image_name, scope=('domains', 'apps', 'user_profiles', 'spaces'), domain_id=None, timeout=3600.0, **kwargs"
+    ),
+    "triggers.SageMakerStudioUpdateTrigger": (
+        "*, domain_id, user_profile_name=None, check_interval=30.0, aws_conn_id='aws_default', region_name=None, "
+        "verify=None, botocore_config=None, **_later"
     ),
     "triggers.SageMakerImageVersionEventTrigger": (
         "*, image_name, statuses=('CREATED',), start_from='latest', alias=None, poll_interval=60.0, "
@@ -192,7 +212,7 @@ SHARED = {
     "verify": "None",
     "botocore_config": "None",
 }
-CHANGING = [path for path in API if path.startswith("operators.") and "List" not in path]
+CHANGING = [path for path in API if path.startswith("operators.") and "List" not in path and "Usage" not in path]
 
 
 def thing(path):
@@ -238,6 +258,11 @@ REQUIRED = {
     "operators.SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
     "operators.SageMakerDeleteImageVersionOperator": {"version": 1},
     "operators.SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
+    "operators.SageMakerRolloutImageVersionOperator": {
+        "domain_id": "d-1",
+        "version": 1,
+        "app_image_config_name": "config",
+    },
 }
 TASKS = [path for path in API if path.startswith(("operators.", "sensors."))]
 

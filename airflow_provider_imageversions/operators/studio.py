@@ -1,0 +1,608 @@
+"""The operators on SageMaker Studio: who uses which version, and rolling a version out, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_imageversions import decide, polling, studio
+from airflow_provider_imageversions.compat import (
+    AirflowSkipException,
+    conf,
+    is_trigger_timeout,
+    read_task_state,
+    write_task_state,
+)
+from airflow_provider_imageversions.deferral import deferral_limit
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, find, judge, resolved_aws_parameters
+from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.model import (
+    USAGE_SCOPES,
+    excerpt,
+    parse_alias,
+    parse_boolean,
+    parse_domain_id,
+    parse_image_name,
+    parse_integer,
+    parse_mapping,
+    parse_member,
+    parse_names,
+    parse_seconds,
+    parse_studio_name,
+    refuse,
+)
+from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
+from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError, SageMakerStudioUpdateTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+
+_DESCRIBE = {"domain": "describe_domain", "user_profile": "describe_user_profile"}
+_UPDATE = {"domain": "update_domain", "user_profile": "update_user_profile"}
+
+
+class SageMakerImageVersionUsageOperator(ImageOperator):
+    """
+    Find who uses which version of an image in Amazon SageMaker Studio, and push it to XCom.
+
+    It reads the custom images and default resource specs of domains, user profiles and spaces, and the resource specs
+    of apps. Reading is paced by ``[sagemaker_image_versions] usage_calls_per_second`` (default: 2), as spaces and user
+    profiles take one API call each; see
+    :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a string
+        with commas. (default: all) (templated)
+    :param domain_id: Only in this domain. (default: in all domains) (templated)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param timeout: Time in seconds after which the task fails while the API can't be called. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises botocore.exceptions.ClientError: What SageMaker answers. Where access is denied, the message names the
+        permission.
+    :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
+        "pinned": True, "running": True}, ...]}``, by the version's number as text.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
+    """
+
+    _READS: ClassVar[bool] = True
+    template_fields: Sequence[str] = ("image_name", "scope", "domain_id", *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        scope: Iterable[str] | str = USAGE_SCOPES,
+        domain_id: str | None = None,
+        timeout: timedelta | float = 3600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.scope = scope
+        self.domain_id = domain_id
+        self.timeout = parse_seconds("timeout", timeout)
+        if self._is_settled("scope"):
+            parse_names("scope", scope, choices=USAGE_SCOPES)
+        if self._is_settled("domain_id") and domain_id is not None:
+            parse_domain_id("domain_id", domain_id)
+
+    def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
+        """Find it."""
+        self._check_rendered()
+        image_name = parse_image_name("image_name", self.image_name)
+        task = polling.Task(self, image_name, timeout=self.timeout)
+        SageMakerImageLink.store(context, self, task.hook, image_name)
+        used = task.call(lambda hook: hook.find_image_version_usage(image_name, self.scope, domain_id=self.domain_id))
+        for number, users in used.items():
+            self.log.info(
+                "SageMaker image %r: version %s is used by %s", image_name, number, studio.describe_users(users)
+            )
+        self._lineage = (str(task.hook.conn_region_name), None)
+        return used
+
+
+class SageMakerRolloutImageVersionOperator(ChangingOperator):
+    """
+    Roll a version of an image out to an Amazon SageMaker Studio domain or user profile, or roll it back.
+
+    The image's entry in the list of custom images of one kind of app is set to the version, in the domain's default
+    user settings and, if the domain has them, its default space settings, or in the settings of one user profile. Every
+    other entry and every other member of the app's settings that botocore knows is written back as it is. Then the task
+    waits until the domain or the user profile is InService again.
+
+    Running apps keep their version until they are restarted, and so do spaces that pin one; the log lists them.
+
+    This is safe to repeat. What was there before is stored before it is replaced (in the task's state store on Airflow
+    3.3 and later, otherwise in an Airflow Variable), so that a retry returns it. UpdateDomain has no compare-and-set:
+    the task reads the settings again after the update, and repeats the update if another one undid it. Use a pool with
+    one slot for each domain.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param domain_id: The domain's id, such as ``d-abcdefghijkl``. (templated)
+    :param version: The number of the version, 0 or more. It has to be CREATED. (templated)
+    :param alias: An alias of the version, such as ``prod``, in place of ``version``. The entry gets the number of the
+        version that has the alias now, as Studio does not know aliases of this kind. (templated)
+    :param app_image_config_name: The app image config for the entry. (templated)
+    :param app_type: ``JupyterLab``, ``CodeEditor`` or ``KernelGateway``. (default: ``JupyterLab``) (templated)
+    :param user_profile_name: Roll out to this user profile only. (default: to the domain) (templated)
+    :param set_default: Make the version the default of the app, too, by its DefaultResourceSpec. (default: False)
+        (templated)
+    :param only_if_newer: Skip the task if the settings name a version with a higher number already, so that a run that
+        comes late does not undo a later one's roll-out. (default: False) (templated)
+    :param restore: The ``previous`` of an earlier result, to put back what was there: an entry without a number, with
+        another number or none at all, and the default if that was changed. In place of ``version``, ``alias`` and
+        ``app_image_config_name``. (templated)
+    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. It takes an
+        API call for each space. (default: True)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param deferrable: Wait for the update in the triggerer. (default: ``[operators] default_deferrable``)
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of
+        custom images is full, or the update failed, with SageMaker's reason; then the old list is put back.
+    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
+    :raises AirflowSkipException: A version with a higher number is there, and ``only_if_newer`` is set.
+    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such domain,
+        user profile, image or version.
+    :return: ``{"image_name": ..., "domain_id": ..., "user_profile_name": ..., "app_type": ..., "changed": bool,
+        "current": {...}, "previous": {...}}``. ``current`` and ``previous`` have ``version``: a number, ``unpinned``
+        or ``absent``; ``previous`` is what ``restore`` takes.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateDomain.html
+    """
+
+    template_fields: Sequence[str] = (
+        "image_name",
+        "domain_id",
+        "version",
+        "alias",
+        "app_image_config_name",
+        "app_type",
+        "user_profile_name",
+        "set_default",
+        "only_if_newer",
+        "restore",
+        *AWS_PARAMETERS,
+    )
+    _PARSERS: ClassVar[dict[str, Any]] = {
+        "domain_id": parse_domain_id,
+        "version": lambda name, value: parse_integer(name, value, minimum=0),
+        "alias": parse_alias,
+        "app_image_config_name": parse_studio_name,
+        "app_type": lambda name, value: parse_member(name, value, choices=studio.APP_TYPES),
+        "user_profile_name": parse_studio_name,
+        "set_default": parse_boolean,
+        "only_if_newer": parse_boolean,
+        "restore": parse_mapping,
+    }
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"restore": "json", "botocore_config": "json"}
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        domain_id: str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        app_image_config_name: str | None = None,
+        app_type: str = "JupyterLab",
+        user_profile_name: str | None = None,
+        set_default: bool | str = False,
+        only_if_newer: bool | str = False,
+        restore: Mapping[str, Any] | str | None = None,
+        report_remaining: bool = True,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.domain_id = domain_id
+        self.version = version
+        self.alias = alias
+        self.app_image_config_name = app_image_config_name
+        self.app_type = app_type
+        self.user_profile_name = user_profile_name
+        self.set_default = set_default
+        self.only_if_newer = only_if_newer
+        self.restore = restore
+        self.report_remaining = parse_boolean("report_remaining", report_remaining)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = parse_boolean("deferrable", deferrable)
+        for name, parse in self._PARSERS.items():
+            if self._is_settled(name) and getattr(self, name) is not None:
+                parse(name, getattr(self, name))
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        given = [name for name in ("version", "alias", "restore") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"version={excerpt(self.version)}, alias={excerpt(self.alias)}, restore={excerpt(self.restore)}: pass "
+                "exactly one of them."
+            )
+        if (self.restore is None) == (self.app_image_config_name is None):
+            raise ValueError(
+                f"app_image_config_name={excerpt(self.app_image_config_name)}, restore={excerpt(self.restore)}: pass "
+                "app_image_config_name with version or alias, and leave it out with restore."
+            )
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Roll it out."""
+        return self._roll_out(context, deferrable=self.deferrable)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Continue after the deferral, or after it timed out."""
+        if is_trigger_timeout(next_method, next_kwargs):
+            # The triggerer may have been away.
+            return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
+        """
+        Continue after the domain or the user profile was updated.
+
+        :param context: The task's context.
+        :param event: The trigger's payload.
+        """
+        match event:
+            case {"status": "done"}:
+                return self._roll_out(context, deferrable=True, resumed=True)
+            case {"status": "error", "error": str(error)}:
+                raise SageMakerImageVersionPollingError(error)
+        raise SageMakerImageVersionPollingError(
+            f"The trigger's event can't be read: {excerpt(event)}. Make sure that the triggerer has the same version "
+            "of airflow-provider-imageversions as the workers."
+        )
+
+    def _roll_out(
+        self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
+    ) -> dict[str, Any]:
+        self._check_rendered()
+        self._check_combination()
+        image_name = parse_image_name("image_name", self.image_name)
+        values = {
+            name: None if getattr(self, name) is None else parse(name, getattr(self, name))
+            for name, parse in self._PARSERS.items()
+        }
+        task = self._begin(context, image_name, left)
+        rollout = self._refuse_failure(task.call(lambda hook: self._plan(hook, image_name, values)))
+        steps = _Steps(self, context, task, rollout, only_if_newer=bool(values["only_if_newer"]))
+        while True:
+            if not resumed and not self._refuse_failure(task.wait(steps.write)):
+                break
+            if deferrable and not resumed:
+                self.log.info("SageMaker image %r: waiting in the triggerer for %s", image_name, rollout.target)
+                self.defer(
+                    trigger=SageMakerStudioUpdateTrigger(
+                        domain_id=rollout.target.domain_id,
+                        user_profile_name=rollout.target.user_profile_name,
+                        check_interval=self.check_interval,
+                        **resolved_aws_parameters(self, task.hook),
+                    ),
+                    method_name="execute_complete",
+                    timeout=timedelta(seconds=deferral_limit(self, self.timeout)),
+                )
+            resumed = False
+            if steps.settle():
+                break
+        self._lineage = (str(task.hook.conn_region_name), rollout.number)
+        result = steps.result()
+        if result["changed"] and self.report_remaining:
+            self._report_remaining(task, rollout, result["current"]["version"])
+        return result
+
+    def _plan(
+        self, hook: SageMakerImageVersionsHook, image_name: str, values: Mapping[str, Any]
+    ) -> studio.Rollout | decide.Failed:
+        target = studio.RolloutTarget(values["domain_id"], values["app_type"], values["user_profile_name"])
+        if values["restore"] is not None:
+            rollout = self._plan_restore(image_name, target, values["restore"])
+            for state in rollout.restore.values():
+                failed = self._unfit(hook, image_name, state.entry)
+                if failed is not None:
+                    return failed
+            return rollout
+        which = {name: values[name] for name in ("version", "alias") if values[name] is not None}
+        version = hook.describe_image_version(image_name, **which)
+        number = version["Version"]
+        spec = studio.resource_spec(version["ImageArn"], number) if values["set_default"] else None
+        rollout = studio.Rollout(image_name, target, values["app_image_config_name"], number, spec)
+        entry = {"ImageVersionNumber": number, "AppImageConfigName": values["app_image_config_name"]}
+        return self._unfit(hook, image_name, entry) or rollout
+
+    def _plan_restore(
+        self, image_name: str, target: studio.RolloutTarget, restore: Mapping[str, Any]
+    ) -> studio.Rollout:
+        own = {"image_name": image_name, "domain_id": target.domain_id, "user_profile_name": target.user_profile_name}
+        own["app_type"] = target.app_type
+        try:
+            other = {name: restore[name] for name, value in own.items() if restore[name] != value}
+            states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
+            config, default = restore["app_image_config_name"], restore["default_changed"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise refuse(
+                "restore", restore, "it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator."
+            ) from error
+        if other:
+            raise refuse("restore", restore, f"it is of {other}, and this task is for {own}.")
+        return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
+
+    def _unfit(
+        self, hook: SageMakerImageVersionsHook, image_name: str, entry: Mapping[str, Any] | None
+    ) -> decide.Failed | None:
+        """Return why an entry cannot be attached."""
+        if entry is None:
+            return None
+        number = entry.get("ImageVersionNumber")
+        if number is not None:
+            version = find(hook.describe_image_version, image_name, version=number)
+            if version is None:
+                return decide.Failed(f"version {number} does not exist, and so it cannot be rolled out")
+            if (refusal := decide.attachable(version)) is not None:
+                return refusal
+        config = {"AppImageConfigName": entry["AppImageConfigName"]}
+        if find(hook.describe_studio, "describe_app_image_config", config) is None:
+            return decide.Failed(
+                f"the app image config {entry['AppImageConfigName']!r} does not exist. Create it, or correct "
+                "app_image_config_name"
+            )
+        return None
+
+    def _report_remaining(self, task: polling.Task, rollout: studio.Rollout, version: int | str) -> None:
+        if not isinstance(version, int):
+            return
+        try:
+            used = task.hook.find_image_version_usage(
+                self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id
+            )
+        except Exception as error:
+            if judge(error) is None:
+                raise
+            # The roll-out itself is done.
+            self.log.warning(
+                "SageMaker image %r: could not read which apps and spaces keep another version: %s",
+                self.image_name,
+                polling.describe_error(error),
+            )
+            return
+        remaining = studio.not_following(used, version)
+        for kind, cure in (("apps", "until they are restarted"), ("spaces", "as their settings pin it")):
+            for user in remaining[kind]:
+                self.log.info(
+                    "SageMaker image %r: %s keeps version %d %s",
+                    self.image_name,
+                    studio.describe_users([user]),
+                    user["version"],
+                    cure,
+                )
+
+
+class _Steps:
+    """
+    The steps of one roll-out, each of which a retry can take again.
+
+    :param operator: The task.
+    :param context: Its context.
+    :param task: What calls the API.
+    :param rollout: What is to be.
+    :param only_if_newer: Whether to skip the task where a higher version is.
+    """
+
+    def __init__(
+        self,
+        operator: SageMakerRolloutImageVersionOperator,
+        context: Any,
+        task: polling.Task,
+        rollout: studio.Rollout,
+        *,
+        only_if_newer: bool,
+    ) -> None:
+        self._operator = operator
+        self._context = context
+        self._task = task
+        self._rollout = rollout
+        self._only_if_newer = only_if_newer
+        self._target = rollout.target
+        self._label = f"SageMaker image {rollout.image_name!r}"
+        self._previous: Mapping[str, studio.EntryState] | None = None
+        self._document: Mapping[str, Any] = {}
+        self._changed = False
+        ti = context["ti"]
+        self._owner = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+        identity = json.dumps([rollout.image_name, *map(str, (self._target, self._target.app_type))])
+        self._key = f"sagemaker_rollout_{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+    def write(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | bool:
+        """
+        Update the settings, unless they are as they should be.
+
+        :param hook: The hook.
+        :return: Whether an update is under way; what to wait for before it can be; or why it cannot be.
+        """
+        document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
+        obstacle = studio.updatable(document)
+        changes = self._rollout.changes(document)
+        if obstacle is not None and (changes or isinstance(obstacle, decide.Failed)):
+            return obstacle
+        if not changes:
+            self._previous = self._load(document)
+            if obstacle is not None:
+                # An earlier try's update, or one that does not concern the image.
+                return True
+            if not studio.is_update_failed(document):
+                return False
+            changes = self._rollout.target.settings(document)
+        else:
+            # Before that, the settings were not as this task leaves them: what is there now is the previous state.
+            self._previous = self._rollout.state(document)
+        if self._only_if_newer:
+            self._skip_older(hook, document)
+        full = self._rollout.overfull(changes)
+        if full is not None:
+            maximum = studio.CUSTOM_IMAGES_MAX[self._target.kind]
+            return decide.Failed(
+                f"the list of custom images in {full} of {self._target} is full: it has {maximum} entries. Detach an "
+                "image that nobody uses"
+            )
+        self._save(self._previous)
+        try:
+            hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
+        except Exception as error:
+            if judge(error) is not decide.Fault.IN_USE:
+                raise
+            # What was read is out of date once the other update is done.
+            return decide.Waiting(f"{self._target} is being updated")
+        self._changed = True
+        self._operator.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
+        return True
+
+    def settle(self) -> bool:
+        """
+        Wait until the update is done; return whether the settings are as they should be then.
+
+        :raises SageMakerImageOperationError: The update failed. The old settings are back, if nobody changed them.
+        """
+        if self._previous is None:
+            # The task was resumed: this try has not read them.
+            self._previous = self._stored()
+            self._changed = self._previous is not None
+        outcome = self._task.wait(self._outcome)
+        if isinstance(outcome, decide.Failed):
+            self._fail(outcome)
+        if not self._rollout.changes(self._document):
+            self._operator.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
+            return True
+        states = self._rollout.state(self._document)
+        if self._previous is None or not self._same(states, self._previous):
+            now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
+            raise SageMakerImageOperationError(
+                f"{self._label}: another update of {self._target} replaced the entry meanwhile (now: {now}). Use a "
+                "pool with one slot for each domain"
+            )
+        self._operator.log.warning(
+            "%s: another update of %s undid this one as both were made at the same time; repeating it",
+            self._label,
+            self._target,
+        )
+        return False
+
+    def result(self) -> dict[str, Any]:
+        """Return the result of the task."""
+        current = self._rollout.state(self._document)
+        return {
+            **self._identity(),
+            "changed": self._changed,
+            "current": self._record(current),
+            "previous": self._record(current if self._previous is None else self._previous),
+        }
+
+    def _outcome(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
+        return studio.update_outcome(self._document)
+
+    def _fail(self, outcome: decide.Failed) -> None:
+        message = f"{self._label}: {self._target} could not be updated: {outcome.reason}"
+        if not self._changed or self._previous is None or not studio.is_update_failed(self._document):
+            raise SageMakerImageOperationError(message)
+        if self._rollout.changes(self._document):
+            raise SageMakerImageOperationError(f"{message}. Another update replaced the entry meanwhile")
+        try:
+            back = self._task.wait(self._put_back)
+            if back is None:
+                back = self._task.wait(self._outcome)
+        except Exception:
+            self._operator.log.exception(
+                "%s: the previous entry in %s could not be put back; a retry of this task updates it again",
+                self._label,
+                self._target,
+            )
+            raise SageMakerImageOperationError(message) from None
+        if isinstance(back, decide.Failed):
+            raise SageMakerImageOperationError(f"{message}. The previous entry is back, but: {back.reason}")
+        raise SageMakerImageOperationError(f"{message}. The previous entry is back")
+
+    def _put_back(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
+        obstacle = studio.updatable(document)
+        if obstacle is not None:
+            return obstacle
+        # An update at the same time may have replaced it.
+        changes = {} if self._rollout.changes(document) else self._rollout.changes(document, self._previous)
+        if changes:
+            hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
+        return None
+
+    def _skip_older(self, hook: SageMakerImageVersionsHook, document: Mapping[str, Any]) -> None:
+        states = self._rollout.state(document)
+        newest = None
+        if any(state.version == studio.UNPINNED for state in states.values()):
+            newest = decide.newest_created(
+                hook.iter_image_versions(
+                    self._rollout.image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1
+                )
+            )
+        highest = studio.highest_pinned(states, newest)
+        number = self._rollout.number
+        if number is not None and highest is not None and highest > number:
+            raise AirflowSkipException(
+                f"{self._label}: {self._target} has version {highest} already, which is newer than version {number}, "
+                "and only_if_newer is True."
+            )
+
+    def _same(self, states: Mapping[str, studio.EntryState], others: Mapping[str, studio.EntryState]) -> bool:
+        return all(place in others and self._rollout.agrees(state, others[place]) for place, state in states.items())
+
+    def _wanted_version(self) -> str:
+        if self._rollout.number is not None:
+            return f"version {self._rollout.number}"
+        return "what was there before (" + ", ".join(str(s.version) for s in self._rollout.restore.values()) + ")"
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "image_name": self._rollout.image_name,
+            "domain_id": self._target.domain_id,
+            "user_profile_name": self._target.user_profile_name,
+            "app_type": self._target.app_type,
+        }
+
+    def _record(self, states: Mapping[str, studio.EntryState]) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "app_image_config_name": self._rollout.app_image_config_name,
+            "default_changed": self._rollout.with_default,
+            "version": next(iter(states.values())).version,
+            "places": {place: state.to_json() for place, state in states.items()},
+        }
+
+    def _save(self, previous: Mapping[str, studio.EntryState]) -> None:
+        places = {place: state.to_json() for place, state in previous.items()}
+        write_task_state(self._context, self._key, {"owner": self._owner, "previous": places})
+
+    def _load(self, document: Mapping[str, Any]) -> Mapping[str, studio.EntryState]:
+        stored = self._stored()
+        self._changed = self._changed or stored is not None
+        return self._rollout.state(document) if stored is None else stored
+
+    def _stored(self) -> dict[str, studio.EntryState] | None:
+        stored = read_task_state(self._context, self._key)
+        # A Variable may be of another run.
+        if not isinstance(stored, dict) or stored.get("owner") != self._owner:
+            return None
+        return {place: studio.EntryState.from_json(state) for place, state in stored["previous"].items()}

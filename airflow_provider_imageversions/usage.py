@@ -1,0 +1,211 @@
+"""Reading who uses which version of an image: paged, paced, the cheapest scopes first."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import botocore.exceptions
+
+from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.hooks import STUDIO_LISTS, find, judge
+from airflow_provider_imageversions.model import USAGE_SCOPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+
+T = TypeVar("T")
+
+LARGE = 100
+"""Number of calls from which on the log says how long reading takes."""
+PROGRESS_PAUSE = 30.0
+"""Minimum time in seconds between two log lines about progress."""
+PATIENCE = 300.0
+"""Time in seconds for which one call is repeated while it is throttled or the network fails."""
+_SLOWEST_RATE = 0.1
+_LONGEST_PAUSE = 20.0
+_PASSING = {Fault.THROTTLED, Fault.TRANSIENT}
+# Each needs a call to list, and all but apps a call to describe each.
+_IDENTITY = ("DomainId", "UserProfileName", "SpaceName", "AppType", "AppName")
+_ACTIONS = {
+    "domains": ("domain", "list_domains", "describe_domain"),
+    "apps": ("app", "list_apps", None),
+    "user_profiles": ("user_profile", "list_user_profiles", "describe_user_profile"),
+    "spaces": ("space", "list_spaces", "describe_space"),
+}
+
+
+class Pace:
+    """
+    Spaces out API calls.
+
+    :param calls_per_second: Maximum number of calls per second. While SageMaker throttles, it is halved repeatedly.
+    """
+
+    def __init__(self, calls_per_second: float) -> None:
+        self._full_rate = self.rate = calls_per_second
+        self._next = time.monotonic()
+        self.calls = 0
+
+    def call(self, step: Callable[[], T]) -> T:
+        """
+        Make a call when its turn comes, and again while what keeps it from succeeding passes by itself.
+
+        :param step: What makes one API call.
+        :raises Exception: What the step raised, if it does not pass by itself or has not for five minutes.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            time.sleep(max(0.0, self._next - time.monotonic()))
+            self._next = max(self._next, time.monotonic()) + 1 / self.rate
+            self.calls += 1
+            try:
+                result = step()
+            except Exception as error:
+                if judge(error) not in _PASSING or time.monotonic() > deadline:
+                    raise
+                self.rate = max(self.rate / 2, min(_SLOWEST_RATE, self._full_rate))
+                pause = random.uniform(0.5, 1.0) * min(1 / self.rate, _LONGEST_PAUSE)  # noqa: S311  # spreads calls
+                self._next = time.monotonic() + pause
+            else:
+                self.rate = min(self.rate + self._full_rate / 20, self._full_rate)
+                return result
+
+
+class UsageReader:
+    """
+    Reads who uses which version of an image.
+
+    :param hook: The hook.
+    :param image_name: Name of the image.
+    :param pace: How fast to call the API.
+    :param domain_id: Only what belongs to this domain. (default: all domains)
+    """
+
+    def __init__(
+        self, hook: SageMakerImageVersionsHook, image_name: str, pace: Pace, domain_id: str | None = None
+    ) -> None:
+        self._hook = hook
+        self._image_name = image_name
+        self._pace = pace
+        self._domain_id = domain_id
+        self._told_at = time.monotonic()
+
+    def read(self, scope: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+        """
+        Read the settings, and resolve what they say.
+
+        :param scope: Some of :data:`~airflow_provider_imageversions.model.USAGE_SCOPES`.
+        :return: See :meth:`SageMakerImageVersionsHook.find_image_version_usage`.
+        """
+        wanted = [name for name in USAGE_SCOPES if name in set(scope)]
+        arn = self._pace.call(lambda: self._hook.describe_image(self._image_name))["ImageArn"]
+        found = [
+            reference
+            for name in wanted
+            for document in self._documents(name)
+            for reference in studio.references(_ACTIONS[name][0], document, self._image_name, arn)
+        ]
+        newest, owners = None, {}
+        if any(reference.version is None and reference.alias is None for reference in found):
+            newest = self._newest()
+        for alias in {reference.alias for reference in found if reference.alias is not None}:
+            owners[alias] = self._owner(alias)
+        used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in wanted)
+        self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(wanted), self._pace.calls)
+        return used
+
+    def _documents(self, scope: str) -> Iterator[Mapping[str, Any]]:
+        _, list_operation, describe_operation = _ACTIONS[scope]
+        if scope == "domains" and self._domain_id is not None:
+            listed: dict[tuple[Any, ...], Mapping[str, Any]] = {(self._domain_id,): {"DomainId": self._domain_id}}
+        else:
+            listed = self._list(scope, list_operation)
+        if describe_operation is None:
+            yield from listed.values()
+            return
+        if len(listed) >= LARGE:
+            self._log(
+                f"describing %d {scope.replace('_', ' ')} takes about %.0f seconds at %g calls per second",
+                len(listed),
+                len(listed) / self._pace.rate,
+                self._pace.rate,
+            )
+        for number, item in enumerate(listed.values()):
+            if time.monotonic() - self._told_at > PROGRESS_PAUSE:
+                self._told_at = time.monotonic()
+                self._log(f"described %d of %d {scope.replace('_', ' ')}", number, len(listed))
+            identity = {name: item[name] for name in ("DomainId", "UserProfileName", "SpaceName") if name in item}
+            described = self._describe(scope, describe_operation, identity)
+            # Otherwise it was deleted since it was listed.
+            if described is not None:
+                yield described
+
+    def _list(self, scope: str, operation: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+        """List what there is, each once, though one may move to a later page because another was added in between."""
+        listed: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        tokens: set[str | None] = {None}
+        token: str | None = None
+        while True:
+            page = self._pace.call(lambda: self._list_page(scope, operation, token))  # noqa: B023  # called at once
+            listed.update({tuple(item.get(name) for name in _IDENTITY): item for item in page[STUDIO_LISTS[operation]]})
+            token = page.get("NextToken") or None
+            if token is None:
+                return listed
+            if token in tokens:
+                raise botocore.exceptions.PaginationError(
+                    message=f"{operation}: the service's next tokens go round in circles"
+                )
+            tokens.add(token)
+
+    def _list_page(self, scope: str, operation: str, token: str | None) -> Mapping[str, Any]:
+        domain = self._domain_id if scope != "domains" else None
+        return self._explained(
+            scope, operation, lambda: self._hook.list_studio(operation, domain_id=domain, next_token=token)
+        )
+
+    def _describe(self, scope: str, operation: str, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return self._pace.call(
+            lambda: self._explained(scope, operation, lambda: find(self._hook.describe_studio, operation, identity))
+        )
+
+    def _newest(self) -> int | None:
+        def newest() -> int | None:
+            versions = self._hook.iter_image_versions(
+                self._image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1
+            )
+            return decide.newest_created(versions)
+
+        return self._pace.call(newest)
+
+    def _owner(self, alias: str) -> int | None:
+        version = self._pace.call(lambda: find(self._hook.describe_image_version, self._image_name, alias=alias))
+        if version is None:
+            self._hook.log.warning(
+                "SageMaker image %r: Studio refers to the alias %r, which no version has", self._image_name, alias
+            )
+            return None
+        return version["Version"]
+
+    def _explained(self, scope: str, operation: str, step: Callable[[], T]) -> T:
+        """Add the permission, and the way to do without it, to an error that denies access."""
+        try:
+            return step()
+        except botocore.exceptions.ClientError as error:
+            code = error.response["Error"].get("Code", "")
+            if not code.startswith("AccessDenied"):
+                raise
+            action = "".join(word.capitalize() for word in operation.split("_"))
+            answer: Any = {**error.response, "Error": {**error.response["Error"]}}
+            answer["Error"]["Message"] = (
+                f"{answer['Error'].get('Message', 'access denied')} (finding out who uses SageMaker image "
+                f"{self._image_name!r} needs sagemaker:{action}: allow it, or leave {scope!r} out of the scope)"
+            )
+            raise type(error)(answer, error.operation_name) from error
+
+    def _log(self, message: str, *arguments: Any) -> None:
+        self._hook.log.info("SageMaker image %r: %s", self._image_name, message % arguments)

@@ -1,0 +1,133 @@
+"""The example with an approval, in a real Airflow: approved through its API, and rolled back."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import time
+
+import pytest
+
+from tests.studio import Studio, custom_image, spec
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.xdist_group("standalone"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("airflow.sdk") is None
+        or importlib.util.find_spec("airflow.sdk.execution_time.hitl") is None,
+        reason="Airflow before 3.1 has no tasks that wait for a person",
+    ),
+]
+
+IMAGE, DAG = "churn-studio", "example_rollout_with_approval"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+@pytest.fixture(scope="module")
+def studio(service):
+    """A domain with version 1 of the image, which has the alias prod, and a space that starts from it."""
+    ecr, client = service.client("ecr"), service.client("sagemaker")
+    ecr.create_repository(repositoryName=IMAGE)
+    account = Studio(client)
+    account.image(IMAGE, 1, aliases={1: ["prod"]})
+    account.config(IMAGE)
+    account.client.domain_id = account.domain(
+        "rollout", JupyterLabAppSettings={"CustomImages": [custom_image(IMAGE, 1, IMAGE), custom_image("other", 3)]}
+    )
+    until(lambda: client.describe_domain(DomainId=client.domain_id)["Status"] == "InService")
+    account.space(client.domain_id, "old", JupyterLabAppSettings={"DefaultResourceSpec": spec(IMAGE, 1)})
+    return account
+
+
+def until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    return result
+
+
+@pytest.fixture
+def push(service):
+    def push(content):
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "content": content})
+        service.client("ecr").put_image(
+            repositoryName=IMAGE,
+            imageManifest=manifest,
+            imageManifestMediaType=MANIFEST,
+            imageTag="latest",
+            # Otherwise moto gives it one of a hundred at random.
+            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
+        )
+
+    return push
+
+
+def images(studio):
+    return studio.user_settings(studio.client.domain_id)["JupyterLabAppSettings"]["CustomImages"]
+
+
+def answer(airflow, run_id, option):
+    """Answer as a person does in Airflow's page; gives what the person was shown."""
+    path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+
+    def asked():
+        try:
+            return airflow.api("GET", path)
+        except RuntimeError:  # not yet
+            return None
+
+    details = until(asked)
+    until(lambda: airflow.task_states(DAG, run_id)["approve"] in {"awaiting_input", "deferred"})
+    # Airflow takes a task whose worker has not ended yet when it goes on for one that was killed: no person is so fast.
+    time.sleep(5)
+    airflow.api("PATCH", path, {"chosen_options": [option], "params_input": {}})
+    return details
+
+
+def start(airflow, studio, dag_id=DAG, **conf):
+    airflow.wait_for_dag(dag_id)
+    return airflow.trigger(dag_id, conf={"domain_id": studio.client.domain_id, **conf})
+
+
+def test_a_version_is_rolled_out_after_a_person_approved_it_and_rolled_back(airflow, studio, push):
+    push("first")
+    run_id = start(airflow, studio)
+    details = answer(airflow, run_id, "Approve")
+    assert details["subject"] == f"Roll out version 2 of {IMAGE}?"
+    assert f"| {IMAGE} | version 1 | version 2 |" in details["body"]
+    assert airflow.wait_for_run(DAG, run_id, 180) == "success", airflow.diagnosis(DAG, run_id)
+    result = airflow.xcom(DAG, run_id, "rollout")
+    assert (result["previous"]["version"], result["current"]["version"]) == (1, 2)
+    assert images(studio) == [custom_image(IMAGE, 2, IMAGE), custom_image("other", 3)]
+    owner = studio.client.describe_image_version(ImageName=IMAGE, Alias="prod")["Version"]
+    assert owner == 2
+    # Nothing to prune yet; with three newer ones, the space keeps version 1.
+    assert airflow.xcom(DAG, run_id, "prune")["deleted"] == []
+
+    back = start(airflow, studio, "example_roll_back", previous=result["previous"])
+    assert airflow.wait_for_run("example_roll_back", back, 120) == "success", airflow.diagnosis(
+        "example_roll_back", back
+    )
+    assert images(studio) == [custom_image(IMAGE, 1, IMAGE), custom_image("other", 3)]
+
+
+def test_nothing_happens_without_a_change_or_an_approval(airflow, studio, push):
+    before = images(studio)
+    run_id = start(airflow, studio)
+    assert airflow.wait_for_run(DAG, run_id, 120) == "success", airflow.diagnosis(DAG, run_id)
+    assert set(airflow.task_states(DAG, run_id).values()) == {"skipped"}
+    push("second")
+    run_id = start(airflow, studio)
+    answer(airflow, run_id, "Reject")
+    assert airflow.wait_for_run(DAG, run_id, 120) == "success", airflow.diagnosis(DAG, run_id)
+    states = airflow.task_states(DAG, run_id)
+    assert {name: states[name] for name in ("create", "approve", "promote", "rollout")} == {
+        "create": "success",
+        "approve": "success",
+        "promote": "skipped",
+        "rollout": "skipped",
+    }
+    assert images(studio) == before

@@ -1,0 +1,642 @@
+"""Roll a version out to Studio, and back, over HTTP."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import json
+import logging
+import threading
+
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError
+
+from airflow_provider_imageversions import compat
+from airflow_provider_imageversions.compat import AirflowSkipException
+from airflow_provider_imageversions.operators import (
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionUsageOperator,
+    SageMakerRolloutImageVersionOperator,
+)
+from airflow_provider_imageversions.studio import AmbiguousEntryError
+from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError
+from tests.studio import CONFIG, VERSION_ARN, custom_image, spec
+
+IMAGE = "churn"
+ARN = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
+QUICK = {"check_interval": 0.2, "timeout": 30}
+OTHERS = {
+    "LifecycleConfigArns": ["arn:aws:sagemaker:us-east-1:123456789012:studio-lifecycle-config/setup"],
+    "CodeRepositories": [{"RepositoryUrl": "https://example.com/notebooks.git"}],
+}
+
+
+class Store:
+    """In place of a task's state store, with the signatures of Airflow's."""
+
+    def __init__(self):
+        self.values = {}
+
+    def get(self, key, default=None):
+        return self.values.get(key, default)
+
+    def set(self, key, value, *, retention=None):  # noqa: ARG002  # Airflow's own signature
+        self.values[key] = json.loads(json.dumps(value))
+
+
+def test_the_store_of_these_tests_has_the_signatures_of_airflows():
+    module = pytest.importorskip("airflow.sdk.execution_time.context", reason="Airflow 2 has no state store")
+    real = getattr(module, "TaskStateStoreAccessor", None)
+    if real is None:
+        pytest.skip("Airflow before 3.3 has no state store")
+    for name in ("get", "set"):
+        parameters = [list(inspect.signature(getattr(kind, name)).parameters) for kind in (real, Store)]
+        assert parameters[0] == parameters[1]
+
+
+@pytest.fixture
+def context(context):
+    context["task_state_store"] = Store()
+    return context
+
+
+@pytest.fixture
+def said(capsys, caplog):
+    """What is in the log, wherever this Airflow writes it."""
+    caplog.set_level(logging.INFO, logger="airflow.task")
+    caplog.set_level(logging.INFO, logger="airflow_provider_imageversions")
+
+    def text():
+        out, err = capsys.readouterr()
+        return f"{out}\n{err}\n{caplog.text}"
+
+    return text
+
+
+@pytest.fixture
+def account(studio, connection):
+    """An image with four versions, and what it takes to attach it."""
+    studio.image(IMAGE, 4, aliases={3: ["prod"]})
+    studio.config()
+    return studio
+
+
+def lab(*images, **more):
+    return {"JupyterLabAppSettings": {"CustomImages": list(images), **OTHERS, **more}}
+
+
+@pytest.fixture
+def domain(account):
+    return account.domain(**lab(custom_image("a", 1), custom_image(IMAGE, 2), custom_image("b")))
+
+
+def rollout(domain_id, version=None, **arguments):
+    given = {"task_id": "rollout", "image_name": IMAGE, "domain_id": domain_id, **QUICK}
+    if version is not None:
+        given |= {"version": version, "app_image_config_name": CONFIG}
+    return SageMakerRolloutImageVersionOperator(**{**given, **arguments})
+
+
+def images(studio, domain_id, place="DefaultUserSettings", app="JupyterLab"):
+    described = studio.client.describe_domain(DomainId=domain_id)
+    return described[place].get(f"{app}AppSettings", {}).get("CustomImages", [])
+
+
+def updates(emulator, operation="UpdateDomain"):
+    return [call["parameters"] for call in emulator.calls(operation)]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_rollout_changes_the_entry_of_the_image_and_nothing_else(account, domain, emulator, run, deferrable):
+    before = account.user_settings(domain)
+    result = run(rollout(domain, 3, deferrable=deferrable))
+    after = account.user_settings(domain)
+    assert after["JupyterLabAppSettings"].pop("CustomImages") == [
+        custom_image("a", 1),
+        custom_image(IMAGE, 3),
+        custom_image("b"),
+    ]
+    before["JupyterLabAppSettings"].pop("CustomImages")
+    assert after == before
+    # The roles, networks and so on of the domain are not written back.
+    (request,) = updates(emulator)
+    assert list(request) == ["DomainId", "DefaultUserSettings"]
+    assert list(request["DefaultUserSettings"]) == ["JupyterLabAppSettings"]
+    assert {key: result[key] for key in ("image_name", "domain_id", "user_profile_name", "app_type", "changed")} == {
+        "image_name": IMAGE,
+        "domain_id": domain,
+        "user_profile_name": None,
+        "app_type": "JupyterLab",
+        "changed": True,
+    }
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 3)
+    assert result["previous"]["places"] == {
+        "DefaultUserSettings": {"version": 2, "entry": custom_image(IMAGE, 2), "position": 1, "default": None}
+    }
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_rollback_puts_back_what_was_there(account, domain, run):
+    before = account.user_settings(domain)
+    result = run(rollout(domain, 3, set_default=True))
+    rolled = account.user_settings(domain)["JupyterLabAppSettings"]["DefaultResourceSpec"]
+    assert rolled == {"SageMakerImageArn": ARN, **spec(IMAGE, 3)}
+    back = run(rollout(domain, restore=result["previous"]))
+    after = account.user_settings(domain)
+    assert after["JupyterLabAppSettings"].pop("DefaultResourceSpec") == {}
+    assert after == before
+    assert (back["current"]["version"], back["previous"]["version"]) == (2, 3)
+    again = run(rollout(domain, restore=back["previous"]))
+    assert again["current"]["version"] == 3
+    assert account.user_settings(domain)["JupyterLabAppSettings"]["DefaultResourceSpec"] == rolled
+
+
+@pytest.mark.parametrize(
+    ("entry", "version"),
+    [(None, "absent"), (custom_image(IMAGE), "unpinned"), (custom_image(IMAGE, 0, "other-config"), 0)],
+)
+def test_what_was_there_before_is_told_and_can_come_back(account, run, emulator, entry, version):
+    account.config("other-config")
+    emulator.create_versions("zero", 1)
+    first = [custom_image("a", 1), *([] if entry is None else [entry])]
+    domain = account.domain(**lab(*first))
+    result = run(rollout(domain, 3))
+    assert result["previous"]["version"] == version
+    assert images(account, domain) == [custom_image("a", 1), custom_image(IMAGE, 3)]
+    if version == 0:
+        with pytest.raises(SageMakerImageOperationError, match="version 0 does not exist, and so it cannot be rolled"):
+            run(rollout(domain, restore=result["previous"]))
+        return
+    run(rollout(domain, restore=result["previous"]))
+    assert images(account, domain) == first
+
+
+def test_restore_takes_what_a_template_renders_to(account, domain, run):
+    result = run(rollout(domain, 4))
+    operator = rollout(domain, restore="{{ previous }}")
+    operator.render_template_fields({"previous": result["previous"]})
+    assert isinstance(operator.restore, str)
+    run(operator)
+    assert images(account, domain)[1] == custom_image(IMAGE, 2)
+
+
+def test_a_rollout_by_alias_writes_the_number(account, domain, run):
+    result = run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
+    assert result["current"]["version"] == 3
+    assert images(account, domain)[1] == custom_image(IMAGE, 3)
+
+
+def test_default_space_settings_are_changed_where_the_domain_has_them(account, run, emulator):
+    spaces = {"JupyterLabAppSettings": {"CustomImages": [custom_image("x")]}}
+    domain = account.domain(space_settings=spaces)
+    result = run(rollout(domain, 3))
+    assert images(account, domain) == [custom_image(IMAGE, 3)]
+    assert images(account, domain, "DefaultSpaceSettings") == [custom_image("x"), custom_image(IMAGE, 3)]
+    assert len(updates(emulator)) == 1
+    assert list(result["previous"]["places"]) == ["DefaultUserSettings", "DefaultSpaceSettings"]
+    run(rollout(domain, restore=result["previous"]))
+    assert images(account, domain, "DefaultSpaceSettings") == [custom_image("x")]
+    run(rollout(domain, 3, app_type="CodeEditor"))
+    assert images(account, domain, app="CodeEditor") == [custom_image(IMAGE, 3)]
+    assert "CodeEditorAppSettings" not in account.client.describe_domain(DomainId=domain)["DefaultSpaceSettings"]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_user_profile_can_be_changed_alone(account, domain, run, emulator, deferrable):
+    account.profile(domain, "ann", KernelGatewayAppSettings={"CustomImages": [custom_image(IMAGE, 1)]})
+    arguments = {"user_profile_name": "ann", "app_type": "KernelGateway", "deferrable": deferrable}
+    result = run(rollout(domain, 4, **arguments))
+    settings = account.client.describe_user_profile(DomainId=domain, UserProfileName="ann")["UserSettings"]
+    assert settings["KernelGatewayAppSettings"]["CustomImages"] == [custom_image(IMAGE, 4)]
+    assert result["user_profile_name"] == "ann"
+    assert updates(emulator) == []
+    run(rollout(domain, restore=result["previous"], **arguments))
+    settings = account.client.describe_user_profile(DomainId=domain, UserProfileName="ann")["UserSettings"]
+    assert settings["KernelGatewayAppSettings"]["CustomImages"] == [custom_image(IMAGE, 1)]
+
+
+def test_nothing_to_do_is_a_success_without_a_write(account, domain, run, emulator):
+    result = run(rollout(domain, 2))
+    assert (result["changed"], result["current"], updates(emulator)) == (False, result["previous"], [])
+
+
+# What is refused
+
+
+def refused(run, operator, message):
+    with pytest.raises(SageMakerImageOperationError, match=message):
+        run(operator)
+
+
+def test_a_version_that_is_not_created_is_refused(domain, run, emulator):
+    emulator.set_version(IMAGE, 3, status="CREATE_FAILED")
+    refused(run, rollout(domain, 3), "version 3 is CREATE_FAILED, and only one that is CREATED can be rolled out")
+    assert updates(emulator) == []
+
+
+def test_a_version_that_does_not_exist_is_refused(domain, run):
+    with pytest.raises(ClientError, match="SageMaker finds no version 9 of image 'churn'"):
+        run(rollout(domain, 9))
+
+
+def test_an_app_image_config_that_does_not_exist_is_refused(domain, run, emulator):
+    operator = rollout(domain, 3, app_image_config_name="missing")
+    refused(run, operator, "the app image config 'missing' does not exist")
+    assert updates(emulator) == []
+
+
+def test_a_domain_that_does_not_exist_is_refused(account, run):
+    with pytest.raises(ClientError, match="SageMaker finds no domain 'd-missing'"):
+        run(rollout("d-missing", 3))
+
+
+@pytest.mark.parametrize(("profile", "maximum"), [(None, 200), ("ann", 5)])
+def test_a_list_that_is_full_is_refused(account, run, profile, maximum):
+    full = lab(*(custom_image(f"image-{number}") for number in range(maximum)))
+    domain = account.domain(**({} if profile else full))
+    if profile:
+        account.profile(domain, profile, **full)
+    refused(run, rollout(domain, 3, user_profile_name=profile), f"is full: it has {maximum} entries")
+
+
+def test_entries_that_cannot_be_told_apart_are_refused(account, run, emulator):
+    domain = account.domain(**lab(custom_image(IMAGE, 1, "a"), custom_image(IMAGE, 2, "b")))
+    with pytest.raises(AmbiguousEntryError, match="several entries of image 'churn'"):
+        run(rollout(domain, 3))
+    assert updates(emulator) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "is_newer"),
+    [(custom_image(IMAGE, 4), True), (custom_image(IMAGE), True), (custom_image(IMAGE, 2), False)],
+)
+def test_only_if_newer_skips_what_would_roll_back(account, run, emulator, there, is_newer):
+    domain = account.domain(**lab(there))
+    operator = rollout(domain, 3, only_if_newer=True)
+    if is_newer:
+        with pytest.raises(AirflowSkipException, match="has version 4 already, which is newer than version 3"):
+            run(operator)
+    else:
+        assert run(operator)["current"]["version"] == 3
+    assert len(updates(emulator)) == (not is_newer)
+    assert images(account, domain)[0] == (there if is_newer else custom_image(IMAGE, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"version": 1, "app_image_config_name": None},
+            "app_image_config_name=None, restore=None: pass app_image_config_name",
+        ),
+        ({"version": 1, "alias": "prod"}, "version=1, alias='prod', restore=None: pass exactly one"),
+        ({}, "pass exactly one"),
+        ({"restore": {}, "app_image_config_name": "c"}, "leave it out with restore"),
+        ({"version": 1, "app_image_config_name": "c", "app_type": "jupyterlab"}, "^app_type='jupyterlab'"),
+        ({"version": 1, "app_image_config_name": "c", "domain_id": "team"}, "^domain_id='team'"),
+        ({"version": 1, "app_image_config_name": "-c"}, "^app_image_config_name='-c'"),
+        ({"version": 1, "app_image_config_name": "c", "user_profile_name": "a b"}, "^user_profile_name='a b'"),
+        ({"restore": "[1]"}, r"^restore='\[1\]'"),
+    ],
+)
+def test_parameters_are_checked_when_the_dag_is_parsed(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rollout(**{"domain_id": "d-1", **arguments})
+
+
+def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
+    previous = run(rollout(domain, 3))["previous"]
+    other = account.domain("other")
+    with pytest.raises(ValueError, match=rf"it is of {{'domain_id': '{domain}'}}"):
+        run(rollout(other, restore=previous))
+    with pytest.raises(ValueError, match="must be the 'previous' of a result"):
+        run(rollout(domain, restore={"version": 2}))
+
+
+# Updates that fail
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_update_that_fails_puts_the_old_list_back(account, domain, run, emulator, deferrable):
+    before = account.user_settings(domain)
+    emulator.fail_updates("The image cannot be pulled")
+    refused(run, rollout(domain, 3, deferrable=deferrable), "Update_Failed: The image cannot be pulled.*entry is back")
+    assert account.user_settings(domain) == before
+    assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
+    assert len(updates(emulator)) == 2
+
+
+def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, emulator, monkeypatch):
+    emulator.fail_updates("no", times=2)
+    theirs = {"JupyterLabAppSettings": {"CustomImages": [custom_image(IMAGE, 1)]}}
+    make = botocore.client.BaseClient._make_api_call
+    done = []
+
+    def call(self, operation, parameters):
+        result = make(self, operation, parameters)
+        if operation == "UpdateDomain" and not done:
+            done.append(operation)
+            account.client.update_domain(DomainId=domain, DefaultUserSettings=theirs)
+        return result
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
+    refused(run, rollout(domain, 3), "Another update replaced the entry meanwhile")
+    assert images(account, domain) == [custom_image(IMAGE, 1)]
+
+
+def test_an_old_list_that_cannot_be_put_back_is_put_in_order_by_a_retry(account, domain, run, emulator, said):
+    emulator.fail_updates("no", times=2)
+    refused(run, rollout(domain, 3), "The previous entry is back, but: the status is Update_Failed: no")
+    result = run(rollout(domain, 3))
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 3)
+    assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
+
+
+def test_a_domain_whose_last_update_failed_can_be_updated(account, domain, run, emulator):
+    emulator.fail_updates("somebody's")
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={})
+    assert run(rollout(domain, 3))["changed"]
+    assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
+
+
+def test_an_update_of_somebody_else_is_waited_for(account, domain, run, emulator):
+    emulator.creation_seconds = 1
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={})
+    assert run(rollout(domain, 3))["changed"]
+    assert images(account, domain)[1] == custom_image(IMAGE, 3)
+
+
+def test_an_update_that_takes_too_long_times_out(account, domain, run, emulator):
+    emulator.creation_seconds = 3600
+    with pytest.raises(SageMakerImageOperationTimeoutError, match="the status is Updating"):
+        run(rollout(domain, 3, timeout=1))
+
+
+@pytest.mark.parametrize("fault", ["in_use", "throttling", "reset", "lost_answer", "server_error"])
+def test_faults_of_the_update_are_waited_out(account, domain, run, emulator, fault):
+    emulator.add_fault(fault, operation="UpdateDomain", times=4)
+    result = run(rollout(domain, 3))
+    assert (result["previous"]["version"], result["current"]["version"], result["changed"]) == (2, 3, True)
+    assert images(account, domain) == [custom_image("a", 1), custom_image(IMAGE, 3), custom_image("b")]
+
+
+@pytest.mark.parametrize(
+    "operation", ["DescribeDomain", "UpdateDomain", "DescribeAppImageConfig", "DescribeImageVersion"]
+)
+def test_denied_access_is_an_error(domain, run, emulator, operation):
+    emulator.add_fault("access_denied", operation=operation, times=None)
+    with pytest.raises(ClientError, match=f"sagemaker:{operation}"):
+        run(rollout(domain, 3))
+
+
+def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulator, monkeypatch):
+    from airflow_provider_imageversions import polling
+
+    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    emulator.creation_seconds = 3600
+    emulator.add_fault("access_denied", operation="DescribeDomain", times=None, after=1)
+    with pytest.raises(SageMakerImageVersionPollingError, match="sagemaker:DescribeDomain"):
+        run(rollout(domain, 3, deferrable=True))
+
+
+# Two at once
+
+
+def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emulator, context):
+    account.image("other", 2)
+    domain = account.domain(**lab(custom_image("a", 1)))
+    emulator.creation_seconds = 0.3
+    results = {}
+
+    def roll_out(name, number):
+        own = {**context, "task_state_store": Store()}
+        results[name] = rollout(domain, number, image_name=name, report_remaining=False).execute(own)
+
+    threads = [threading.Thread(target=roll_out, args=pair) for pair in ((IMAGE, 3), ("other", 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(images(account, domain), key=lambda entry: entry["ImageName"]) == [
+        custom_image("a", 1),
+        custom_image(IMAGE, 3),
+        custom_image("other", 2),
+    ]
+    assert {name: result["previous"]["version"] for name, result in results.items()} == {
+        IMAGE: "absent",
+        "other": "absent",
+    }
+
+
+@pytest.fixture
+def meddle(account, monkeypatch):
+    """Let somebody else update the domain at once after a task does; gives a function to say with what."""
+    make = botocore.client.BaseClient._make_api_call
+
+    def prepare(domain, settings, times=1):
+        left = [settings] * times
+
+        def call(self, operation, parameters):
+            result = make(self, operation, parameters)
+            if operation == "UpdateDomain" and self is not account.client and left:
+                make(account.client, operation, {"DomainId": domain, "DefaultUserSettings": left.pop()})
+            return result
+
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
+
+    return prepare
+
+
+def test_a_rollout_that_was_undone_is_repeated(account, domain, run, meddle, said):
+    meddle(domain, lab(custom_image("a", 7), custom_image(IMAGE, 2)), times=2)
+    result = run(rollout(domain, 3))
+    assert images(account, domain) == [custom_image("a", 7), custom_image(IMAGE, 3)]
+    assert result["previous"]["version"] == 2
+    assert "another update of domain" in said()
+
+
+def test_a_rollout_of_the_same_image_that_won_is_not_undone(account, domain, run, meddle):
+    meddle(domain, lab(custom_image(IMAGE, 1)))
+    refused(run, rollout(domain, 3), r"replaced the entry meanwhile \(now: 1 in DefaultUserSettings\)")
+    assert images(account, domain) == [custom_image(IMAGE, 1)]
+
+
+# A worker that is killed
+
+
+class Killed(BaseException):
+    pass
+
+
+class Killer:
+    """Kills the worker before or after one of the calls that leave it, and counts them."""
+
+    def __init__(self, monkeypatch, store):
+        self.at, self.count, self.after = None, 0, False
+        make, keep = botocore.client.BaseClient._make_api_call, store.set
+        monkeypatch.setattr(
+            botocore.client.BaseClient, "_make_api_call", lambda *given: self._step(lambda: make(*given))
+        )
+        store.set = lambda *given, **more: self._step(lambda: keep(*given, **more))
+
+    def _step(self, step):
+        self.count += 1
+        if self.count == self.at and not self.after:
+            raise Killed
+        result = step()
+        if self.count == self.at:
+            raise Killed
+        return result
+
+    def kill(self, at, *, after):
+        self.at, self.count, self.after = at, 0, after
+
+    def spare(self):
+        self.at, self.count = None, 0
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
+    account, emulator, context, monkeypatch, after, fails
+):
+    """Whatever became of the first try, the retry has the settings right, and the true previous version."""
+    domain = account.domain(**lab(custom_image("a", 1), custom_image(IMAGE, 2)))
+    start = account.user_settings(domain)
+    killer = Killer(monkeypatch, context["task_state_store"])
+    operator = rollout(domain, 3, set_default=True, report_remaining=False)
+    for at in itertools.count(1):
+        killer.spare()
+        account.client.update_domain(DomainId=domain, DefaultUserSettings=start)
+        context["task_state_store"].values.clear()
+        if fails:
+            emulator.fail_updates("no")
+        killer.kill(at, after=after)
+        was_killed = False
+        try:
+            copy.copy(operator).execute(context)
+        except Killed:
+            was_killed = True
+        except SageMakerImageOperationError:
+            assert fails
+        killer.spare()
+        if not was_killed and not fails:
+            break
+        for _ in range(3):
+            # The failure that was asked for may not have come yet.
+            try:
+                result = copy.copy(operator).execute(context)
+            except SageMakerImageOperationError:
+                continue
+            break
+        assert (result["previous"]["version"], result["current"]["version"]) == (2, 3), at
+        assert result["previous"]["places"]["DefaultUserSettings"]["default"] is None, at
+        assert images(account, domain) == [custom_image("a", 1), custom_image(IMAGE, 3)], at
+        assert account.client.describe_domain(DomainId=domain)["Status"] == "InService", at
+        back = rollout(domain, restore=result["previous"], report_remaining=False)
+        back.execute({**context, "task_state_store": Store()})
+        settings = account.user_settings(domain)
+        assert settings["JupyterLabAppSettings"].pop("DefaultResourceSpec") == {}, at
+        assert settings == start, at
+        if not was_killed:
+            break
+    # Describe the version, it again and the config, read, store, write, read: at each of them.
+    assert at > 7
+
+
+def test_what_was_stored_by_another_run_is_not_taken_for_this_one(account, domain, run, context):
+    run(rollout(domain, 3))
+    context["ti"].run_id = "later"
+    result = run(rollout(domain, 3))
+    assert (result["previous"]["version"], result["changed"]) == (3, False)
+
+
+def test_a_cleared_task_still_knows_what_was_there_before(domain, run):
+    run(rollout(domain, 3))
+    assert run(rollout(domain, 3))["previous"]["version"] == 2
+
+
+def test_without_a_state_store_it_is_an_airflow_variable(account, domain, run, context, monkeypatch):
+    kept = {}
+
+    class Variable:
+        """In place of Airflow's, whose database is not there."""
+
+        @staticmethod
+        def get(key, default=None, *, deserialize_json=False):  # noqa: ARG004  # likewise
+            return kept.get(key, default)
+
+        @staticmethod
+        def set(key, value, *, serialize_json=False):
+            kept[key] = json.dumps(value) if serialize_json else value
+
+    del context["task_state_store"]
+    monkeypatch.setattr(compat, "Variable", Variable)
+    run(rollout(domain, 3))
+    assert run(rollout(domain, 3))["previous"]["version"] == 2
+    (stored,) = kept.values()
+    assert json.loads(stored)["previous"]["DefaultUserSettings"]["version"] == 2
+    # One for each target, not for each run.
+    context["ti"].run_id = "later"
+    run(rollout(domain, 4))
+    assert len(kept) == 1
+
+
+def test_airflow_s_variables_take_these_parameters():
+    get, set_ = (inspect.signature(getattr(compat.Variable, name)).parameters for name in ("get", "set"))
+    assert list(get)[1].startswith("default")
+    assert "deserialize_json" in get
+    assert "serialize_json" in set_
+
+
+# What does not follow
+
+
+def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domain, run, said):
+    account.space(domain, "pinned", JupyterLabAppSettings={"DefaultResourceSpec": spec(IMAGE, 1)})
+    account.space(domain, "free")
+    account.app(domain, space="free", spec=spec(IMAGE, 2))
+    run(rollout(domain, 3))
+    log = said()
+    assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until they are restarted" in log
+    assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 as their settings pin it" in log
+
+
+def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said):
+    emulator.add_fault("access_denied", operation="ListApps", times=None)
+    assert run(rollout(domain, 3))["changed"]
+    assert "could not read which apps and spaces keep another version" in said()
+
+
+def test_the_report_can_be_left_out(domain, run, emulator):
+    run(rollout(domain, 3, report_remaining=False))
+    assert emulator.calls("ListApps") == []
+
+
+# The usage operator
+
+
+def test_the_usage_operator_returns_who_uses_what(account, domain, run, said):
+    account.space(domain, "notes", JupyterLabAppSettings={"DefaultResourceSpec": spec(IMAGE, 1)})
+    operator = SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE)
+    used = run(operator)
+    assert list(used) == ["1", "2"]
+    assert used["1"][0]["name"] == "notes"
+    assert f"version 1 is used by space notes in domain {domain} (JupyterLab)" in said()
+    other = account.domain("other")
+    narrow = SageMakerImageVersionUsageOperator(task_id="u", image_name=IMAGE, scope="domains", domain_id=other)
+    assert run(narrow) == {}
+
+
+@pytest.mark.parametrize(("name", "value"), [("scope", "moon"), ("domain_id", "team"), ("timeout", 0)])
+def test_the_usage_operator_checks_its_parameters(name, value):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE, **{name: value})
+
+
+def test_arns_of_versions_are_those_of_the_image(account):
+    described = account.client.describe_image_version(ImageName=IMAGE, Version=1)
+    assert described["ImageVersionArn"] == f"{VERSION_ARN}/{IMAGE}/1"
