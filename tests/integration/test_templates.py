@@ -18,6 +18,7 @@ REQUIRED = {
     "SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
     "SageMakerDeleteImageVersionOperator": {"version": 1},
     "SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
+    "SageMakerRolloutImageVersionOperator": {"domain_id": "d-1", "version": 1, "app_image_config_name": "config"},
 }
 CLASSES = sorted(
     {
@@ -39,8 +40,10 @@ def task_of(task_class, arguments, params, *, native):
         from airflow import DAG
 
     given = {**REQUIRED.get(task_class.__name__, {}), **arguments}
-    if "alias" in arguments:
+    if {"alias", "restore"} & arguments.keys():
         given.pop("version", None)
+    if "restore" in arguments:
+        given.pop("app_image_config_name", None)
     with DAG("templates", schedule=None, render_template_as_native_obj=native):
         task = task_class(task_id="task", **{"image_name": "my-image", **given})
     task.render_template_fields({"params": params})

@@ -95,8 +95,7 @@ def test_no_module_of_the_package_needs_aiobotocore():
     modules = [
         ".".join(path.relative_to(root.parent).with_suffix("").parts)
         for path in root.rglob("*.py")
-        if path.stem
-        not in {"__init__", "__main__", *(() if importlib.util.find_spec("airflow.sdk") else ("_start_run",))}
+        if path.stem not in {"__init__", "__main__", *needs_airflow_3}
     ]
     program = "import sys, importlib; sys.modules['aiobotocore'] = None\n"
     program += "\n".join(f"importlib.import_module({module!r})" for module in modules)
