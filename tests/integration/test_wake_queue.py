@@ -6,9 +6,11 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import threading
 import time
 import warnings
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -22,6 +24,7 @@ from tests.conftest import first_event
 from tests.integration.test_event_trigger import Store, Watching
 from tests.integration.test_polling import eventually, polls, subscribe
 
+DOCS = Path(__file__).parents[2] / "docs"
 IMAGE = "My-image"
 INTERVAL = 900.0
 
@@ -286,6 +289,29 @@ async def test_the_event_loop_is_not_held_up_by_a_queue_without_messages(emulato
             await asyncio.sleep(0.01)
             turns += 1
     assert turns > 20
+
+
+async def test_the_permissions_on_the_queue_are_those_of_the_calls(emulator, sqs, queue, send, monkeypatch):
+    called = set()
+    get_queue_client = SageMakerImageVersionsHook.get_queue_client
+
+    def note(hook, *arguments, **named):
+        client = get_queue_client(hook, *arguments, **named)
+        client.meta.events.register("before-call.sqs", lambda model, **_: called.add(model.name))
+        return client
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", note)
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        send(message(number=2))
+        await eventually(lambda: "DeleteMessageBatch" in called)
+    # AWS allows a batch by the same action.
+    assert {f"sqs:{name.removesuffix('Batch')}" for name in called} == {"sqs:ReceiveMessage", "sqs:DeleteMessage"}
+    pages = [(DOCS / name).read_text() for name in ("security.md", "eventbridge.md")]
+    assert [set(re.findall(r"sqs:(?:Receive|Delete|Change|Get)\w+", page)) for page in pages] == [
+        {"sqs:ReceiveMessage", "sqs:DeleteMessage"}
+    ] * 2
 
 
 def test_the_client_waits_longer_than_a_call_for_messages(connection, emulator):
