@@ -119,15 +119,20 @@ async def test_what_the_emulator_sends_wakes_a_watcher_and_a_deferred_sensor(emu
         await watching.kill()
 
 
-async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send):
+async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send, monkeypatch):
+    monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 60.0)
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
-        send(*(message(status=status) for status in ("CREATED", "Created", "created")))
+        send(message(status="CREATED"))
         await subscription.next()
+        send(message(status="Created"), message(status="created"))
         await eventually(lambda: left(sqs, queue) == 0)
         await asyncio.sleep(0.2)
         assert polls(emulator) == 2
+        monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 0.0)
+        send(message(status="CREATED"))
+        await eventually(lambda: polls(emulator) == 3)
 
 
 async def test_a_change_that_is_reported_during_a_poll_causes_a_further_one(emulator, queue, send):
