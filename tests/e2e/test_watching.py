@@ -41,8 +41,9 @@ WAKES = int(os.environ.get("WAKES", "3"))
 def story(airflow):
     """What the runs did, for a failure's message."""
     states = [
-        (run["dag_run_id"], run["state"], airflow.task_states(RETRAIN, run["dag_run_id"]))
-        for run in airflow.runs(RETRAIN)
+        (run["dag_run_id"], run["state"], airflow.task_states(dag_id, run["dag_run_id"]))
+        for dag_id in (RETRAIN, dispatcher(RETRAIN))
+        for run in airflow.runs(dag_id)
     ]
     return "\n".join(map(str, states))
 

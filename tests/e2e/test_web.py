@@ -205,12 +205,9 @@ def test_the_asset_s_page_shows_its_events_with_what_they_tell(page, airflow, ru
 
 
 def test_the_grid_has_a_run_for_each_version_and_names_it_after_the_version(page, airflow, runs, shoot):
-    latest = events(airflow, IMAGE)[-2:]
-    eventually(
-        airflow, lambda: {event["event_id"] for event in latest} <= set(trained(airflow)), 90, "all are trained with"
-    )
+    eventually(airflow, lambda: len(trained(airflow)) > 1, 120, "two versions are trained with")
     named = {run["dag_run_id"]: run["conf"]["Version"] for run in airflow.runs(RETRAIN)[-2:]}
-    page.set_viewport_size({"width": WIDTH, "height": 480})
+    page.set_viewport_size({"width": WIDTH, "height": 520})
     page.goto(f"/dags/{RETRAIN}/runs")
     for run_id, version in named.items():
         assert run_id.startswith(f"version-{version}-")
