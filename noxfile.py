@@ -32,10 +32,10 @@ LINES = {
     "3.3": Line("3.13", "3.3.1", "9.34.0", "2026-08-15"),
     "newest": Line("3.13"),
 }
-# What the tests import, of what the extra "dev" has. aiobotocore is not: it would hold botocore back.
+# What the tests import, of what the extra "dev" has.
 TOOLS = (
     *("hypothesis", "jsonschema", "pytest", "pytest-asyncio", "pytest-xdist"),
-    *("apache-airflow-providers-common-messaging", "apache-airflow-providers-openlineage"),
+    "apache-airflow-providers-openlineage",
 )
 
 nox.options.default_venv_backend = "uv"
@@ -46,9 +46,7 @@ nox.options.error_on_missing_interpreters = True
 def _requirements(line: Line) -> list[str]:
     extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
     by_name = {re.split(r"[^\w-]", requirement)[0]: requirement for requirement in extras["dev"]}
-    # The push example reads SQS by its scheme, which the Amazon provider knows from 9.13.
-    left_out = ["apache-airflow-providers-common-messaging"] if line.airflow.startswith(("2.", "3.0.")) else []
-    tools = [by_name[name] for name in TOOLS if name not in left_out]
+    tools = [by_name[name] for name in TOOLS]
     pins = {"apache-airflow": line.airflow, "apache-airflow-providers-amazon": line.amazon}
     return [*(f"{name}=={version}" if version else name for name, version in pins.items()), *tools]
 

@@ -22,6 +22,7 @@ from airflow_provider_imageversions.model import (
     parse_boolean,
     parse_conn_id,
     parse_image_name,
+    parse_queue_url,
     parse_seconds,
     refuse,
 )
@@ -69,6 +70,7 @@ def image_version_asset(
     alias: str | None = None,
     poll_interval: float | timedelta = 60.0,
     include_details: bool = False,
+    wake_queue: str | None = None,
     aws_conn_id: str | None = DEFAULT_CONNECTION,
     region_name: str | None = None,
     verify: bool | str | None = None,
@@ -81,9 +83,9 @@ def image_version_asset(
     ``schedule=[image_version_asset("my-image", alias="prod")]`` when the alias has moved to another version.
 
     Images, regions, connections, statuses and aliases that differ make different assets, each with its own watcher, and
-    so does ``name``. Everything else (``poll_interval``, ``include_details``, ``start_from``, ``verify``,
-    ``botocore_config``) belongs to the one watcher of the asset. Airflow keeps the watcher of the DAG file that it
-    parsed last, so use the same values in each file.
+    so does ``name``. Everything else (``poll_interval``, ``include_details``, ``wake_queue``, ``start_from``,
+    ``verify``, ``botocore_config``) belongs to the one watcher of the asset. Airflow keeps the watcher of the DAG file
+    that it parsed last, so use the same values in each file.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param name: Name of the asset. (default: its URI)
@@ -103,6 +105,8 @@ def image_version_asset(
     :param poll_interval: Maximum time in seconds, or as a timedelta, between status checks. (default: 60)
     :param include_details: Add what DescribeImageVersion and ListAliases return, such as ``ContainerImage``. (default:
         False)
+    :param wake_queue: URL of an SQS queue that receives SageMaker's EventBridge events. A message makes the watcher
+        poll at once, so that ``poll_interval`` may be long, such as 900. (default: None)
     :param aws_conn_id: Airflow connection for AWS credentials; ``None`` for boto3's default chain. (default:
         ``"aws_default"``)
     :param region_name: AWS region. (default: the connection's)
@@ -140,6 +144,7 @@ def image_version_asset(
         alias=alias,
         poll_interval=parse_seconds("poll_interval", poll_interval),
         include_details=parse_boolean("include_details", include_details),
+        wake_queue=None if wake_queue is None else parse_queue_url("wake_queue", wake_queue),
         **aws,
     )
     uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)

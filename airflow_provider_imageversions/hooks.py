@@ -34,10 +34,10 @@ from airflow_provider_imageversions.model import (
     ListImageVersionsRequest,
     VersionSet,
     clean_text,
-    event_payload,
     excerpt,
     is_blank,
     is_settled,
+    locate_queue,
     parse_alias,
     parse_boolean,
     parse_conn_id,
@@ -48,7 +48,6 @@ from airflow_provider_imageversions.model import (
     parse_names,
     parse_region,
     parse_seconds,
-    parse_state_change,
     parse_statuses,
     parse_verify,
     refuse,
@@ -492,8 +491,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             # Here rather than when the client is made, so that what it raises can be told from a wrong setting.
             credentials = session.get_credentials() if signs and not deferrable else None
         if credentials is not None:
-            # They are refreshed while a call is signed; for this service only, as the chain itself may call AWS STS.
-            session.events.register("before-sign.sagemaker", partial(self._refresh, credentials))
+            # They are refreshed while a call is signed; for these services only, as the chain itself may call AWS STS.
+            for service in ("sagemaker", "sqs"):
+                session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
         factory = _ResponseParserFactory()
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
@@ -520,6 +520,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
                 f"{excerpt(str(error))}"
             ) from error
+
+    def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
+        """
+        Make a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
+
+        :param queue_url: URL of the queue. Its region is the client's.
+        :param wait_seconds: How long in seconds the client's calls may wait for messages.
+        """
+        region, emulator = locate_queue(queue_url)
+        region = region or str(self.conn_region_name)
+        read_timeout = getattr(self.config, "read_timeout", None)
+        config = self.config.merge(Config(read_timeout=read_timeout and read_timeout + wait_seconds))
+        return self.get_session(region_name=region).client(
+            "sqs",
+            region_name=region,
+            endpoint_url=self.conn_config.get_service_endpoint_url("sqs") or emulator,
+            config=config,
+            verify=self.verify,
+        )
 
     def iter_image_versions(
         self,
@@ -649,33 +668,6 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         described = self.describe_image_version(image_name, version=record["Version"])
         return {**described, "Aliases": self.list_aliases(image_name, version=record["Version"])}
-
-    def describe_state_change(self, event: Mapping[str, Any], image_name: str) -> dict[str, Any]:
-        """
-        Make of an EventBridge event what the event trigger tells of the same version, to the same ``event_id``.
-
-        The version is described as it is now: SageMaker sends several events for each change, some of them late.
-
-        :param event: The *SageMaker Image Version State Change* as EventBridge sends it.
-        :param image_name: Name of the image, which the event has in lower case only.
-        :raises ValueError: It is another event, or one of another image, region or account.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if the version is gone.
-        """
-        parse_image_name("image_name", image_name)
-        change = parse_state_change(event)
-        number, told = change["Version"], change["ImageVersionArn"].lower()
-        if told.split("/")[1:2] not in ([], [image_name.lower()]):
-            raise ValueError(f"event={excerpt(told)} is of another image than image_name={excerpt(image_name)}.")
-        version = self.describe_image_version(image_name, version=number)
-        found = version["ImageVersionArn"].lower()
-        # The service's model allows for "None" in place of either.
-        if told.startswith("arn:") and found.startswith("arn:") and told.split(":")[3:5] != found.split(":")[3:5]:
-            raise ValueError(
-                f"event={excerpt(told)} is of another region or account than {excerpt(found)}, which connection "
-                f"{self.aws_conn_id!r} leads to."
-            )
-        version["Aliases"] = self.list_aliases(image_name, version=number)
-        return event_payload(version, image_name, str(self.conn_region_name))
 
     def iter_images(
         self,

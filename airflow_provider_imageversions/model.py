@@ -13,7 +13,6 @@ import json
 import re
 import uuid
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, cast
 from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     _Parser: TypeAlias = Callable[[str, object], Any]
@@ -655,33 +654,84 @@ def parse_verify(name: str, value: object) -> bool | str:
     raise refuse(name, value, "it must be True, False or the path of a CA bundle.")
 
 
-def parse_state_change(event: Mapping[str, Any]) -> dict[str, Any]:
+_QUEUE_URL = re.compile(
+    r"(?:https://sqs(?:-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov|api\.aws)|(?P<origin>http://[^/@\s?#]+))"
+    r"/[0-9]{12}/[a-zA-Z0-9_-]{1,80}",
+)
+
+
+def parse_queue_url(name: str, value: object) -> str:
+    """Check the URL of a standard SQS queue, or of an emulator's."""
+    if not isinstance(value, str) or not _QUEUE_URL.fullmatch(value):
+        raise refuse(
+            name,
+            value,
+            "it must be the URL of a standard SQS queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/NAME.",
+        )
+    return value
+
+
+def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
     """
-    Read the EventBridge event *SageMaker Image Version State Change*.
+    Return the AWS region of a queue and, if it is an emulator's, which has no region in its URL, the address of that.
 
-    It names the version by its ARN, gives the number as a float and the status in either case, and neither the
-    image's name nor the creation time nor the reason of a failure; the hook's ``describe_state_change`` adds them.
-
-    :param event: The event as EventBridge sends it.
-    :return: ``ImageArn``, ``ImageVersionArn``, ``Version``, ``ImageVersionStatus``.
-    :raises ValueError: It is another event.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+    :param queue_url: URL of the queue.
     """
-    kind, detail = (event.get("detail-type"), event.get("detail")) if isinstance(event, Mapping) else (None, None)
-    if kind != "SageMaker Image Version State Change" or not isinstance(detail, dict):
-        raise ValueError(f"event={excerpt(event)} is no SageMaker Image Version State Change, but {excerpt(kind)}.")
-    number = detail.get("Version")
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    status = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(detail.get("ImageVersionStatus")))
-    return {
-        "ImageArn": str(detail.get("ImageArn")),
-        "ImageVersionArn": str(detail.get("ImageVersionArn")),
-        "Version": parse_integer("Version", number, minimum=0),
-        "ImageVersionStatus": status.upper(),
-    }
+    found = _QUEUE_URL.fullmatch(queue_url)
+    return (None, None) if found is None else (found["region"], found["origin"])
+
+
+_STATE_CHANGE = "SageMaker Image Version State Change"
+_IMAGE_ARN = re.compile(r"arn:[^:]+:sagemaker:(?P<region>[^:]+):[0-9]+:image/(?P<image_name>.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """
+    What EventBridge reports: an image version has changed its status. Equal for all events of one change.
+
+    :param region: AWS region.
+    :param image_name: Name of the image, in lower case.
+    :param version: What identifies the version; an opaque text.
+    :param status: The status, in capitals and without underscores.
+    """
+
+    region: str
+    image_name: str
+    version: str
+    status: str
+
+    @classmethod
+    def from_message(cls, body: str) -> StateChange | None:
+        """
+        Read a message that EventBridge has sent to a queue; return ``None`` if it is anything else.
+
+        The ARN of the version may have an opaque id, so the image is the one in ``detail.ImageArn``.
+
+        :param body: The message.
+
+        .. seealso::
+            https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+        """
+        try:
+            event = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(event, dict) or event.get("detail-type") != _STATE_CHANGE:
+            return None
+        detail = event.get("detail")
+        if not isinstance(detail, dict):
+            return None
+        image = _IMAGE_ARN.fullmatch(str(detail.get("ImageArn")))
+        if image is None:
+            return None
+        return cls(
+            region=image["region"].lower(),
+            image_name=image["image_name"].lower(),
+            version=f"{detail.get('ImageVersionArn')} {detail.get('Version')}".lower(),
+            status=str(detail.get("ImageVersionStatus")).upper().replace("_", ""),
+        )
 
 
 def is_blank(value: object) -> bool:

@@ -34,7 +34,7 @@ from airflow_provider_imageversions.hooks import (
     find,
     judge,
 )
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, StateChange, Target, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -72,6 +72,19 @@ RENEWAL_PAUSE = 60.0
 """Seconds until that is tried again where it fails."""
 LONGEST_LIFETIME = 60 * 60.0
 """Seconds after which a client that can't be made anew is not used any longer."""
+
+RECEIVE_SECONDS = 5
+"""Seconds for which one call waits for messages; up to as long after the last subscription its thread ends."""
+MESSAGES_AT_ONCE = 10
+"""Messages that one call receives, the most that SQS allows for."""
+HIDDEN_FROM_OTHERS = 5
+"""Seconds after which a message for an image that is not polled here becomes visible to other triggerers."""
+KEPT_FOR_OTHERS = 60.0
+"""Seconds after which it is deleted."""
+MESSAGES_KEPT = 1000
+"""Messages that are remembered, so that one that comes again causes no further poll."""
+SAME_CHANGE_WITHIN = 1.0
+"""Seconds within which messages that report the same change cause one poll."""
 
 
 @dataclass(frozen=True)
@@ -471,7 +484,9 @@ def describe_error(error: BaseException | None) -> str:
 # --- Sharing, inside a triggerer -------------------------------------------------------------------------
 
 
-def subscribe(source: object, image_name: str, target: Target | Above, interval: float) -> Subscription:
+def subscribe(
+    source: object, image_name: str, target: Target | Above, interval: float, *, wake_queue: str | None = None
+) -> Subscription:
     """
     Begin to wait; the running event loop's poll for this image and connection is joined, or begun.
 
@@ -479,15 +494,21 @@ def subscribe(source: object, image_name: str, target: Target | Above, interval:
     :param image_name: Name of the image.
     :param target: What is waited for.
     :param interval: Seconds between two polls at the most.
+    :param wake_queue: URL of a queue whose messages make the polls of the images that they name start at once.
+        (default: ``None``)
     """
-    return Subscription(_registry().poll(aws_parameters(source), image_name), target, interval)
+    registry = _registry()
+    poll = registry.poll(aws_parameters(source), image_name)
+    reader = None if wake_queue is None else registry.reader(poll.client, wake_queue)
+    return Subscription(poll, target, interval, reader)
 
 
 class Subscription:
     """One who waits. Use it as a context manager: the last one out ends the poll and closes the client."""
 
-    def __init__(self, poll: _Poll, target: Target | Above, interval: float) -> None:
+    def __init__(self, poll: _Poll, target: Target | Above, interval: float, reader: _Reader | None = None) -> None:
         self._poll = poll
+        self._reader = reader
         self.target = target
         self.interval = interval
         self._seen = 0
@@ -537,11 +558,15 @@ class Subscription:
 
     def __enter__(self) -> Self:
         self._seen = self._poll.join(self)
+        if self._reader is not None:
+            self._reader.join(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._reader is not None:
+            self._reader.leave(self)
         self._poll.leave(self)
 
 
@@ -615,6 +640,9 @@ class _Poll:
         self._interval = 0.0
         self._failing = Trouble()
         self._failures = 0
+        self._read = 0
+        self._reported = -1
+        self._changes: dict[StateChange, float] = {}
         self._wanted_now = False
         self._published = _Crowd()
         self._woken = asyncio.Event()
@@ -644,6 +672,22 @@ class _Poll:
 
     def wake(self) -> None:
         """Look again at who needs what, and when."""
+        self._woken.set()
+
+    def report_change(self, change: StateChange) -> None:
+        """
+        Poll at once because a version has changed, once for all messages that report the same change.
+
+        While SageMaker or the way to it fails, the next try comes sooner than the interval allows for, but not at once.
+        """
+        now = asyncio.get_running_loop().time()
+        self._changes = {known: at for known, at in self._changes.items() if now - at < SAME_CHANGE_WITHIN}
+        if change in self._changes:
+            return
+        self._changes[change] = now
+        self._reported = self._started
+        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+            self._wanted_now = True
         self._woken.set()
 
     async def snapshot_after(self, seen: int, target: Target | Above) -> tuple[Snapshot, int]:
@@ -680,7 +724,10 @@ class _Poll:
         # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             snapshot = await self._take()
-            self._failures = 0 if snapshot.fault in {None, Fault.MISSING} else self._failures + 1
+            if snapshot.fault in {None, Fault.MISSING}:
+                self._failures, self._read = 0, self._started
+            else:
+                self._failures += 1
             # It does not count against a wait what a client that falls back will put right.
             counts = self._failures and not self.client.awaits_fallback
             lasting = self._failing.lasts(snapshot.fault if counts else None)
@@ -739,6 +786,8 @@ class _Poll:
         if snapshot.fault in GRACE:
             return min(interval, GRACE_PACE) if snapshot.lasting < GRACE[snapshot.fault] else interval
         if self._failures:
+            if self._reported >= self._read:
+                interval = min(interval, GRACE_PACE)
             ceiling = min(interval * 2.0 ** min(self._failures - 1, 30), max(BACKOFF_CAP, interval))
             return max(luck * ceiling, min(interval, 1.0))
         if self._rounds == 1:
@@ -847,6 +896,126 @@ class _Client:
             self._hook.get_conn().close()
 
 
+class _Reader:
+    """The reader of one queue, for all subscriptions that want to be woken by it; in a thread of its own."""
+
+    def __init__(self, registry: _Registry, client: _Client, queue_url: str) -> None:
+        self._registry = registry
+        self._client = client
+        self._queue_url = queue_url
+        self._subscriptions: set[Subscription] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sagemaker-image-versions-queue")
+        self._hook: SageMakerImageVersionsHook | None = None
+        self._queue: Any = None
+        self._reported: deque[str] = deque(maxlen=MESSAGES_KEPT)
+        self._failures = 0
+
+    def join(self, subscription: Subscription) -> None:
+        """Add a subscription, and start with the first one."""
+        self._subscriptions.add(subscription)
+        if self._task is None:
+            self._task = _spawn(self._run())
+
+    def leave(self, subscription: Subscription) -> None:
+        """Remove a subscription, and end with the last one."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions:
+            if self._task is not None:
+                self._task.cancel()
+            self._registry.readers.pop((self._client, self._queue_url), None)
+            self._thread.shutdown(wait=False)
+            self._close()
+
+    async def _run(self) -> None:
+        while self._subscriptions:
+            try:
+                await self._read()
+            except Exception as error:  # noqa: BLE001, PERF203  # whatever it is, polling continues without the queue
+                await self._pause(error)
+            else:
+                if self._failures:
+                    _log.info("Queue %s: can be read again", self._queue_url)
+                self._failures = 0
+
+    async def _read(self) -> None:
+        await self._open()
+        messages = await self._in_thread(_receive)
+        done = [message for message in messages if self._is_done(message)]
+        if done:
+            await self._in_thread(_delete, done)
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        in_thread = sync_to_async(call, thread_sensitive=False, executor=self._thread)
+        return await in_thread(self._queue, self._queue_url, *arguments)
+
+    async def _open(self) -> None:
+        hook = await self._client.hook()
+        if hook is self._hook:
+            return
+        self._close()
+        self._queue = await self._client.run(_open_queue, hook, self._queue_url)
+        self._hook = hook
+
+    def _close(self) -> None:
+        if self._queue is not None:
+            self._queue.close()
+        self._hook = self._queue = None
+
+    def _is_done(self, message: Mapping[str, Any]) -> bool:
+        """Report a message to the polls of its image; return whether nobody else needs it."""
+        if message["MessageId"] in self._reported:
+            # It comes again if it could not be deleted.
+            return True
+        change = StateChange.from_message(message["Body"])
+        if change is not None and self._registry.report_change(change):
+            _log.debug("Queue %s: reported %s", self._queue_url, change)
+            self._reported.append(message["MessageId"])
+            return True
+        sent = int(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000
+        return time.time() - sent > KEPT_FOR_OTHERS
+
+    async def _pause(self, error: Exception) -> None:
+        if not self._failures:
+            _log.warning(
+                "Queue %s: could not be read; polling continues at poll_interval. Retrying at least every %.0f "
+                "seconds: %s",
+                self._queue_url,
+                BACKOFF_CAP,
+                describe_error(error),
+                exc_info=None if judge(error) else error,
+            )
+        if judge(error) is Fault.CREDENTIALS:
+            self._client.discard(self._hook)
+        self._failures += 1
+        ceiling = min(GRACE_PACE * 2.0 ** min(self._failures, 30), BACKOFF_CAP)
+        await asyncio.sleep(random.uniform(0.5, 1.0) * ceiling)  # noqa: S311  # spreads calls, keeps no secret
+
+
+def _open_queue(hook: SageMakerImageVersionsHook, queue_url: str) -> Any:
+    return hook.get_queue_client(queue_url, wait_seconds=RECEIVE_SECONDS)
+
+
+def _receive(queue: Any, queue_url: str) -> list[dict[str, Any]]:
+    answer = queue.receive_message(
+        QueueUrl=queue_url,
+        MaxNumberOfMessages=MESSAGES_AT_ONCE,
+        WaitTimeSeconds=RECEIVE_SECONDS,
+        VisibilityTimeout=HIDDEN_FROM_OTHERS,
+        MessageSystemAttributeNames=["SentTimestamp"],
+    )
+    messages: list[dict[str, Any]] = answer.get("Messages", [])
+    return messages
+
+
+def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> None:
+    entries = [
+        {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
+    ]
+    # One that fails comes again.
+    queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)
+
+
 class _Limiter:
     """
     How often a connection calls the API in a region: a sustained rate with a burst, less after throttling.
@@ -893,6 +1062,7 @@ class _Registry:
         self._limiters: dict[tuple[str | None, str], _Limiter] = {}
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
         self.polls: dict[tuple[str, str], _Poll] = {}
+        self.readers: dict[tuple[_Client, str], _Reader] = {}
 
     def poll(self, parameters: dict[str, Any], image_name: str) -> _Poll:
         """Give the poll for an image as a connection sees it."""
@@ -903,6 +1073,24 @@ class _Registry:
             client = next(siblings, None) or _Client(self, parameters)
             poll = self.polls[connection, image_name] = _Poll(self, client, image_name)
         return poll
+
+    def reader(self, client: _Client, queue_url: str) -> _Reader:
+        """Return what reads a queue through a connection."""
+        if (client, queue_url) not in self.readers:
+            self.readers[client, queue_url] = _Reader(self, client, queue_url)
+        return self.readers[client, queue_url]
+
+    def report_change(self, change: StateChange) -> bool:
+        """Have all polls of an image start at once; return whether there are any."""
+        polls = [
+            poll
+            for (_, image_name), poll in self.polls.items()
+            # The region is known after the first poll, which is under way otherwise.
+            if image_name.lower() == change.image_name and poll.client.region.lower() in {"", change.region}
+        ]
+        for poll in polls:
+            poll.report_change(change)
+        return bool(polls)
 
     def limiter(self, aws_conn_id: str | None, region: str) -> _Limiter:
         """Give what all clients through the same connection to the same region share, as the service counts them."""

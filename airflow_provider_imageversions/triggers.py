@@ -46,6 +46,7 @@ from airflow_provider_imageversions.model import (
     Watched,
     event_payload,
     parse_boolean,
+    parse_queue_url,
     parse_seconds,
     refuse,
 )
@@ -405,6 +406,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     :param alias: Tell of the moves of this alias, with CREATED as the only status. Default: of new versions.
     :param poll_interval: Seconds between two polls at the most; default 60.
     :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
+    :param wake_queue: URL of an SQS queue with SageMaker's EventBridge events, which make the trigger poll at once.
+        (default: ``None``)
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
@@ -438,6 +441,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         alias: str | None = None,
         poll_interval: float = 60.0,
         include_details: bool = False,
+        wake_queue: str | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -452,6 +456,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.alias = alias
         self.poll_interval = poll_interval
         self.include_details = include_details
+        self.wake_queue = wake_queue
         self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
@@ -462,7 +467,10 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and arguments that Airflow stores."""
-        own = ("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details")
+        own = (
+            *("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details"),
+            *(() if self.wake_queue is None else ("wake_queue",)),
+        )
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             # With the names of what is unknown, and no values, which nobody checked: the triggerer logs them.
@@ -529,6 +537,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
             self.include_details = parse_boolean("include_details", self.include_details)
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
+            wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
             check_aws_parameters(aws_parameters(self))
         except ValueError as error:
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
@@ -538,7 +547,9 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         journal = _Journal(self, Cursor if watched.alias is None else AliasCursor)
         search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)
         cursor: Any = await journal.open()  # of the kind that the search is for
-        with polling.subscribe(self, watched.image_name, search.aim(cursor), self.poll_interval) as subscription:
+        with polling.subscribe(
+            self, watched.image_name, search.aim(cursor), self.poll_interval, wake_queue=wake_queue
+        ) as subscription:
             unfinished: polling.Snapshot | None = None
             began, blind_since = datetime.now(timezone.utc), None
             while True:

@@ -455,12 +455,15 @@ class LocalAirflow:
             "celery": {"broker_url": broker, "result_backend": f"db+{database}"},
             # By default what a killed worker was doing is missed after 5 minutes, what it was about to do after a day,
             # and what a killed scheduler had queued is adopted after 5 minutes. The order has to be kept: a message
-            # that another worker gets while its task counts as running is thrown away.
+            # that another worker gets while its task counts as running is thrown away. A task that a worker took while
+            # the database was away stays queued for 10 minutes.
             "scheduler": {
                 "task_instance_heartbeat_timeout": 20,
                 "task_instance_heartbeat_timeout_detection_interval": 3,
                 "scheduler_health_check_threshold": 10,
                 "orphaned_tasks_check_interval": 5,
+                "task_queued_timeout": 60,
+                "task_queued_timeout_check_interval": 5,
             },
             "celery_broker_transport_options": {"visibility_timeout": 40},
             # A triggerer's first call to Airflow holds it up for 8 seconds or, on a busy machine, twice as long.

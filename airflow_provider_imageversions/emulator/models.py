@@ -32,7 +32,7 @@ from airflow_provider_imageversions.emulator.errors import ApiError
 from airflow_provider_imageversions.emulator.paging import Token, cut_page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_imageversions.emulator.paging import Key
 
@@ -160,6 +160,7 @@ class ImageVersion(Resource):
         self.details = {"Horovod": False, **details}
         self.container_image = self._resolve()
         """The registry path of the version's container, by digest, as it was when the version was created."""
+        self.reported_status: str | None = None
         self._summary: str | None = None
 
     @property
@@ -245,6 +246,7 @@ class Image(Resource):
     def __init__(self, backend: ImageBackend, name: str, properties: dict[str, Any]) -> None:
         super().__init__(IMAGE_MODEL, _missing_role(properties["RoleArn"]))
         suffix = ".cn" if backend.partition == "aws-cn" else ""
+        self.backend = backend
         self.name = name
         self.arn = backend.image_arn(name)
         self.registry = f"{backend.account_id}.dkr.ecr.{backend.region_name}.amazonaws.com{suffix}"
@@ -343,6 +345,13 @@ class Image(Resource):
             self.aliases = {a: n for a, n in self.aliases.items() if n != version.number}
         else:
             self.versions[version.number] = version
+            self._report(version)
+
+    def _report(self, version: ImageVersion) -> None:
+        if version.current != version.reported_status:
+            version.reported_status = version.current
+            if ImageBackend.report_change is not None:
+                ImageBackend.report_change(version)
 
 
 class _Change:
@@ -378,6 +387,8 @@ class ImageBackend(BaseBackend):
     """
 
     image_quota: ClassVar[int] = IMAGE_QUOTA
+    report_change: ClassVar[Callable[[ImageVersion], None] | None] = None
+    """Called with each version that has changed its status."""
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
@@ -388,6 +399,12 @@ class ImageBackend(BaseBackend):
         """Forget everything, without tearing requests under way apart as moto's own reset would."""
         with self._lock:
             self._images.clear()
+
+    def settle(self) -> None:
+        """Let the versions move whose time has come, though nobody looks at them."""
+        with self._lock:
+            for image in self._images.values():
+                image.settle_versions()
 
     def image_arn(self, name: str) -> str:
         """

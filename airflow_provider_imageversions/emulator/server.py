@@ -37,6 +37,7 @@ from airflow_provider_imageversions.emulator.models import (
     image_backends,
     now_ms,
 )
+from airflow_provider_imageversions.emulator.state_changes import StateChanges
 from airflow_provider_imageversions.emulator.studio import STUDIO_MODEL, studio_backends
 from airflow_provider_imageversions.emulator.wire import CONTENT_TYPE, NOT_JSON, error_body, install
 
@@ -70,6 +71,7 @@ class _Application:
         self._calls: deque[dict[str, Any]] = deque(maxlen=_CALLS_KEPT)
         self._initial_creation_seconds = creation_seconds
         self._initial_image_quota = image_quota
+        self._state_changes: StateChanges | None = None
         self._set_initial_values()
 
     def answer(self, environ: dict[str, Any], body: bytes) -> Answer:
@@ -124,6 +126,7 @@ class _Application:
             "set_creation_seconds": self.set_creation_seconds,
             "image_quota": self.image_quota,
             "set_image_quota": self.set_image_quota,
+            "send_state_changes_to": self.send_state_changes_to,
         }
         status, result = 200, None
         if name not in routes:
@@ -141,6 +144,7 @@ class _Application:
         return {"status": "ok"}
 
     def reset(self) -> None:
+        self.send_state_changes_to(None)
         moto_api_backend.reset()
         self._faults.clear()
         self._calls.clear()
@@ -194,6 +198,14 @@ class _Application:
 
     def set_image_quota(self, quota: int) -> None:
         ImageBackend.image_quota = quota
+
+    def send_state_changes_to(self, queue_url: str | None, region_name: str = "us-east-1") -> None:
+        coming = None if queue_url is None else StateChanges(queue_url, region_name)
+        if self._state_changes is not None:
+            self._state_changes.stop()
+        self._state_changes = coming
+        if coming is not None:
+            coming.start()
 
     def _set_initial_values(self) -> None:
         self.set_creation_seconds(self._initial_creation_seconds)
@@ -352,7 +364,11 @@ class EmulatorClient:
         return json.dumps({"conn_type": "aws", "login": _FAKE, "password": _FAKE, "extra": extra})
 
     def reset(self) -> None:
-        """Forget the state of all services, faults and calls; ``creation_seconds`` and ``image_quota`` are reset."""
+        """
+        Forget the state of all services, faults and calls.
+
+        ``creation_seconds`` and ``image_quota`` are reset, and no events are sent any more.
+        """
         self._admin("reset")
 
     def calls(self, operation: str | None = None, image_name: str | None = None) -> list[dict[str, Any]]:
@@ -498,6 +514,18 @@ class EmulatorClient:
     def image_quota(self, quota: int) -> None:
         self._admin("set_image_quota", quota=quota)
 
+    def send_state_changes_to(self, queue_url: str | None, region_name: str = "us-east-1") -> None:
+        """
+        Send the events of EventBridge for each version that changes its status from now on to a queue.
+
+        As SageMaker does, it sends several events for one change, with the status in either case, the number as a float
+        and an opaque id in the version's ARN.
+
+        :param queue_url: the URL of a queue that was created in this emulator's SQS; None sends nothing any more
+        :param region_name: the queue's region
+        """
+        self._admin("send_state_changes_to", queue_url=queue_url, region_name=region_name)
+
     def add_fault(
         self,
         kind: str,
@@ -632,6 +660,7 @@ class Emulator(EmulatorClient):
             return
         self._server.shutdown()
         self._thread.join()
+        self._server.application.send_state_changes_to(None)
         self._server.drop_connections()
         self._server = self._thread = None
         for model in (VERSION_MODEL, IMAGE_DELETION_MODEL, STUDIO_MODEL):

@@ -57,7 +57,7 @@ def start_airflow(fernet_key, tmp_path_factory):
         for folder in (ROOT / "example_dags", ROOT / "tests" / "e2e" / "dags"):
             shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         queue = service.client("sqs").create_queue(QueueName="image-versions")["QueueUrl"]
-        rewrite(dags / "example_push_with_eventbridge.py", IMAGE_NAME="pushed-image", QUEUE=queue)
+        rewrite(dags / "wakes.py", QUEUE=queue)
         connection = service.airflow_connection()
         denied = json.dumps({**json.loads(connection), "login": "denied"})
         environment = {

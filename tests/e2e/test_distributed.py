@@ -215,33 +215,62 @@ def watches(airflow, fernet_key, image):
     return [name for name, text in arguments if f'"{image}"' in text and '"CREATED"' in text]
 
 
+def be_without_database(airflow, change):
+    """Have the database away for a while, and something happen meanwhile."""
+    airflow.kill("postgres", signal.SIGQUIT)
+    over = time.monotonic() + OUTAGE
+    change()
+    while time.monotonic() < over:
+        airflow.restart_ended()
+        time.sleep(0.5)
+    airflow.start("postgres")
+    eventually(airflow, lambda: is_reachable(airflow), 120, "the API answers", airflow.restart_ended)
+
+
 def test_every_version_has_one_run_though_everything_is_killed_again_and_again(airflow, service, watched, fernet_key):
     dice = random.Random(7)  # noqa: S311 # a schedule, no secret
-    *early, late = service.create_versions(watched, VERSIONS, status="CREATING")
+    *early, away, late = service.create_versions(watched, VERSIONS, status="CREATING")
     waiting = list(early)
     dice.shuffle(waiting)
-    for kill in range(KILLS):
-        share = len(waiting) // (KILLS - kill)
+    victims = ["triggerer"] * KILLS + ["scheduler", "dag-processor", "worker"] * -(-KILLS * 3 // 5)
+    dice.shuffle(victims)
+    for number, victim in enumerate(victims):
+        share = len(waiting) // (len(victims) - number)
         for version in waiting[:share]:
             service.set_version(watched, version, status="CREATED")
             time.sleep(dice.choice([0, 0, dice.uniform(0, 2)]))
         del waiting[:share]
-        (triggerer,) = eventually(airflow, lambda: watches(airflow, fernet_key, watched), 60, "one watches")
-        for name in (triggerer, dice.choice(["scheduler", "dag-processor", *WORKERS])):
-            time.sleep(dice.uniform(0, 8))
-            airflow.kill(name)
-            airflow.start(name)
-        time.sleep(dice.uniform(0, 4))
+        time.sleep(dice.uniform(0, 8))
+        if victim == "triggerer":
+            (name,) = eventually(airflow, lambda: watches(airflow, fernet_key, watched), 60, "one watches")
+        else:
+            name = dice.choice(WORKERS) if victim == "worker" else victim
+        airflow.kill(name)
+        airflow.start(name)
+        if number == len(victims) // 2:
+            be_without_database(airflow, lambda: service.set_version(watched, away, status="CREATED"))
     assert not waiting
     pause(airflow, dispatcher(RETRAIN), is_paused=True)
     service.set_version(watched, late, status="CREATED")
     time.sleep(dice.uniform(0, 8))
     pause(airflow, dispatcher(RETRAIN), is_paused=False)
-    expected = sorted([*early, late])
-    eventually(airflow, lambda: set(told(airflow, watched)) >= set(expected), 120, "every version is reported")
+    expected = sorted([*early, away, late])
+    eventually(
+        airflow,
+        lambda: set(told(airflow, watched)) >= set(expected),
+        120,
+        "every version is reported",
+        airflow.restart_ended,
+    )
     patience = 120 + 10 * VERSIONS
     # A run whose worker was killed fails, as its task has no retries.
-    eventually(airflow, lambda: len(started(airflow)) >= VERSIONS and is_idle(airflow), patience, "all have a run")
+    eventually(
+        airflow,
+        lambda: len(started(airflow)) >= VERSIONS and is_idle(airflow),
+        patience,
+        "all have a run",
+        airflow.restart_ended,
+    )
     identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
     log.info("%d versions were reported %d times", VERSIONS, len(told(airflow, watched)))
     # Each exactly once, though some were perhaps reported twice.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
 import time
 from http.client import HTTPException
+from statistics import median
 
 import pytest
 from cryptography.fernet import Fernet
+from dateutil.parser import isoparse
 from sqlalchemy.exc import OperationalError
 
 from airflow_provider_imageversions.polling import BACKOFF_CAP
 from dev.local_airflow import ApiError, airflow_command
 from tests.e2e.test_waiting import register
+
+log = logging.getLogger(__name__)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
 
@@ -25,18 +30,20 @@ ALERT = "example_alert_on_failed_image_version"
 OLD_KEY, NEW_KEY, OTHER_KEY = "AKIAOLD", "AKIANEW", "AKIAOTHER"
 SECRETS = {OLD_KEY: "the-old-secret", NEW_KEY: "the-new-secret", OTHER_KEY: "the-other-secret"}
 SESSION_TOKEN = "the-session-token"
-# KILLS=10 VERSIONS=20 OUTAGE=60 make e2e: as often and as long as a release wants it. By default, what fits between
-# two cups of coffee.
+# KILLS=10 VERSIONS=20 OUTAGE=60 WAKES=20 make e2e: as often and as long as a release wants it. By default, what fits
+# between two cups of coffee.
 KILLS = int(os.environ.get("KILLS", "2"))
 VERSIONS = int(os.environ.get("VERSIONS", "5"))
 OUTAGE = float(os.environ.get("OUTAGE", "20"))
+WAKES = int(os.environ.get("WAKES", "3"))
 
 
 def story(airflow):
     """What the runs did, for a failure's message."""
     states = [
-        (run["dag_run_id"], run["state"], airflow.task_states(RETRAIN, run["dag_run_id"]))
-        for run in airflow.runs(RETRAIN)
+        (run["dag_run_id"], run["state"], airflow.task_states(dag_id, run["dag_run_id"]))
+        for dag_id in (RETRAIN, dispatcher(RETRAIN))
+        for run in airflow.runs(dag_id)
     ]
     return "\n".join(map(str, states))
 
@@ -288,56 +295,34 @@ def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow
     assert sorted(done) == sorted(expected)
 
 
-def push(service, queue, number, status):
-    """Tell of a version as EventBridge does, several times for one change."""
-    detail = {
-        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/pushed-image",
-        "ImageVersionArn": f"arn:aws:sagemaker:us-east-1:123456789012:image-version/pushed-image/{number}",
-        "Version": float(number),
-        "Tags": {},
-    }
-    for text in (status.upper(), status.lower(), status.upper()):
-        event = {
-            "version": "0",
-            "source": "aws.sagemaker",
-            "detail-type": "SageMaker Image Version State Change",
-            "detail": {**detail, "ImageVersionStatus": text},
-        }
-        service.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(event))
-
-
-def test_a_version_is_trained_with_once_by_push_and_poll_whichever_comes_first(airflow, service):
-    image, push_id, train_id = "pushed-image", "example_push_with_eventbridge", "example_train_when_pushed"
-    queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]
+def test_a_version_has_its_run_in_a_fraction_of_the_interval_when_eventbridge_reports_it(airflow, service):
+    image, target, interval = "woken-image", "woken", 900
     service.create_versions(image, 1)
-    airflow.wait_for_dag(push_id)
-    airflow.unpause(push_id)
-    let_start(airflow, train_id)
+    queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]
+    let_start(airflow, target)
     eventually(airflow, lambda: has_baseline(service, image), 60, "the watcher polls")
+    before = len(service.calls("ListImageVersions", image))
+    service.send_state_changes_to(queue)
+    try:
+        for count in range(1, WAKES + 1):
+            register(service, image)
+            eventually(airflow, lambda count=count: len(airflow.runs(target)) == count, 60, "it is dispatched")
+            eventually(airflow, lambda: not active(airflow, target, dispatcher(target)), 60, "all have ended")
+    finally:
+        service.send_state_changes_to(None)
+    calls = len(service.calls("ListImageVersions", image)) - before
+    seconds = [waited(run) for run in airflow.runs(target)]
+    log.info("CREATED to queued, of %d: median %.2f s, maximum %.2f s", WAKES, median(seconds), max(seconds))
+    assert [run["conf"]["Version"] for run in airflow.runs(target)] == list(range(2, WAKES + 2))
+    assert max(seconds) < interval / 10
+    # CREATING and CREATED are an event each.
+    assert calls <= 2 * WAKES + 1
 
-    def with_run():
-        return [run["conf"]["Version"] for run in airflow.runs(train_id)]
 
-    def pushes():
-        return len([run for run in airflow.runs(push_id) if run["state"] == "success"])
-
-    pushed, polled = service.create_versions(image, 2, status="CREATING")
-    push(service, queue, pushed, "Creating")
-    service.add_fault("throttling", image_name=image, times=None)
-    service.set_version(image, pushed, status="CREATED")
-    push(service, queue, pushed, "Created")
-    deleted = polled + 1
-    push(service, queue, deleted, "Created")
-    eventually(airflow, lambda: with_run() == [pushed], 90, "the push arrives")
-
-    service.set_version(image, polled, status="CREATED")
-    service.clear_faults()
-    eventually(airflow, lambda: set(with_run()) == {pushed, polled}, 120, "the watcher reports the other")
-    before = pushes()
-    push(service, queue, polled, "Created")
-    eventually(airflow, lambda: pushes() > before, 60, "a late message starts a run")
-    eventually(airflow, lambda: not active(airflow, push_id, dispatcher(train_id)), 60, "it is dispatched")
-    assert with_run() == [pushed, polled]
+def waited(run):
+    """Seconds from the version becoming CREATED to its run being queued."""
+    created, queued = (isoparse(text) for text in (run["conf"]["LastModifiedTime"], run["queued_at"]))
+    return (queued - created).total_seconds()
 
 
 def active(airflow, *dag_ids):

@@ -202,3 +202,14 @@ def test_the_asset_s_page_shows_its_events_with_what_they_tell(page, airflow, ru
     page.locator(".react-flow__node").last.hover(trial=True)  # it has come to rest
     shoot("asset-events")
     assert [value_in(told.nth(index))["payload"] for index in (0, 1)] == newest()
+
+
+def test_the_grid_has_a_run_for_each_version_and_names_it_after_the_version(page, airflow, runs, shoot):
+    eventually(airflow, lambda: len(trained(airflow)) > 1, 120, "two versions are trained with")
+    named = {run["dag_run_id"]: run["conf"]["Version"] for run in airflow.runs(RETRAIN)[-2:]}
+    page.set_viewport_size({"width": WIDTH, "height": 520})
+    page.goto(f"/dags/{RETRAIN}/runs")
+    for run_id, version in named.items():
+        assert run_id.startswith(f"version-{version}-")
+        expect(page.get_by_text(run_id, exact=True).first).to_be_visible()
+    shoot("grid-retrain")

@@ -175,9 +175,6 @@ METHODS = {
     "list_aliases": {},
     "describe_image": {},
     "delete_image_version": {"version": 1},
-    "describe_state_change": {
-        "event": {"detail-type": "SageMaker Image Version State Change", "detail": {"Version": 1}}
-    },
 }
 
 

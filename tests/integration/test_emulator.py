@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -963,3 +964,73 @@ def test_the_command_refuses_an_address_that_others_reach():
     )
     assert result.returncode == 2
     assert "loopback" in result.stderr
+
+
+# --- State changes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(emulator):
+    """Have the events sent to a queue; gives what it received since the last call."""
+    sqs = emulator.client("sqs")
+    queue = sqs.create_queue(QueueName="image-versions")["QueueUrl"]
+    emulator.send_state_changes_to(queue)
+
+    def receive(count):
+        events, deadline = [], time.monotonic() + 10
+        while len(events) < count:
+            assert time.monotonic() < deadline, events
+            for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", ()):
+                events.append(json.loads(message["Body"]))
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        assert "Messages" not in sqs.receive_message(QueueUrl=queue)
+        return events
+
+    return receive
+
+
+def test_each_change_of_a_version_is_sent_several_times_in_the_documented_shape(emulator, sent):
+    emulator.creation_seconds = 0.3
+    client = emulator.client("sagemaker")
+    emulator.create_versions("My-image", 1)
+    assert len(sent(2)) == 2
+    client.create_image_version(ImageName="My-image", BaseImage="repository:2", ClientToken="t" * 36)
+    # Nobody looks at the version.
+    events = sent(4)
+    details = [event["detail"] for event in events]
+    assert [detail["ImageVersionStatus"] for detail in details] == ["CREATING", "Creating", "CREATED", "Created"]
+    assert {detail["ImageArn"] for detail in details} == {"arn:aws:sagemaker:us-east-1:123456789012:image/my-image"}
+    assert [repr(detail["Version"]) for detail in details] == ["2.0"] * 4
+    (arn,) = {detail["ImageVersionArn"] for detail in details}
+    assert re.fullmatch(r"arn:aws:sagemaker:us-east-1:123456789012:image-version/[0-9a-f-]{36}", arn)
+    assert {(event["source"], event["detail-type"], event["region"]) for event in events} == {
+        ("aws.sagemaker", "SageMaker Image Version State Change", "us-east-1")
+    }
+    # What changes no status is no event.
+    client.update_image_version(ImageName="My-image", Version=2, AliasesToAdd=["prod"])
+    emulator.set_version("My-image", 2, status="CREATE_FAILED")
+    assert [event["detail"]["ImageVersionStatus"] for event in sent(2)] == ["CREATE_FAILED", "CreateFailed"]
+
+
+def test_nothing_is_sent_any_more_without_a_queue(emulator, sent):
+    emulator.send_state_changes_to(None)
+    emulator.create_versions("my-image", 1)
+    assert sent(0) == []
+
+
+def test_a_queue_that_is_deleted_disturbs_no_call(emulator, sent):
+    sqs = emulator.client("sqs")
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName="image-versions")["QueueUrl"])
+    assert emulator.create_versions("my-image", 1) == [1]
+
+
+def test_a_queue_that_does_not_exist_is_refused(emulator):
+    with pytest.raises(ValueError, match=r"There is no queue '.*/missing' in region 'eu-west-1'"):
+        emulator.send_state_changes_to(f"{emulator.endpoint_url}/123456789012/missing", "eu-west-1")
+
+
+def test_a_reset_ends_the_events(emulator, sent):
+    emulator.reset()
+    assert emulator.create_versions("my-image", 1) == [1]
+    assert emulator.client("sqs").list_queues().get("QueueUrls", []) == []
+    assert not [each for each in threading.enumerate() if each.name == "sagemaker-image-state-changes"]

@@ -332,6 +332,8 @@ async def test_what_becomes_created_while_a_first_start_can_t_read_it_is_told_of
         {"statuses": ["CREATE_FAILED"], "alias": "prod"},
         {"alias": "-"},
         {"alias": "None"},
+        {"wake_queue": ""},
+        {"wake_queue": ["https://sqs.us-east-1.amazonaws.com/123456789012/queue"]},
     ],
 )
 async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watch, emulator, capsys, arguments):

@@ -27,7 +27,7 @@ from airflow_provider_imageversions.hooks import (
     SageMakerImageVersionsHook,
     judge,
 )
-from airflow_provider_imageversions.model import TEMPLATE, CreateImageRequest, event_id
+from airflow_provider_imageversions.model import TEMPLATE, CreateImageRequest
 
 IMAGE = "my-image"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -656,42 +656,6 @@ def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(
     with pytest.raises(ValueError, match="botocore_config") as caught:
         hooks.check_aws_parameters({"botocore_config": value}, template=TEMPLATE)
     assert "pw" not in str(caught.value)
-
-
-def test_a_pushed_state_change_tells_the_same_as_the_watcher(hook, emulator):
-    emulator.create_versions("My-image", 3)
-    event = {
-        "detail-type": "SageMaker Image Version State Change",
-        "detail": {
-            "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
-            "ImageVersionStatus": "Created",
-            "Version": 3.0,
-        },
-    }
-    told = hook.describe_state_change(event, "My-image")
-    record = hook.list_image_versions("My-image", limit=1)[0]
-    assert told["event_id"] == event_id(record)
-    assert told["image_name"] == "My-image"
-    assert (told["Version"], told["status"], told["region"]) == (3, "CREATED", "us-east-1")
-    assert "ContainerImage" in told
-    assert told["Aliases"] == []
-
-
-@pytest.mark.parametrize(
-    ("arn", "message"),
-    [
-        ("arn:aws:sagemaker:us-east-1:123456789012:image-version/other/3", "another image than image_name='My-image'"),
-        ("arn:aws:sagemaker:eu-west-1:123456789012:image-version/my-image/3", "another region or account"),
-        ("arn:aws:sagemaker:us-east-1:999999999999:image-version/my-image/3", "another region or account"),
-    ],
-)
-def test_a_state_change_of_something_else_is_refused(hook, emulator, arn, message):
-    emulator.create_versions("My-image", 3)
-    detail = {"ImageVersionArn": arn, "ImageVersionStatus": "CREATED", "Version": 3}
-    with pytest.raises(ValueError, match=f"event=.*{message}"):
-        hook.describe_state_change(
-            {"detail-type": "SageMaker Image Version State Change", "detail": detail}, "My-image"
-        )
 
 
 @pytest.mark.parametrize("kind", ["creation_time", "last_modified_time"])

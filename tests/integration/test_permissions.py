@@ -122,10 +122,6 @@ def retried_after_failure(run):
         create(run)
 
 
-EVENT = {
-    "detail-type": "SageMaker Image Version State Change",
-    "detail": {"ImageVersionStatus": "CREATED", "Version": 1.0},
-}
 CREATE = SageMakerCreateImageOperator
 CREATE_VERSION = SageMakerCreateImageVersionOperator
 SENSOR, SENSOR_LABEL = SageMakerImageVersionSensor, "`SageMakerImageVersionSensor`"
@@ -135,9 +131,8 @@ SCENARIOS = {
     "hook: `iter_image_versions`, `list_image_versions`": [hook_calls(lambda hook: hook.list_image_versions(IMAGE))],
     "hook: `describe_image_version`": [hook_calls(lambda hook: hook.describe_image_version(IMAGE, version=1))],
     "hook: `list_aliases`": [hook_calls(lambda hook: hook.list_aliases(IMAGE))],
-    "hook: `add_details`, `describe_state_change`": [
+    "hook: `add_details`": [
         hook_calls(lambda hook: hook.add_details(IMAGE, {"Version": 1})),
-        hook_calls(lambda hook: hook.describe_state_change(EVENT, IMAGE)),
     ],
     "hook: `iter_images`": [hook_calls(lambda hook: list(hook.iter_images()))],
     "hook: `create_image`": [hook_calls(lambda hook: hook.create_image(CreateImageRequest("other", ROLE)))],

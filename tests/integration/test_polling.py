@@ -28,8 +28,8 @@ def trigger(**arguments):
     return SageMakerImageVersionTrigger(**{"image_name": IMAGE, "poll_interval": 60.0, **arguments})
 
 
-def subscribe(target=None, interval=60.0, image_name=IMAGE, **parameters):
-    return polling.subscribe(trigger(**parameters), image_name, target or Target(), interval)
+def subscribe(target=None, interval=60.0, image_name=IMAGE, wake_queue=None, **parameters):
+    return polling.subscribe(trigger(**parameters), image_name, target or Target(), interval, wake_queue=wake_queue)
 
 
 def polls(emulator):

@@ -10,8 +10,9 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_provider_imageversions.assets import image_version_asset, image_versions, sanitize_uri, uri_of
-from airflow_provider_imageversions.model import parse_state_change
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/image-versions"
 
 
 def test_an_asset_has_its_watcher_and_a_stable_name_and_uri():
@@ -79,6 +80,13 @@ def test_watchers_of_different_things_are_different_assets(arguments, uri):
         {"uri": " "},
         {"poll_interval": 0},
         {"poll_interval": "soon"},
+        {"wake_queue": ""},
+        {"wake_queue": "None"},
+        {"wake_queue": "image-versions"},
+        {"wake_queue": "arn:aws:sqs:us-east-1:123456789012:image-versions"},
+        {"wake_queue": "http://sqs.us-east-1.amazonaws.com/image-versions"},
+        {"wake_queue": "https://sqs.us-east-1.example.com/123456789012/image-versions"},
+        {"wake_queue": "https://sqs.us-east-1.amazonaws.com/123456789012/image-versions.fifo"},
         {"botocore_config": {"no_such_option": 1}},
     ],
 )
@@ -91,6 +99,15 @@ def test_bad_input_is_refused_when_the_dag_is_parsed(arguments):
 def test_an_interval_may_be_seconds_or_a_timedelta(interval):
     (watcher,) = image_version_asset("a", poll_interval=interval).watchers
     assert watcher.trigger.serialize()[1]["poll_interval"] == 90.0
+
+
+def test_a_queue_is_stored_only_if_there_is_one_and_leaves_the_cursor_where_it_is():
+    (plain,), (woken,) = (image_version_asset("a", **given).watchers for given in ({}, {"wake_queue": QUEUE}))
+    assert "wake_queue" not in plain.trigger.serialize()[1]
+    path, stored = woken.trigger.serialize()
+    assert stored["wake_queue"] == QUEUE
+    assert SageMakerImageVersionEventTrigger(**stored).serialize() == (path, stored)
+    assert woken.trigger.state_key == plain.trigger.state_key
 
 
 def test_an_unknown_argument_is_refused():
@@ -120,7 +137,7 @@ def test_all_else_shares_the_asset_and_a_conflict_is_a_warning(recwarn):
     same = image_version_asset("shared", poll_interval=5)
     assert (kept.name, kept.uri) == (same.name, same.uri)
     assert not recwarn
-    others = {"poll_interval": 6, "include_details": True, "start_from": 3, "verify": False,
+    others = {"poll_interval": 6, "include_details": True, "wake_queue": QUEUE, "start_from": 3, "verify": False,
               "botocore_config": {"read_timeout": 9}}  # fmt: skip
     for label, value in others.items():
         with pytest.warns(UserWarning, match=rf"'{kept.name}' has two watchers .*\({label}\)") as caught:
@@ -216,46 +233,6 @@ def test_all_events_of_a_run_are_told_once_and_in_order():
     latest = [event(6, "f"), event(7, "g"), *by_hand]
     assert [told["Version"] for told in image_versions(triggering, latest)] == [6, 7, 8]
     assert image_versions({}) == image_versions([]) == []
-
-
-def state_change(**detail):
-    defaults = {
-        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
-        "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
-        "ImageVersionStatus": "Created",
-        "Version": 3.0,
-        "Tags": {},
-    }
-    return {
-        "detail-type": "SageMaker Image Version State Change",
-        "source": "aws.sagemaker",
-        "region": "us-east-1",
-        "detail": {**defaults, **detail},
-    }
-
-
-@pytest.mark.parametrize("status", ["CREATE_FAILED", "CreateFailed", "Create_Failed", "create_failed"])
-def test_a_state_change_is_read_whatever_the_case_of_its_status(status):
-    assert parse_state_change(state_change(ImageVersionStatus=status)) == {
-        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
-        "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/3",
-        "Version": 3,
-        "ImageVersionStatus": "CREATE_FAILED",
-    }
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {},
-        {"detail-type": "SageMaker Image State Change"},
-        {**state_change(), "detail": None},
-        state_change(Version=1.5),
-    ],
-)
-def test_another_event_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"State Change|Version=1\.5"):
-        parse_state_change(wrong)
 
 
 def test_airflow_2_is_told_what_to_do_instead(monkeypatch):

@@ -21,8 +21,6 @@ def test_an_example_can_be_parsed_and_has_tasks(path):
         pytest.importorskip("airflow.sdk", reason="this example is for Airflow 3")
     if "Needs Airflow 3.1" in text:
         pytest.importorskip("airflow.sdk.execution_time.hitl", reason="this example is for Airflow 3.1")
-    if "Needs apache-airflow-providers-common-messaging" in text:
-        pytest.importorskip("airflow.providers.common.messaging", reason="this example is for those who have messaging")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

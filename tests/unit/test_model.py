@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import model
-from airflow_provider_imageversions.model import ListImageVersionsRequest, Target, VersionSet, clean_text, to_record
+from airflow_provider_imageversions.model import (
+    ListImageVersionsRequest,
+    StateChange,
+    Target,
+    VersionSet,
+    clean_text,
+    to_record,
+)
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -485,3 +492,92 @@ def test_a_version_set_behaves_as_a_set_and_keeps_the_fewest_runs(numbers):
     assert [first for first, _ in versions.runs] == sorted(starts)
     again = VersionSet(json.loads(json.dumps(versions.runs)))
     assert again.runs == versions.runs
+
+
+# --- EventBridge -----------------------------------------------------------------------------------------
+
+
+def state_change(**detail):
+    """An event in the shape that AWS documents."""
+    defaults = {
+        "ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/my-image",
+        "ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/97abd9d2-26fe-4a45-bb28",
+        "ImageVersionStatus": "Created",
+        "Version": 3.0,
+        "Tags": {},
+    }
+    return {
+        "version": "0",
+        "id": "12345678-1234-1234-1234-111122223333",
+        "detail-type": "SageMaker Image Version State Change",
+        "source": "aws.sagemaker",
+        "account": "123456789012",
+        "region": "us-east-1",
+        "detail": {**defaults, **detail},
+    }
+
+
+def change(**detail):
+    return StateChange.from_message(json.dumps(state_change(**detail)))
+
+
+@pytest.mark.parametrize("status", ["CREATE_FAILED", "CreateFailed", "Create_Failed", "create_failed"])
+def test_events_of_one_change_are_equal_whatever_the_case(status):
+    arn = "arn:aws:SageMaker:US-EAST-1:123456789012:image/My-Image"
+    assert change(ImageVersionStatus=status, ImageArn=arn) == change(ImageVersionStatus="CREATE_FAILED")
+    assert change().image_name == "my-image"
+    assert change().region == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ImageVersionStatus": "CREATING"},
+        {"Version": 4.0},
+        {"ImageVersionArn": "arn:aws:sagemaker:us-east-1:123456789012:image-version/other"},
+        {"ImageArn": "arn:aws:sagemaker:us-east-1:123456789012:image/other"},
+        {"ImageArn": "arn:aws-cn:sagemaker:cn-north-1:123456789012:image/my-image"},
+    ],
+)
+def test_events_of_different_changes_differ(other):
+    assert change(**other) not in {None, change()}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "no JSON",
+        "[" * 100_000,
+        "null",
+        "[]",
+        "{}",
+        json.dumps({**state_change(), "detail-type": "SageMaker Image State Change"}),
+        json.dumps({**state_change(), "detail": None}),
+        json.dumps({**state_change(), "detail": []}),
+        json.dumps(state_change(ImageArn=None)),
+        json.dumps(state_change(ImageArn="arn:aws:sagemaker:us-east-1:123456789012:domain/my-image")),
+        json.dumps({"Type": "Notification", "Message": json.dumps(state_change())}),
+    ],
+)
+def test_another_message_reports_no_change(body):
+    assert StateChange.from_message(body) is None
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_no_value_of_an_event_breaks_it(value):
+    for name in ("ImageArn", "ImageVersionArn", "ImageVersionStatus", "Version"):
+        change(**{name: value})
+
+
+def test_a_queue_of_each_partition_is_taken_and_has_its_region():
+    session = botocore.session.Session()
+    for partition in session.get_available_partitions():
+        for region in session.get_available_regions("sqs", partition):
+            client = session.create_client("sqs", region, aws_access_key_id="x", aws_secret_access_key="y")
+            url = f"{client.meta.endpoint_url}/123456789012/image-versions"
+            client.close()
+            assert model.parse_queue_url("wake_queue", url) == url
+            assert model.locate_queue(url) == (region, None)
+    emulated = "http://127.0.0.1:5000/123456789012/image-versions"
+    assert model.locate_queue(model.parse_queue_url("wake_queue", emulated)) == (None, "http://127.0.0.1:5000")

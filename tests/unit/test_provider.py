@@ -190,13 +190,13 @@ API = {
     ),
     "triggers.SageMakerImageVersionEventTrigger": (
         "*, image_name, statuses=('CREATED',), start_from='latest', alias=None, poll_interval=60.0, "
-        "include_details=False, aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, "
-        "**_later"
+        "include_details=False, wake_queue=None, aws_conn_id='aws_default', region_name=None, verify=None, "
+        "botocore_config=None, **_later"
     ),
     "assets.image_version_asset": (
         "image_name, *, name=None, uri=None, group=None, extra=None, access_control=None, statuses=('CREATED',), "
-        "start_from='latest', alias=None, poll_interval=60.0, include_details=False, aws_conn_id='aws_default', "
-        "region_name=None, verify=None, botocore_config=None"
+        "start_from='latest', alias=None, poll_interval=60.0, include_details=False, wake_queue=None, "
+        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None"
     ),
     "assets.uri_of": (
         "image_name, region_name=None, statuses=('CREATED',), alias=None, *, aws_conn_id='aws_default', name=None"

@@ -1,0 +1,346 @@
+"""EventBridge's events, which SageMaker's image API is polled by at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import re
+import threading
+import time
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from airflow_provider_imageversions import polling
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from tests.conftest import first_event
+from tests.integration.test_event_trigger import Store, Watching
+from tests.integration.test_polling import eventually, polls, subscribe
+
+DOCS = Path(__file__).parents[2] / "docs"
+IMAGE = "My-image"
+INTERVAL = 900.0
+
+
+def readers():
+    return [each for each in threading.enumerate() if each.name.startswith("sagemaker-image-versions-queue")]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch):
+    monkeypatch.setattr(polling, "RECEIVE_SECONDS", 1)
+    monkeypatch.setattr(polling, "HIDDEN_FROM_OTHERS", 1)
+    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        yield
+        assert not polling._registries
+        deadline = time.monotonic() + 10
+        while readers():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        gc.collect()
+
+
+@pytest.fixture
+def sqs(emulator, connection):
+    return emulator.client("sqs")
+
+
+@pytest.fixture
+def queue(sqs):
+    return sqs.create_queue(QueueName="image-versions")["QueueUrl"]
+
+
+def message(image=IMAGE, number=1, status="CREATED", region="us-east-1", **detail):
+    prefix = f"arn:aws:sagemaker:{region}:123456789012"
+    defaults = {
+        "ImageArn": f"{prefix}:image/{image.lower()}",
+        "ImageVersionArn": f"{prefix}:image-version/0d1f4f3e-3a5c-4a4e-8b0c-1a2b3c4d5e6f",
+        "ImageVersionStatus": status,
+        "Version": float(number),
+    }
+    event = {"detail-type": "SageMaker Image Version State Change", "detail": {**defaults, **detail}}
+    return json.dumps(event)
+
+
+@pytest.fixture
+def send(sqs, queue):
+    return lambda *bodies: [sqs.send_message(QueueUrl=queue, MessageBody=body) for body in bodies]
+
+
+def left(sqs, queue):
+    """How many messages there are, those that are just hidden included."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+    return sum(int(attributes[name]) for name in names)
+
+
+def waiting(queue=None, image=IMAGE, version=2, **parameters):
+    return subscribe(Target(version=version), INTERVAL, image, wake_queue=queue, **parameters)
+
+
+async def test_an_event_of_an_image_starts_its_poll_and_is_deleted(emulator, sqs, queue, send):
+    for image in (IMAGE, "other-image"):
+        emulator.create_versions(image, 1)
+    with waiting(queue) as subscription, waiting(queue, "other-image") as other:
+        await asyncio.gather(subscription.next(), other.next())
+        emulator.create_versions(IMAGE, 1)
+        send(message(number=2))
+        snapshot = await asyncio.wait_for(subscription.next(), 10)
+        assert snapshot.versions[0]["Version"] == 2
+        await eventually(lambda: left(sqs, queue) == 0)
+        assert len(emulator.calls("ListImageVersions", IMAGE)) == 2
+        assert len(emulator.calls("ListImageVersions", "other-image")) == 1
+
+
+async def test_what_the_emulator_sends_wakes_a_watcher_and_a_deferred_sensor(emulator, queue):
+    emulator.create_versions(IMAGE, 1)
+    emulator.creation_seconds = 0.3
+    emulator.send_state_changes_to(queue)
+    watching = Watching(Store(), image_name=IMAGE, poll_interval=INTERVAL, wake_queue=queue)
+    sensor = SageMakerImageVersionTrigger(image_name=IMAGE, after_version=1, poll_interval=INTERVAL)
+    ready = asyncio.create_task(first_event(sensor))
+    try:
+        await watching.until(lambda: watching.trigger.asset_state_store.values)
+        await eventually(lambda: polls(emulator) > 0)
+        emulator.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage="r:2", ClientToken="t" * 36)
+        await watching.until(lambda: watching.numbers == [2])
+        assert (await asyncio.wait_for(ready, 10)).payload["version"]["Version"] == 2
+    finally:
+        ready.cancel()
+        await watching.kill()
+
+
+async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send, monkeypatch):
+    monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 60.0)
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        send(message(status="CREATED"))
+        await subscription.next()
+        send(message(status="Created"), message(status="created"))
+        await eventually(lambda: left(sqs, queue) == 0)
+        await asyncio.sleep(0.2)
+        assert polls(emulator) == 2
+        monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 0.0)
+        send(message(status="CREATED"))
+        await eventually(lambda: polls(emulator) == 3)
+
+
+async def test_a_change_that_is_reported_during_a_poll_causes_a_further_one(emulator, queue, send):
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        emulator.add_fault("slow", times=1, seconds=1.0)
+        send(message(status="CREATING"))
+        await eventually(lambda: polls(emulator) == 2)
+        send(message(number=2), message(number=3))
+        await eventually(lambda: polls(emulator) == 3)
+        await subscription.next()
+        await asyncio.sleep(0.3)
+        assert polls(emulator) == 3
+
+
+async def test_a_poll_that_fails_after_an_event_is_tried_again_before_the_interval(emulator, queue, send):
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        emulator.add_fault("throttling", times=3)
+        send(message(number=2))
+        assert (await subscription.next()).fault is polling.Fault.THROTTLED
+        assert (await asyncio.wait_for(subscription.next(), 10)).fault is None
+
+
+STRANGE = [
+    "no JSON",
+    "[" * 100_000,
+    "[]",
+    "{}",
+    json.dumps({"detail-type": "SageMaker Image State Change", "detail": {}}),
+    json.dumps({"detail-type": "SageMaker Image Version State Change", "detail": None}),
+    message(ImageArn=None),
+    message(ImageArn="arn:aws:sagemaker:us-east-1:123456789012:image"),
+]
+
+
+async def test_what_is_no_event_of_a_polled_image_does_no_harm_and_is_deleted_when_it_is_old(
+    emulator, sqs, queue, send, monkeypatch
+):
+    monkeypatch.setattr(polling, "KEPT_FOR_OTHERS", 3.0)
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        strange = [*STRANGE, message(region="eu-west-1"), message("other-image")]
+        send(*strange)
+        await asyncio.sleep(1.5)
+        assert left(sqs, queue) == len(strange)
+        await eventually(lambda: left(sqs, queue) == 0, 15)
+        assert polls(emulator) == 1
+        send(message(number=2, Version="junk", ImageVersionStatus=["x"]))
+        await asyncio.wait_for(subscription.next(), 10)
+
+
+async def test_another_triggerer_receives_the_event_of_an_image_that_only_it_polls(emulator, queue, send):
+    emulator.create_versions(IMAGE, 1)
+    emulator.create_versions("other-image", 1)
+    ready = threading.Event()
+
+    async def other_triggerer():
+        with waiting(queue, "other-image") as subscription:
+            await subscription.next()
+            ready.set()
+            return await asyncio.wait_for(subscription.next(), 30)
+
+    with waiting(queue) as subscription:
+        await subscription.next()
+        thread = asyncio.create_task(asyncio.to_thread(asyncio.run, other_triggerer()))
+        await eventually(ready.is_set)
+        send(*(message("other-image", number) for number in range(3)))
+        assert (await thread).fault is None
+        assert len(emulator.calls("ListImageVersions", IMAGE)) == 1
+
+
+async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue, send, monkeypatch):
+    def refuse(*_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(polling, "_delete", refuse)
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        send(message(number=2))
+        await subscription.next()
+        await asyncio.sleep(2.5)
+        assert polls(emulator) == 2
+
+
+async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too(
+    emulator, sqs, connection, queue, caplog
+):
+    caplog.set_level(logging.INFO, logger=polling.__name__)
+    emulator.create_versions(IMAGE, 1)
+    missing = queue.replace("image-versions", "missing")
+    with subscribe(Target(version=2), 0.1, IMAGE, wake_queue=missing) as subscription:
+        await eventually(lambda: "could not be read" in caplog.text)
+        before = polls(emulator)
+        await eventually(lambda: polls(emulator) > before + 2)
+        await asyncio.sleep(0.5)
+        (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert missing in warning.getMessage()
+        assert "NonExistentQueue" in warning.getMessage() or "QueueDoesNotExist" in warning.getMessage()
+        sqs.create_queue(QueueName="missing")
+        await eventually(lambda: "can be read again" in caplog.text, 20)
+        assert (await subscription.next()).fault is None
+
+
+async def test_one_reader_serves_all_images_and_goes_with_the_last_one_who_needs_it(emulator, queue):
+    for image in (IMAGE, "other-image"):
+        emulator.create_versions(image, 1)
+    port = urlsplit(emulator.endpoint_url).port
+
+    def sockets():
+        return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
+
+    before = len(sockets())
+    with waiting() as plain:
+        await plain.next()
+        assert not readers()
+        of_poll = len(sockets())
+        with waiting(queue) as subscription, waiting(queue, "other-image") as other:
+            await asyncio.gather(subscription.next(), other.next())
+            await eventually(lambda: len(sockets()) > of_poll)
+            assert len(readers()) == 1
+        await eventually(lambda: not readers())
+        await eventually(lambda: len(sockets()) == of_poll)
+    assert len(sockets()) == before
+
+
+async def test_an_edited_connection_is_picked_up_by_the_reader(emulator, connection, queue, send, monkeypatch):
+    emulator.create_versions(IMAGE, 1)
+    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.5, 0.5))
+    made = []
+    get_queue_client = SageMakerImageVersionsHook.get_queue_client
+
+    def note(hook, *arguments, **named):
+        made.append(get_queue_client(hook, *arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", note)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        await eventually(lambda: made)
+        connection(login="edited")
+        await eventually(lambda: made[-1]._request_signer._credentials.access_key == "edited", 10)
+        send(message(number=2))
+        await asyncio.wait_for(subscription.next(), 10)
+
+
+async def test_the_event_loop_is_not_held_up_by_a_queue_without_messages(emulator, queue):
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        turns = 0
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 1.0
+        while loop.time() < end:
+            await asyncio.sleep(0.01)
+            turns += 1
+    assert turns > 20
+
+
+async def test_the_permissions_on_the_queue_are_those_of_the_calls(emulator, sqs, queue, send, monkeypatch):
+    called = set()
+    get_queue_client = SageMakerImageVersionsHook.get_queue_client
+
+    def note(hook, *arguments, **named):
+        client = get_queue_client(hook, *arguments, **named)
+        client.meta.events.register("before-call.sqs", lambda model, **_: called.add(model.name))
+        return client
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", note)
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        send(message(number=2))
+        await eventually(lambda: "DeleteMessageBatch" in called)
+    # AWS allows a batch by the same action.
+    assert {f"sqs:{name.removesuffix('Batch')}" for name in called} == {"sqs:ReceiveMessage", "sqs:DeleteMessage"}
+    pages = [(DOCS / name).read_text() for name in ("security.md", "eventbridge.md")]
+    assert [set(re.findall(r"sqs:(?:Receive|Delete|Change|Get)\w+", page)) for page in pages] == [
+        {"sqs:ReceiveMessage", "sqs:DeleteMessage"}
+    ] * 2
+
+
+def test_the_client_waits_longer_than_a_call_for_messages(connection, emulator):
+    def timeout(config=None):
+        hook = SageMakerImageVersionsHook(config=config)
+        url = "https://sqs.eu-west-1.amazonaws.com/123456789012/q"
+        client = hook.get_queue_client(url, wait_seconds=20)
+        try:
+            assert client.meta.region_name == "eu-west-1"
+            assert client.meta.endpoint_url == emulator.endpoint_url
+            return client.meta.config.read_timeout
+        finally:
+            client.close()
+
+    assert timeout() == 35
+    assert timeout({"read_timeout": 1}) == 21
+    assert timeout({"read_timeout": None}) is None
+
+
+def test_a_queue_of_an_emulator_needs_no_endpoint_in_the_connection(emulator, queue, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_AWS_DEFAULT",
+        json.dumps({"conn_type": "aws", "login": "x", "password": "y", "extra": {"region_name": "us-east-1"}}),
+    )
+    client = SageMakerImageVersionsHook().get_queue_client(queue, wait_seconds=1)
+    assert client.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    client.close()
