@@ -102,7 +102,7 @@ def status_of(client, version, image="churn"):
     return client.describe_image_version(ImageName=image, Version=version)["ImageVersionStatus"]
 
 
-def eventually(probe, seconds=5.0):
+def eventually(probe, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not probe():
         assert time.monotonic() < deadline

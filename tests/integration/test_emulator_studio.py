@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from botocore.config import Config
@@ -206,12 +207,14 @@ def test_lists_are_paged_filtered_and_sorted(studio, client):
 def test_app_image_configs_are_filtered_by_name_and_time(studio, client):
     for name in ("lab", "lab-2", "other"):
         studio.config(name)
-        time.sleep(0.002)
+        time.sleep(1.01)  # older botocore sends whole seconds
     listed = client.list_app_image_configs(SortBy="Name", SortOrder="Ascending")["AppImageConfigs"]
     assert [config["AppImageConfigName"] for config in listed] == ["lab", "lab-2", "other"]
-    found = client.list_app_image_configs(NameContains="lab", CreationTimeAfter=listed[1]["CreationTime"])
+    first, second, _ = (config["CreationTime"].replace(microsecond=0) for config in listed)
+    found = client.list_app_image_configs(NameContains="lab", CreationTimeAfter=second)
     assert [config["AppImageConfigName"] for config in found["AppImageConfigs"]] == ["lab-2"]
-    before = client.list_app_image_configs(ModifiedTimeBefore=listed[0]["LastModifiedTime"])["AppImageConfigs"]
+    until = first + timedelta(seconds=1)
+    before = client.list_app_image_configs(ModifiedTimeBefore=until)["AppImageConfigs"]
     assert [config["AppImageConfigName"] for config in before] == ["lab"]
 
 

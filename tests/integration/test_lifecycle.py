@@ -828,11 +828,17 @@ def test_only_a_created_version_is_promoted(emulator, versions, context):
 
 @pytest.mark.parametrize("kind", [None, "invalid_state"])
 def test_an_update_of_a_version_that_is_creating_waits_until_it_can_be_made(emulator, image, client, context, kind):
-    emulator.creation_seconds = 1
+    emulator.creation_seconds = 3600
     client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
     if kind:
         emulator.add_fault(kind, operation="UpdateImageVersion", times=1)
-    assert update(version=1, release_notes="x", aliases_to_add=["a"]).execute(context)["ReleaseNotes"] == "x"
+    task = update(version=1, release_notes="x", aliases_to_add=["a"])
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, task)
+        while not emulator.calls("UpdateImageVersion") and not running.done():
+            time.sleep(0.05)
+        emulator.creation_seconds = 0
+        assert running.result(20)["ReleaseNotes"] == "x"
     assert len(emulator.calls("UpdateImageVersion")) > 1
 
 

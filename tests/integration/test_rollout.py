@@ -408,7 +408,8 @@ def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulat
 def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emulator, context):
     account.image("other", 2)
     domain = account.domain(**lab(custom_image("a", 1)))
-    emulator.creation_seconds = 0.3
+    # Longer than one of them takes between reading and writing.
+    emulator.creation_seconds = 2
     results = {}
 
     def roll_out(name, number):
