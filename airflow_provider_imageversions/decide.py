@@ -560,7 +560,7 @@ def _age(version: ImageVersion, now: datetime) -> float:
 
 def newest_created(versions: Iterable[ImageVersion]) -> int | None:
     """
-    Return the number of the newest CREATED version; ``None`` if there is none.
+    Return the number of the newest CREATED version; ``None`` if no version is CREATED.
 
     :param versions: Versions in any order.
     """

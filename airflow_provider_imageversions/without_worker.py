@@ -166,7 +166,7 @@ def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[s
         "the DAG's own macros and filters are not known there": bool(
             getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
         ),
-        "templates render to text there, in spite of render_template_as_native_obj=True": bool(is_native),
+        "templates render to text there, even with render_template_as_native_obj=True": bool(is_native),
         "with end_from_trigger=True no worker could check what templates rendered to": task.end_from_trigger,
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]

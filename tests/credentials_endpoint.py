@@ -12,7 +12,7 @@ from threading import Thread
 
 
 class Agent(ThreadingHTTPServer):
-    """A metadata endpoint for credentials, as that of Amazon ECS or EKS Pod Identity; it misbehaves as it is told."""
+    """A metadata endpoint for credentials, as that of Amazon ECS or EKS Pod Identity; it misbehaves on request."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answers)

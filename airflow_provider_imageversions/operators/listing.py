@@ -58,10 +58,10 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
     :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
     :param page_size: Versions an API call, 1 to 100; default 100.
-    :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+    :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
     :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
         ``DELETE_FAILED``); a list, or a string with commas. Default: all.
-    :param limit: At most so many versions; no page is fetched beyond the last one. Default: all.
+    :param limit: Maximum number of versions; no page is fetched beyond the last one. Default: all.
     :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
     :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
         DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no. What is gone, or in

@@ -78,7 +78,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     DAGs and runs, and a template must not render to something else at each try, as the time now would.
 
     With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
-    ``outlets``, the task itself tells of the version what the asset's watcher would, to the same ``event_id``, so that
+    ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
     DAGs scheduled on the asset start at once.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
@@ -104,7 +104,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param botocore_config: Keyword arguments for botocore's Config.
     :param wait_for_completion: Wait until the version is CREATED; default: yes. Otherwise the record is that of a
         version that is CREATING. Not templated, like all that follow.
-    :param deferrable: Wait in the triggerer, where all who wait for the same image share one API call an interval.
+    :param deferrable: Wait in the triggerer, where all waits for the same image share one API call an interval.
         Default: ``[operators] default_deferrable``.
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
@@ -193,7 +193,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
 
     def execute(self, context: Any) -> ImageVersion:
-        """Create it, or go on with what an earlier try created."""
+        """Create it, or continue with what an earlier try created."""
         return self._create_and_wait(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:

@@ -2,7 +2,7 @@
 What templates render in a worker and in the triggerer, as seen in a real Airflow: context_table.csv.
 
 A row is a template, a column a kind of run, a cell one of the words of :data:`WORDS`. ``test_context.py`` compares it
-with the Airflow that is installed; with ``CONTEXT_TABLE=write`` in the environment it writes it anew.
+with the Airflow that is installed; with ``CONTEXT_TABLE=write`` in the environment it rewrites it.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ DIFFERENCES = (
     Difference(
         "task_instance.trigger_timeout", DEFERS, "Airflow leaves it, and looks at it while the task is deferred"
     ),
-    Difference("log[deferred]: besides", ("deferrable", "end"), "the audit log tells of a worker's deferral"),
+    Difference("log[deferred]: besides", ("deferrable", "end"), "the audit log has a worker's deferral"),
     Difference("log[running]: besides", ("deferrable",), "a second worker resumes the task"),
     Difference("log[running]: missing", ("both", AGAIN), NO_WORKER),
-    Difference("log[success]: missing", (*ENDS, AGAIN), "the audit log tells of what workers report only"),
+    Difference("log[success]: missing", (*ENDS, AGAIN), "the audit log has only what workers report"),
     Difference("task_instance.next_method", ENDS, "Airflow leaves it, and removes it when the task is cleared"),
     Difference("task_instance.next_kwargs", ENDS, "likewise"),
     Difference("task_instance.hostname", ("both",), NO_WORKER),

@@ -101,7 +101,7 @@ def _close(service):
 
 
 def _finish(airflow, service, run_id):
-    """Let the versions be CREATED once all who wait have been deferred, as a worker may come first otherwise."""
+    """Let the versions be CREATED once all waits have been deferred, as a worker may come first otherwise."""
 
     def settled():
         states = airflow.task_states(DAG, run_id)
