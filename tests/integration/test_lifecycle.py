@@ -826,6 +826,17 @@ def test_only_a_created_version_is_promoted(emulator, versions, context):
     assert owner(versions, "prod") == 1
 
 
+def created_after_the_first_call(emulator, task, operation):
+    """Execute a task on a version that is CREATING until an operation was called."""
+    before = len(emulator.calls(operation))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, task)
+        while len(emulator.calls(operation)) == before and not running.done():
+            time.sleep(0.05)
+        emulator.creation_seconds = 0
+        return running.result(20)
+
+
 @pytest.mark.parametrize("kind", [None, "invalid_state"])
 def test_an_update_of_a_version_that_is_creating_waits_until_it_can_be_made(emulator, image, client, context, kind):
     emulator.creation_seconds = 3600
@@ -833,22 +844,18 @@ def test_an_update_of_a_version_that_is_creating_waits_until_it_can_be_made(emul
     if kind:
         emulator.add_fault(kind, operation="UpdateImageVersion", times=1)
     task = update(version=1, release_notes="x", aliases_to_add=["a"])
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(execute, task)
-        while not emulator.calls("UpdateImageVersion") and not running.done():
-            time.sleep(0.05)
-        emulator.creation_seconds = 0
-        assert running.result(20)["ReleaseNotes"] == "x"
+    assert created_after_the_first_call(emulator, task, "UpdateImageVersion")["ReleaseNotes"] == "x"
     assert len(emulator.calls("UpdateImageVersion")) > 1
 
 
 @pytest.mark.parametrize("kind", [None, "invalid_state"])
 def test_an_alias_is_taken_from_a_version_that_is_creating_when_it_can_be(emulator, versions, context, kind):
-    emulator.creation_seconds = 1
+    emulator.creation_seconds = 3600
     versions.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["candidate"])
     if kind:
         emulator.add_fault(kind, operation="UpdateImageVersion", times=1)
-    assert promote(version=3, aliases=["candidate"]).execute(context)["Aliases"] == ["candidate"]
+    record = created_after_the_first_call(emulator, promote(version=3, aliases=["candidate"]), "UpdateImageVersion")
+    assert record["Aliases"] == ["candidate"]
 
 
 @pytest.mark.parametrize("make", [update, delete])
@@ -956,11 +963,11 @@ def test_a_version_that_somebody_else_is_deleting_is_waited_for(emulator, versio
 
 @pytest.mark.parametrize("kind", [None, "invalid_state"])
 def test_a_version_that_is_creating_is_deleted_when_it_can_be(emulator, image, client, context, kind):
-    emulator.creation_seconds = 1
+    emulator.creation_seconds = 3600
     client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
     if kind:
         emulator.add_fault(kind, operation="DeleteImageVersion", times=1)
-    assert delete(version=1).execute(context) == 1
+    assert created_after_the_first_call(emulator, delete(version=1), "DeleteImageVersion") == 1
     assert numbers(client) == []
 
 
