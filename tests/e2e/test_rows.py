@@ -144,7 +144,11 @@ def test_each_difference_to_poke_mode_is_accounted_for(databases, kind, mode):
 
 def test_the_result_is_the_same_in_every_mode(databases):
     first, _ = databases
-    records = {row["value"] for row in first.tables["xcom"] if row["key"] == "return_value" and row["map_index"] < 1}
+    records = {
+        row["value"]
+        for row in first.tables["xcom"]
+        if (row["run_id"], row["key"]) == (first.run_id, "return_value") and row["map_index"] < 1
+    }
     assert {json.loads(record)["Version"] for record in records} == {1}
     assert len(records) == 1
 
