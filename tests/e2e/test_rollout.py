@@ -92,7 +92,7 @@ def start(airflow, studio, dag_id=DAG, **conf):
     return airflow.trigger(dag_id, conf={"domain_id": studio.client.domain_id, **conf})
 
 
-def test_a_version_is_rolled_out_after_a_person_approved_it_and_rolled_back(airflow, studio, push):
+def test_a_version_is_rolled_out_after_an_approval_only_and_rolled_back(airflow, studio, push):
     push("first")
     run_id = start(airflow, studio)
     details = answer(airflow, run_id, "Approve")
@@ -113,8 +113,7 @@ def test_a_version_is_rolled_out_after_a_person_approved_it_and_rolled_back(airf
     )
     assert images(studio) == [custom_image(IMAGE, 1, IMAGE), custom_image("other", 3)]
 
-
-def test_nothing_happens_without_a_change_or_an_approval(airflow, studio, push):
+    # Nothing happens without a change, or without an approval.
     before = images(studio)
     run_id = start(airflow, studio)
     assert airflow.wait_for_run(DAG, run_id, 120) == "success", airflow.diagnosis(DAG, run_id)
