@@ -55,8 +55,8 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
 
 e2e: browser ## run the tests that start a real Airflow
-	@# The distributed Airflow and the one on SQLite side by side.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e
+	@# Airflows side by side, one for each group of tests: most of the time they wait.
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=15 tests/e2e
 
 browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
 	@$(BIN)/python -m dev.browser
