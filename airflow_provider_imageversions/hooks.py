@@ -985,7 +985,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param operation: Such as ``describe_domain``.
         :param identity: What names it, by the API's members.
         :return: The answer, with times as datetimes.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is none.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if it does not exist.
         """
         with self._explained(identity) as client:
             answer = getattr(client, operation)(**identity)

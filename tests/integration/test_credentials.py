@@ -90,7 +90,7 @@ def error_of(mode, error):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent, run, mode, fault):
-    # botocore itself asks three times at the most.
+    # botocore itself makes up to three attempts.
     agent.misbehave(fault, times=10)
     assert run(sensor(**mode, aws_conn_id=None))["Version"] == 1
     assert agent.times == 0
@@ -330,7 +330,7 @@ def test_a_bug_of_ours_in_a_call_is_not_taken_for_one_of_the_chain(connection, m
 
 
 def lookup_fails(monkeypatch, times):
-    """Let Airflow fail to answer what the connection is, so many times."""
+    """Let Airflow fail to look up the connection, a number of times."""
     left = [times]
 
     def fail():
