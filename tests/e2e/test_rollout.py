@@ -81,7 +81,7 @@ def answer(airflow, run_id, option):
 
     details = until(asked)
     until(lambda: airflow.task_states(DAG, run_id)["approve"] in {"awaiting_input", "deferred"})
-    # Airflow takes a task whose worker has not ended yet when it resumes for one that was killed: no person is that fast.
+    # Airflow takes a task that resumes before its worker has ended for one that was killed. No person is that fast.
     time.sleep(5)
     airflow.api("PATCH", path, {"chosen_options": [option], "params_input": {}})
     return details
