@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONF = {"x": "from the conf", "nested": {"y": 1}, "overridden": "from the conf", "number": 5}
 DATE = "2026-01-02T03:04:05Z"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.probe, pytest.mark.xdist_group("context")]
+pytestmark = [pytest.mark.e2e, pytest.mark.probe]
 
 
 @pytest.fixture(scope="module")

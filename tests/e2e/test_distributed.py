@@ -42,7 +42,7 @@ from tests.e2e.test_watching import (
 
 log = logging.getLogger(__name__)
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.e2e
 
 # SENSORS=100 KILLS=10 VERSIONS=20 OUTAGE=60 make e2e: as many and as long as a release wants it. By default, what fits
 # between two cups of coffee.

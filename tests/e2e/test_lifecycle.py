@@ -10,7 +10,7 @@ import uuid
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
+pytestmark = pytest.mark.e2e
 
 # CREATES=50 make e2e: as many as a release wants. By default, what fits between two cups of coffee.
 CREATES = int(os.environ.get("CREATES", "12"))

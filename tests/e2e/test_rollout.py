@@ -13,7 +13,6 @@ from tests.studio import Studio, custom_image, spec
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("standalone"),
     pytest.mark.skipif(
         importlib.util.find_spec("airflow.sdk") is None
         or importlib.util.find_spec("airflow.sdk.execution_time.hitl") is None,

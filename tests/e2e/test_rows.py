@@ -17,7 +17,7 @@ REFERENCE, MODES = "poke", ("deferrable", "start", "end", "both")
 KEYS = {"xcom": "key", "log": "event"}
 FINISHED = {"success", "failed", "upstream_failed", "skipped"}
 
-pytestmark = [pytest.mark.e2e, pytest.mark.probe, pytest.mark.xdist_group("standalone")]
+pytestmark = [pytest.mark.e2e, pytest.mark.probe]
 
 
 class Database:

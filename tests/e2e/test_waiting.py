@@ -6,7 +6,7 @@ import pytest
 
 MODES = ("poke", "reschedule", "deferrable")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
+pytestmark = pytest.mark.e2e
 
 
 def register(service, image, tag="latest", **parameters):

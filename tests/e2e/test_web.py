@@ -15,7 +15,7 @@ from dev import browser
 from tests.e2e.test_lifecycle import until
 from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, let_start, trained
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
+pytestmark = pytest.mark.e2e
 
 LIST, WAIT = "example_list_image_versions", "example_wait_for_image_version"
 LISTED, AWAITED, FAILING = "inference-image", "training-image", "failing-image"
