@@ -7,6 +7,7 @@ import contextvars
 import json
 import logging
 import random
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -97,7 +98,7 @@ class Subscription:
         """
         result, self._seen = await self._poll.result_after(self._seen, self.target)
         error = result.refused.get(alias_of(self.target))
-        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT)
+        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT, time.monotonic())
         if error is None:
             return result
         return PollResult(result.targets, fault=Fault.PERMANENT, error=error, lasting=lasting)
@@ -125,9 +126,9 @@ class Subscription:
             fault = judge(error)
             if fault is None:
                 raise
-            lasting = self._details_failing.lasts(fault)
+            lasting = self._details_failing.lasts(fault, time.monotonic())
             return PollResult(frozenset(), fault=fault, error=error, lasting=lasting)
-        self._details_failing.lasts(None)
+        self._details_failing.lasts(None, time.monotonic())
         return detailed
 
     def __enter__(self) -> Self:
@@ -287,7 +288,7 @@ class _Poll:
                 self._failures += 1
             # It does not count against a wait what a client that falls back will put right.
             counts = self._failures and not self.client.awaits_fallback
-            lasting = self._failing.lasts(result.fault if counts else None)
+            lasting = self._failing.lasts(result.fault if counts else None, time.monotonic())
             self._publish(replace(result, lasting=lasting))
             await self._pause()
 
@@ -424,7 +425,7 @@ class _Client:
         except MissingConnectionError:
             # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
             # last; and credentials from a connection are never replaced by those of the machine.
-            lasting = self._missing.lasts(Fault.CREDENTIALS)
+            lasting = self._missing.lasts(Fault.CREDENTIALS, time.monotonic())
             if not hook.may_fall_back or self._had_connection:
                 raise
             if lasting < _sessions.GRACE[Fault.CREDENTIALS]:
@@ -432,10 +433,10 @@ class _Client:
                 raise
             hook.fall_back()
         except Exception:
-            self._missing.lasts(None)
+            self._missing.lasts(None, time.monotonic())
             raise
         else:
-            self._missing.lasts(None)
+            self._missing.lasts(None, time.monotonic())
             self._had_connection |= hook.has_connection
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:

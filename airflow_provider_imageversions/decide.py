@@ -63,28 +63,29 @@ class Waiting:
     :param note: What is in the way.
     :param unknown: Whether it is a status unknown to this package.
     :param since: Since when, if it is a version's status; ISO-8601.
+    :param version: The number of the version that is waited for, if it is listed.
     """
 
     note: str
     unknown: bool = False
     since: str | None = None
+    version: int | None = None
 
 
 Outcome = Ready | Failed | Waiting
 
 
-def outcome(versions: Iterable[ImageVersion], target: Target, *, was_there: bool = False) -> Outcome:
+def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     """
     Judge a wait.
 
     :param versions: Versions of the image in any order: all of them, or as many of the newest as
         :func:`suffices` asks for. For an alias: the one version that has it, or none.
     :param target: What is waited for.
-    :param was_there: Whether ``target.version`` was seen before, so that it is not one that is still to come.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     if target.version is not None:
-        return _outcome_of_number(newest_first, target.version, was_there=was_there)
+        return _outcome_of_number(newest_first, target.version)
     if target.alias is None and target.after_version is None and target.created_after is None:
         alive = next((v for v in newest_first if v["ImageVersionStatus"] not in _GOING), None)
         if alive is None:
@@ -93,12 +94,19 @@ def outcome(versions: Iterable[ImageVersion], target: Target, *, was_there: bool
     return _outcome_of_any([v for v in newest_first if _matches(v, target)], target)
 
 
-def _outcome_of_number(newest_first: list[ImageVersion], number: int, *, was_there: bool) -> Outcome:
+def deleted_while_awaited(number: int) -> Failed:
+    """
+    Judge a wait for a version that is not listed any more.
+
+    :param number: Its number.
+    """
+    return Failed(f"version {number} was deleted before it was CREATED")
+
+
+def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome:
     for version in newest_first:
         if version["Version"] == number:
             return _outcome_of_version(version)
-    if was_there:
-        return Failed(f"version {number} was deleted before it was CREATED")
     higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
     if higher is not None:
         return Failed(
@@ -116,7 +124,8 @@ def _outcome_of_version(version: ImageVersion) -> Outcome:
         return Failed(f"version {number} is CREATE_FAILED: {failure_reason(version)}")
     if status in _GOING:
         return Failed(f"version {number} is {status}")
-    return Waiting(f"version {number} is {status}", unknown=status not in _KNOWN, since=version.get("LastModifiedTime"))
+    note, since = f"version {number} is {status}", version.get("LastModifiedTime")
+    return Waiting(note, unknown=status not in _KNOWN, since=since, version=number)
 
 
 def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import math
 import random
@@ -19,8 +18,20 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
-from airflow_provider_imageversions._reading import PollResult, StatusLogger, describe_error
+from airflow_provider_imageversions import _shared_poller, decide, studio
+from airflow_provider_imageversions._reading import PollResult, describe_error, write_logs
+from airflow_provider_imageversions._sessions import (
+    Fail,
+    FaultTimer,
+    NeedDetails,
+    PollAgain,
+    Raise,
+    Retry,
+    StatusLogger,
+    Succeed,
+    WaitSession,
+    has_outlasted_grace,
+)
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     has_asset_state,
@@ -141,28 +152,32 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
         operation, identity = "describe_domain", {"DomainId": self.domain_id}
         if self.user_profile_name is not None:
             operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
-        hook, trouble = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), _sessions.FaultTimer()
-        for polls in itertools.count():
+        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), FaultTimer()
+        session, clock = WaitSession(interval=self.check_interval, eager=True), asyncio.get_running_loop().time
+        while True:
+            jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = judge(error)
-                if fault is None:
+                kind = judge(error)
+                if kind is None:
                     raise
-                if trouble.lasts(fault) >= _sessions.GRACE.get(fault, math.inf):
-                    return {"status": "error", "error": describe_error(error)}
-                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
-                if fault is decide.Fault.CREDENTIALS:
+                step = session.receive_error(kind, error, clock(), lasting=failing.lasts(kind, clock()), jitter=jitter)
+                if kind is decide.Fault.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
-                trouble.lasts(None)
-                if not isinstance(studio.update_outcome(document), decide.Waiting):
+                failing.lasts(None, clock())
+                step = session.receive(studio.update_outcome(document), clock(), jitter)
+            for line in step.logs:
+                getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
+            match step:
+                case Raise(error):
+                    return {"status": "error", "error": describe_error(error)}
+                case PollAgain(seconds):
+                    await asyncio.sleep(seconds)
+                case _:
                     return {"status": "done"}
-            # Soon at first, and not all tasks at the same time.
-            await asyncio.sleep(min(self.check_interval, random.uniform(0.5, 1.0) * 2.0 ** min(polls, 30)))  # noqa: S311  # spreads calls
-        raise AssertionError
-
 
 def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersionEventTrigger) -> None:
     if trigger.unknown:
@@ -324,28 +339,34 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        watch = StatusLogger(self.log, image_name)
         clock = asyncio.get_running_loop().time
+        session = WaitSession(
+            target=target,
+            include_details=include_details,
+            interval=self.poll_interval,
+            silent_fail=self.silent_fail,
+            backoff_from=clock() if self.exponential_backoff else None,
+            max_wait=self.max_wait or math.inf,
+        )
         with _shared_poller.subscribe(source, image_name, target, self.poll_interval) as subscription:
-            stretched = clock()
             while True:
-                result = await subscription.next()
-                if result.is_fatal and not self.silent_fail:
-                    return {"status": "error", "error": describe_error(result.error)}
-                outcome = watch.judge(result, target)
-                if isinstance(outcome, decide.Failed):
-                    return {"status": "failed", "reason": outcome.reason}
-                if isinstance(outcome, decide.Ready):
-                    version = await subscription.add_details(outcome.version) if include_details else outcome.version
-                    if not isinstance(version, PollResult):
+                step = session.receive_poll(await subscription.next(), clock())
+                write_logs(self.log, image_name, step.logs)
+                if isinstance(step, NeedDetails):
+                    step = session.receive_details(await subscription.add_details(step.version), clock())
+                    write_logs(self.log, image_name, step.logs)
+                match step:
+                    case Succeed(decide.Ready(version)):
                         return {"status": "ready", "version": version}
-                    if version.is_fatal and not self.silent_fail:
-                        return {"status": "error", "error": describe_error(version.error)}
-                    watch.report_details(version.error)
-                # Others' polls, of which this one hears too, are no reason to wait longer.
-                if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
-                    subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
-                    stretched = clock()
+                    case Fail(reason):
+                        return {"status": "failed", "reason": reason}
+                    case Raise(error):
+                        return {"status": "error", "error": describe_error(error)}
+                    case Retry():
+                        # The shared poll makes such pauses for all of its waits at once.
+                        pass
+                    case PollAgain(seconds):
+                        subscription.interval = seconds
 
     def _source(self) -> Any:
         """Return what has the parameters: the trigger itself, unless a worker rendered them."""
@@ -603,7 +624,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         return records if self.include_details else versions, True
 
     def _slow_down(self, result: PollResult, subscription: _shared_poller.Subscription) -> None:
-        if result.is_fatal and subscription.interval < self.SLOW_PACE:
+        if has_outlasted_grace(result.fault, result.lasting) and subscription.interval < self.SLOW_PACE:
             self.log.error(
                 "SageMaker image %r: nothing is told of until a person mends this; will look every %.0f seconds: %s",
                 self.image_name,

@@ -238,18 +238,14 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deferral_limit(self, task.left), 1.0)),
             )
-        target, was_there = Target(version=number), False
+        target = Target(version=number)
 
-        def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
-            nonlocal was_there
+        def poll(hook: SageMakerImageVersionsHook) -> decide.Outcome:
             version = find(hook.describe_image_version, request.image_name, version=number)
-            was_there |= version is not None
-            return decide.outcome([] if version is None else [version], target, was_there=was_there)
+            return decide.outcome([] if version is None else [version], target)
 
-        self._refuse_failure(task.wait(look))
-        return self._tell(
-            context, task.call(lambda hook: hook.add_details(request.image_name, {"Version": number})), task.hook
-        )
+        ready = self._refuse_failure(task.wait(poll, target=target, include_details=True))
+        return self._tell(context, ready.version, task.hook)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> ImageVersion:
         """
