@@ -25,15 +25,15 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import conf
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
-from airflow_provider_imageversions.hooks import (
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
     MissingConnectionError,
-    SageMakerImageVersionsHook,
-    aws_parameters,
-    find,
-    judge,
+    SageMakerImageOperationTimeoutError,
+    classify_error,
+    describe_error,
+    none_if_not_found,
 )
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, StateChange, Target, parse_time
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ SLOWEST_RATE = 0.05
 """API calls per second below which throttling does not push a connection."""
 BACKOFF_CAP = 300.0
 """Seconds between two polls at the most while the service or the way to it fails (or the interval, if longer)."""
-GRACE = {Fault.PERMANENT: 10.0, Fault.CREDENTIALS: 120.0}
+GRACE = {ErrorKind.PERMANENT: 10.0, ErrorKind.CREDENTIALS: 120.0}
 """Seconds for which such an error must last before a wait ends with it: IAM changes and rotations take a moment."""
 GRACE_PACE = 5.0
 """Seconds between two polls at the most within that time."""
 LONGEST_PAUSE = 20.0
 """Seconds between two tries of a call that changes something, at the most."""
-_PASSING = {Fault.IN_USE, Fault.THROTTLED, Fault.TRANSIENT}
+_PASSING = {ErrorKind.IN_USE, ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
 CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
 """Seconds after which a client is made anew, so that an edited connection is picked up."""
 RENEWAL_PAUSE = 60.0
@@ -107,7 +107,7 @@ class Snapshot:
     outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
     refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
-    fault: Fault | None = None
+    fault: ErrorKind | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
@@ -132,12 +132,12 @@ def take(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[
     One call in the ordinary case. A number further down than the first page costs one more call, not the pages
     between.
 
-    :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+    :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
     """
     try:
         return _read(hook, image_name, frozenset(targets))
     except Exception as error:
-        fault = judge(error)
+        fault = classify_error(error)
         if fault is None:
             raise
         return Snapshot(targets=frozenset(targets), fault=fault, error=error)
@@ -179,7 +179,7 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
     try:
         return read(*arguments, **named)
     except Exception as error:
-        if judge(error) is not Fault.PERMANENT:
+        if classify_error(error) is not ErrorKind.PERMANENT:
             raise
         return error
 
@@ -210,7 +210,7 @@ def _list_down(
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
-    found = find(hook.describe_image_version, image_name, **which)
+    found = none_if_not_found(hook.describe_image_version, image_name, **which)
     # The same record as from a list: details are for those who ask for them.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
 
@@ -229,7 +229,7 @@ class Watch:
         self._looked_at = looked_at
         self._label = f"SageMaker image {image_name!r}"
         self._note: str | None = None
-        self._fault: Fault | None = None
+        self._fault: ErrorKind | None = None
 
     def sees(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot shows the image's versions; what keeps it from that is reported."""
@@ -238,9 +238,11 @@ class Watch:
                 self.report("can be polled again", warn=False)
             self._fault = None
             return True
-        if snapshot.fault is Fault.MISSING:
+        if snapshot.fault is ErrorKind.MISSING:
             self.report(f"does not exist yet: {describe_error(snapshot.error)}", warn=True, told=self._was_told(None))
-        elif self._fault in {None, Fault.MISSING} or (snapshot.fault in GRACE and snapshot.fault is not self._fault):
+        elif self._fault in {None, ErrorKind.MISSING} or (
+            snapshot.fault in GRACE and snapshot.fault is not self._fault
+        ):
             self.report(f"can't be polled, will go on trying: {describe_error(snapshot.error)}", warn=True)
         self._fault = snapshot.fault
         return False
@@ -344,7 +346,7 @@ class Task:
                 lambda: self.hook.add_details(self._image_name, version), self.watch.report_details
             )
         except Exception as error:
-            if judge(error) in {None, *GRACE}:
+            if classify_error(error) in {None, *GRACE}:
                 raise
             self.watch.report_details(error)
             return decide.Waiting("its details can't be read yet")
@@ -357,7 +359,7 @@ class Task:
         return self.watch.judge(snapshot, target)
 
     def _report_fault(self, error: Exception) -> None:
-        self.watch.sees(Snapshot(frozenset(), fault=judge(error), error=error))
+        self.watch.sees(Snapshot(frozenset(), fault=classify_error(error), error=error))
 
     def _with_grace(self, poll: Callable[[], T], report: Callable[[Exception], object]) -> T:
         while True:
@@ -370,13 +372,15 @@ class Task:
                 self._failing.lasts(None)
                 return found
 
-    def _has_grace(self, error: Exception, faults: Collection[Fault], report: Callable[[Exception], object]) -> bool:
+    def _has_grace(
+        self, error: Exception, faults: Collection[ErrorKind], report: Callable[[Exception], object]
+    ) -> bool:
         """Whether to try again what failed, after a pause that is over when this returns."""
-        fault = judge(error)
+        fault = classify_error(error)
         lasting = self._failing.lasts(fault if fault in faults else None)
         if fault is None or fault not in faults or lasting >= GRACE[fault]:
             return False
-        if fault is Fault.CREDENTIALS:
+        if fault is ErrorKind.CREDENTIALS:
             # The connection, or the credential chain, may have new ones by now.
             if self._hook is not None:
                 self._had_connection |= self._hook.has_connection
@@ -406,15 +410,15 @@ class Task:
             try:
                 found = step(self.hook)
             except Exception as error:  # noqa: PERF203  # likewise
-                if self._has_grace(error, {Fault.CREDENTIALS}, self._report_retry):
+                if self._has_grace(error, {ErrorKind.CREDENTIALS}, self._report_retry):
                     continue
-                fault = judge(error)
+                fault = classify_error(error)
                 pause = random.uniform(0.1, min(2.0 ** min(failures, 30), LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
                 if fault not in _PASSING:
                     raise
                 if time.monotonic() + pause > self._deadline:
                     raise self._timed_out(describe_error(error)) from error
-                if fault is Fault.IN_USE and time.monotonic() + pause > impatient:
+                if fault is ErrorKind.IN_USE and time.monotonic() + pause > impatient:
                     raise
                 self._report_retry(error)
                 time.sleep(pause)
@@ -476,11 +480,6 @@ class Task:
         )
 
 
-def describe_error(error: BaseException | None) -> str:
-    """Give an error as one line of text with its kind."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 # --- Sharing, inside a triggerer -------------------------------------------------------------------------
 
 
@@ -523,10 +522,10 @@ class Subscription:
         """
         snapshot, self._seen = await self._poll.snapshot_after(self._seen, self.target)
         error = snapshot.refused.get(_alias_of(self.target))
-        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT)
+        lasting = self._refused.lasts(None if error is None else ErrorKind.PERMANENT)
         if error is None:
             return snapshot
-        return Snapshot(snapshot.targets, fault=Fault.PERMANENT, error=error, lasting=lasting)
+        return Snapshot(snapshot.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | Above) -> None:
         """Ask for other versions from now on; what the last poll did not read is read at once."""
@@ -543,12 +542,12 @@ class Subscription:
         Add details to a record, with one look-up for all who ask for the same version at the same time.
 
         :return: The record, or what went wrong, for how long without one success in between.
-        :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+        :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
         """
         try:
             detailed = await self._poll.add_details(version)
         except Exception as error:
-            fault = judge(error)
+            fault = classify_error(error)
             if fault is None:
                 raise
             lasting = self._details_failing.lasts(fault)
@@ -574,10 +573,10 @@ class Trouble:
     """Since when the same kind of fault is met again and again."""
 
     def __init__(self) -> None:
-        self._fault: Fault | None = None
+        self._fault: ErrorKind | None = None
         self._since = 0.0
 
-    def lasts(self, fault: Fault | None) -> float:
+    def lasts(self, fault: ErrorKind | None) -> float:
         """
         Count what was just met.
 
@@ -657,7 +656,7 @@ class _Poll:
             self._woken.set()
         # An older snapshot, or one that is just being read, might lack the version that this one waits for. While the
         # service fails, everybody waits for the next try.
-        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
             self._wanted_now = True
             self._woken.set()
         return self._started
@@ -686,7 +685,7 @@ class _Poll:
             return
         self._changes[change] = now
         self._reported = self._started
-        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
             self._wanted_now = True
         self._woken.set()
 
@@ -716,7 +715,7 @@ class _Poll:
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
         except Exception as error:
-            if judge(error) is Fault.CREDENTIALS:
+            if classify_error(error) is ErrorKind.CREDENTIALS:
                 self.client.discard(hook)
             raise
 
@@ -724,7 +723,7 @@ class _Poll:
         # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             snapshot = await self._take()
-            if snapshot.fault in {None, Fault.MISSING}:
+            if snapshot.fault in {None, ErrorKind.MISSING}:
                 self._failures, self._read = 0, self._started
             else:
                 self._failures += 1
@@ -740,7 +739,7 @@ class _Poll:
             try:
                 hook = await self.client.hook()
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 self._begin()
@@ -752,7 +751,7 @@ class _Poll:
                 targets = self._begin()
                 snapshot = await self.client.run(take, hook, self._image_name, targets)
                 limiter.learn(snapshot)
-            if snapshot.fault is not Fault.CREDENTIALS or last:
+            if snapshot.fault is not ErrorKind.CREDENTIALS or last:
                 break
             self.client.discard(hook)
         return snapshot
@@ -838,7 +837,7 @@ class _Client:
             try:
                 self._hook = await self._open()
             except Exception as error:
-                if self._hook is None or judge(error) is None or clock() >= self._end:
+                if self._hook is None or classify_error(error) is None or clock() >= self._end:
                     raise
                 # It still works, and what is away may be no more than Airflow's database or its secrets backend.
                 _log.warning(
@@ -867,10 +866,10 @@ class _Client:
         except MissingConnectionError:
             # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
             # last; and credentials from a connection are never replaced by those of the machine.
-            lasting = self._missing.lasts(Fault.CREDENTIALS)
+            lasting = self._missing.lasts(ErrorKind.CREDENTIALS)
             if not hook.may_fall_back or self._had_connection:
                 raise
-            if lasting < GRACE[Fault.CREDENTIALS]:
+            if lasting < GRACE[ErrorKind.CREDENTIALS]:
                 self.awaits_fallback = True
                 raise
             hook.fall_back()
@@ -983,9 +982,9 @@ class _Reader:
                 self._queue_url,
                 BACKOFF_CAP,
                 describe_error(error),
-                exc_info=None if judge(error) else error,
+                exc_info=None if classify_error(error) else error,
             )
-        if judge(error) is Fault.CREDENTIALS:
+        if classify_error(error) is ErrorKind.CREDENTIALS:
             self._client.discard(self._hook)
         self._failures += 1
         ceiling = min(GRACE_PACE * 2.0 ** min(self._failures, 30), BACKOFF_CAP)
@@ -1044,7 +1043,7 @@ class _Limiter:
     def learn(self, snapshot: Snapshot) -> None:
         """Count the further calls that a poll took, and change the rate by how the service answered."""
         self._credit -= snapshot.calls - 1
-        if snapshot.fault is Fault.THROTTLED:
+        if snapshot.fault is ErrorKind.THROTTLED:
             self._rate = max(self._rate / 2, min(SLOWEST_RATE, self._full_rate))
         else:
             self._rate = min(self._rate + self._full_rate / 50, self._full_rate)

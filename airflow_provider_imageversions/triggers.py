@@ -27,12 +27,12 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
-    judge,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -57,15 +57,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
-
-
-class SageMakerImageVersionPollingError(RuntimeError):
-    """
-    A deferred task could not read the image's versions: access denied, invalid arguments, no such connection.
-
-    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
-    error behind it is raised itself.
-    """
 
 
 def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
@@ -133,7 +124,7 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
             payload = await self._wait()
         except Exception as error:
             self.log.exception("The wait failed unexpectedly")
-            payload = {"status": "error", "error": polling.describe_error(error)}
+            payload = {"status": "error", "error": describe_error(error)}
         yield TriggerEvent(payload)
 
     async def _wait(self) -> dict[str, str]:
@@ -146,13 +137,13 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 if trouble.lasts(fault) >= polling.GRACE.get(fault, math.inf):
-                    return {"status": "error", "error": polling.describe_error(error)}
-                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, polling.describe_error(error))
-                if fault is decide.Fault.CREDENTIALS:
+                    return {"status": "error", "error": describe_error(error)}
+                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
+                if fault is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
                 trouble.lasts(None)
@@ -278,7 +269,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:
             # What is raised here would come to the sensor as a failure that names no reason.
             self.log.exception("The templates of the task can't be rendered in the triggerer")
-            self._unrendered = f"The task's templates can't be rendered: {polling.describe_error(error)}"
+            self._unrendered = f"The task's templates can't be rendered: {describe_error(error)}"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit one event."""
@@ -288,7 +279,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:
             # An exception here would come to the sensor as one that soft_fail skips.
             self.log.exception("The wait failed unexpectedly")
-            payload = {"status": "error", "error": polling.describe_error(error)}
+            payload = {"status": "error", "error": describe_error(error)}
         ended = None
         if self.end_from_trigger and payload["status"] == "ready" and not self._is_restarted():
             ended = await self._end(payload["version"])
@@ -309,7 +300,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001  # a worker has another way to the database
             self.log.warning(
                 "Could not complete the task in the triggerer; a worker will complete it: %s",
-                polling.describe_error(error),
+                describe_error(error),
             )
             return None
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
@@ -330,7 +321,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             while True:
                 snapshot = await subscription.next()
                 if snapshot.is_hopeless and not self.silent_fail:
-                    return {"status": "error", "error": polling.describe_error(snapshot.error)}
+                    return {"status": "error", "error": describe_error(snapshot.error)}
                 outcome = watch.judge(snapshot, target)
                 if isinstance(outcome, decide.Failed):
                     return {"status": "failed", "reason": outcome.reason}
@@ -339,7 +330,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                     if not isinstance(version, polling.Snapshot):
                         return {"status": "ready", "version": version}
                     if version.is_hopeless and not self.silent_fail:
-                        return {"status": "error", "error": polling.describe_error(version.error)}
+                        return {"status": "error", "error": describe_error(version.error)}
                     watch.report_details(version.error)
                 # Others' polls, of which this one hears too, are no reason to wait longer.
                 if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
@@ -556,7 +547,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 snapshot, unfinished = unfinished or await subscription.next(), None
                 sees = watch.sees(snapshot)
                 # An image that does not exist has no versions to pass over.
-                if cursor is None and (sees or snapshot.fault is decide.Fault.MISSING):
+                if cursor is None and (sees or snapshot.fault is ErrorKind.MISSING):
                     cursor = search.baseline(snapshot, blind_since)
                     await journal.begin(cursor)
                 if not sees:
@@ -607,7 +598,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 "SageMaker image %r: nothing is told of until a person mends this; will look every %.0f seconds: %s",
                 self.image_name,
                 self.SLOW_PACE,
-                polling.describe_error(snapshot.error),
+                describe_error(snapshot.error),
             )
             subscription.interval = max(self.poll_interval, self.SLOW_PACE)
 
@@ -667,7 +658,7 @@ class _Moves:
 
     def baseline(self, snapshot: polling.Snapshot, _started: datetime | None) -> AliasCursor:
         """Give the cursor of the very first start; nothing tells when an alias moved."""
-        if self._first or snapshot.fault is decide.Fault.MISSING:
+        if self._first or snapshot.fault is ErrorKind.MISSING:
             return AliasCursor()
         return decide.moved(snapshot.outcomes[self.target], AliasCursor(), self._alias)[1]
 
@@ -770,7 +761,7 @@ class _Journal:
             self._trigger.log.warning(
                 "The state of the asset can't be read, will try again in %.0f seconds: %s",
                 self._trigger.RETRY,
-                polling.describe_error(error),
+                describe_error(error),
             )
             return None
 
@@ -785,7 +776,7 @@ class _Journal:
             self._written = None
             self._trigger.log.warning(
                 "The state of the asset can't be written, will try again at the next poll: %s",
-                polling.describe_error(error),
+                describe_error(error),
             )
             return False
         self._written = state
