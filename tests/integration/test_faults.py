@@ -14,21 +14,21 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import _sessions, compat
+from airflow_provider_imageversions.errors import (
+    ImageVersionFailedError,
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
 from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
-    SageMakerImageOperationTimeoutError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
 )
-from airflow_provider_imageversions.sensors import (
-    ImageVersionFailedError,
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionSensor,
-)
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 from tests.credentials_endpoint import Agent
