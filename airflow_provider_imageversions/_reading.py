@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions._sessions import describe_error as describe_error
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import find, judge
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target
+from airflow_provider_imageversions.errors import classify_error, none_if_not_found
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, ErrorKind, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -41,7 +39,7 @@ class PollResult:
     outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
     refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
-    fault: Fault | None = None
+    fault: ErrorKind | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
@@ -61,12 +59,12 @@ def read_versions(hook: SageMakerImageVersionsHook, image_name: str, targets: Co
     This is one call in the ordinary case. A number that is not on the first page takes one more call, not the pages
     between.
 
-    :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+    :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
     """
     try:
         return _read(hook, image_name, frozenset(targets))
     except Exception as error:
-        fault = judge(error)
+        fault = classify_error(error)
         if fault is None:
             raise
         return PollResult(targets=frozenset(targets), fault=fault, error=error)
@@ -108,7 +106,7 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
     try:
         return read(*arguments, **named)
     except Exception as error:
-        if judge(error) is not Fault.PERMANENT:
+        if classify_error(error) is not ErrorKind.PERMANENT:
             raise
         return error
 
@@ -122,7 +120,7 @@ def _list_down(
     described = 0
     for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
         versions.append(version)
-        pending = {target for target in pending if not decide.suffices(version, target)}
+        pending = {target for target in pending if not decide.can_stop_reading(version, target)}
         if len(versions) == PAGE_SIZE_MAX:
             for far_down in [target for target in pending if isinstance(target, Target) and target.version is not None]:
                 described += 1
@@ -139,7 +137,7 @@ def _list_down(
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **selector: Any) -> ImageVersion | None:
-    found = find(hook.describe_image_version, image_name, **selector)
+    found = none_if_not_found(hook.describe_image_version, image_name, **selector)
     # The same record as from a list: details are for waits that need them.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
 

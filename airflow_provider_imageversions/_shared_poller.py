@@ -17,17 +17,16 @@ from weakref import WeakKeyDictionary
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _sessions
-from airflow_provider_imageversions._reading import PollResult, alias_of, describe_error, read_versions
+from airflow_provider_imageversions._reading import PollResult, alias_of, read_versions
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
-from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.errors import MissingConnectionError, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
-    MissingConnectionError,
     SageMakerImageVersionsHook,
     aws_parameters,
-    judge,
 )
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -98,10 +97,10 @@ class Subscription:
         """
         result, self._seen = await self._poll.result_after(self._seen, self.target)
         error = result.refused.get(alias_of(self.target))
-        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT, time.monotonic())
+        lasting = self._refused.lasts(None if error is None else ErrorKind.PERMANENT, time.monotonic())
         if error is None:
             return result
-        return PollResult(result.targets, fault=Fault.PERMANENT, error=error, lasting=lasting)
+        return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | Above) -> None:
         """Ask for other versions from now on; what the last poll did not read is read at once."""
@@ -118,12 +117,12 @@ class Subscription:
         Add details to a record, with one look-up for all who ask for the same version at the same time.
 
         :return: The record, or what went wrong, for how long without one success in between.
-        :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+        :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
         """
         try:
             detailed = await self._poll.add_details(version)
         except Exception as error:
-            fault = judge(error)
+            fault = classify_error(error)
             if fault is None:
                 raise
             lasting = self._details_failing.lasts(fault, time.monotonic())
@@ -212,7 +211,7 @@ class _Poll:
             self._woken.set()
         # An older result, or one that is just being read, might lack the version that this one waits for. While the
         # service fails, everybody waits for the next try.
-        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
             self._wanted_now = True
             self._woken.set()
         return self._started
@@ -241,7 +240,7 @@ class _Poll:
             return
         self._changes[change] = now
         self._reported = self._started
-        if self._snapshot is None or self._snapshot.fault in {None, Fault.MISSING}:
+        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
             self._wanted_now = True
         self._woken.set()
 
@@ -274,7 +273,7 @@ class _Poll:
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
         except Exception as error:
-            if judge(error) is Fault.CREDENTIALS:
+            if classify_error(error) is ErrorKind.CREDENTIALS:
                 self.client.discard(hook)
             raise
 
@@ -282,7 +281,7 @@ class _Poll:
         # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             result = await self._take()
-            if result.fault in {None, Fault.MISSING}:
+            if result.fault in {None, ErrorKind.MISSING}:
                 self._failures, self._read = 0, self._started
             else:
                 self._failures += 1
@@ -298,7 +297,7 @@ class _Poll:
             try:
                 hook = await self.client.hook()
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 self._begin()
@@ -310,7 +309,7 @@ class _Poll:
                 targets = self._begin()
                 result = await self.client.run(read_versions, hook, self._image_name, targets)
                 limiter.learn(result)
-            if result.fault is not Fault.CREDENTIALS or last:
+            if result.fault is not ErrorKind.CREDENTIALS or last:
                 break
             self.client.discard(hook)
         return result
@@ -396,7 +395,7 @@ class _Client:
             try:
                 self._hook = await self._open()
             except Exception as error:
-                if self._hook is None or judge(error) is None or clock() >= self._end:
+                if self._hook is None or classify_error(error) is None or clock() >= self._end:
                     raise
                 # It still works, and what is away may be no more than Airflow's database or its secrets backend.
                 _log.warning(
@@ -425,10 +424,10 @@ class _Client:
         except MissingConnectionError:
             # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
             # last; and credentials from a connection are never replaced by those of the machine.
-            lasting = self._missing.lasts(Fault.CREDENTIALS, time.monotonic())
+            lasting = self._missing.lasts(ErrorKind.CREDENTIALS, time.monotonic())
             if not hook.may_fall_back or self._had_connection:
                 raise
-            if lasting < _sessions.GRACE[Fault.CREDENTIALS]:
+            if lasting < _sessions.GRACE[ErrorKind.CREDENTIALS]:
                 self.awaits_fallback = True
                 raise
             hook.fall_back()
@@ -482,7 +481,7 @@ class _Limiter:
     def learn(self, result: PollResult) -> None:
         """Count the further calls that a poll took, and change the rate by how the service answered."""
         self._credit -= result.calls - 1
-        if result.fault is Fault.THROTTLED:
+        if result.fault is ErrorKind.THROTTLED:
             self._rate = max(self._rate / 2, min(SLOWEST_RATE, self._full_rate))
         else:
             self._rate = min(self._rate + self._full_rate / 50, self._full_rate)

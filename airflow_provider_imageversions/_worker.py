@@ -20,16 +20,16 @@ from airflow_provider_imageversions._sessions import (
     TimeOut,
     WaitSession,
 )
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from airflow_provider_imageversions._sessions import Step
-    from airflow_provider_imageversions.model import ImageVersion, Target
+    from airflow_provider_imageversions.model import Target
 
 T = TypeVar("T")
 
@@ -40,13 +40,13 @@ class WorkerPoller:
 
     :param source: What has the parameters that say how to reach AWS: an operator or a sensor.
     :param image_name: Name of the image.
-    :param interval: Maximum time in seconds between two polls.
-    :param timeout: Time in seconds after which waiting ends.
+    :param interval: Maximum time in seconds between two polls. (default: 0)
+    :param timeout: Time in seconds after which waiting ends. (default: 0)
     :param left: How much of it is left. (default: all)
     """
 
     def __init__(
-        self, source: Any, image_name: str, *, interval: float, timeout: float, left: float | None = None
+        self, source: Any, image_name: str, *, interval: float = 0.0, timeout: float = 0.0, left: float | None = None
     ) -> None:
         self._source = source
         self._image_name = image_name
@@ -90,7 +90,6 @@ class WorkerPoller:
         :param session: The sensor's session.
         :return: Its last step. The pause of a ``PollAgain`` is Airflow's to make.
         """
-
         target = cast("Target", session.target)
 
         def poll(hook: SageMakerImageVersionsHook) -> decide.Outcome:
@@ -111,7 +110,7 @@ class WorkerPoller:
         :raises SageMakerImageOperationTimeoutError: The timeout is over; the cause is what the step raised.
         :raises Exception: What the step raised, if it does not pass by itself.
         """
-        return cast("T", self.wait(step))
+        return self.wait(step)
 
     def wait(self, step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], **options: Any) -> T:
         """
@@ -183,16 +182,14 @@ class WorkerPoller:
         try:
             found = call()
         except Exception as error:
-            kind = judge(error)
+            kind = classify_error(error)
             if kind is None:
                 raise
-            if kind is Fault.CREDENTIALS:
+            if kind is ErrorKind.CREDENTIALS:
                 self._forget_client()
             now = time.monotonic()
             lasting = self._failing[what].lasts(kind, now)
-            step = session.receive_error(
-                kind, error, now, lasting=lasting, jitter=jitter, of_details=what == "details"
-            )
+            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=what == "details")
         else:
             now = time.monotonic()
             self._failing[what].lasts(None, now)

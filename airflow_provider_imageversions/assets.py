@@ -297,7 +297,7 @@ def watched_payload(
         record: Any = {key: value for key, value in version.items() if trigger.include_details or key in LISTED_FIELDS}
         payload = event_payload(record, image_name, region)
         if trigger.image_name == image_name and payload["status"] in trigger.statuses:
-            return {**payload, "redelivered": False}
+            return payload
     return None
 
 

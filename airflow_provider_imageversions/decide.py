@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,7 +79,7 @@ def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     Judge a wait.
 
     :param versions: Versions of the image in any order: all of them, or as many of the newest as
-        :func:`suffices` asks for. For an alias: the one version that has it, or none.
+        :func:`can_stop_reading` asks for. For an alias: the one version that has it, or none.
     :param target: What is waited for.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
@@ -159,7 +158,7 @@ def _moment(time: str) -> datetime:
     return parse_time("time", time)
 
 
-def suffices(version: ImageVersion, target: Target | Above) -> bool:
+def can_stop_reading(version: ImageVersion, target: Target | Above) -> bool:
     """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
     if isinstance(target, Above):
         return version["Version"] <= target.number
@@ -174,7 +173,7 @@ def suffices(version: ImageVersion, target: Target | Above) -> bool:
     return version["ImageVersionStatus"] == CREATED and _matches(version, target)
 
 
-def unseen(
+def detect_new_versions(
     versions: Iterable[ImageVersion],
     cursor: Cursor,
     *,
@@ -185,7 +184,7 @@ def unseen(
     """
     Find the versions that newly reached a status, and move the cursor past them.
 
-    :param versions: Every version above :func:`depth`, in any order; more do no harm.
+    :param versions: Every version above :func:`lowest_unsettled`, in any order; more do no harm.
     :param cursor: What was settled before.
     :param statuses: What to tell of: CREATED, CREATE_FAILED or both, which are final, so a version is told of once.
     :param since: Tell of no version that was created before this moment.
@@ -213,7 +212,7 @@ def unseen(
     return fresh, Cursor(tuple(runs))
 
 
-def moved(
+def detect_alias_move(
     result: Outcome, cursor: AliasCursor, alias: str, *, unsure: bool = False
 ) -> tuple[list[ImageVersion], AliasCursor]:
     """
@@ -243,13 +242,14 @@ def baseline(
 
     :param versions: All versions of the image.
     :param start_from: ``"latest"``: what is final now is not told of, and what is CREATING now will be. A number: it
-        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to :func:`unseen` each time.
+        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to
+        :func:`detect_new_versions` each time.
     :param started: When that was, if it could not read the versions until now.
     """
     everything = list(versions)
     if start_from == "latest":
         changed = {v["Version"] for v in everything if started is not None and _moment(v["LastModifiedTime"]) > started}
-        return unseen(everything, Cursor(), later=changed)[1]
+        return detect_new_versions(everything, Cursor(), later=changed)[1]
     if not isinstance(start_from, int):
         return Cursor()
     passed = [_run(version) for version in everything if version["Version"] < start_from]
@@ -259,7 +259,7 @@ def baseline(
     return Cursor(tuple(sorted(passed)))
 
 
-def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
+def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
     """
     Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
 
@@ -610,96 +610,3 @@ def _is_within(version: Mapping[str, Any], bounds: Mapping[str, datetime]) -> bo
         if name.endswith("Before") and _moment(version[name.removesuffix("Before")]) > bound:
             return False
     return True
-
-
-class Fault(Enum):
-    """What an error of the service or of the way to it means for somebody who waits."""
-
-    MISSING = "missing"
-    """The image, version or alias does not exist (yet)."""
-    CREDENTIALS = "credentials"
-    """The credentials are expired, rotated or missing: load them again, then it may go on."""
-    IN_USE = "in use"
-    """Somebody else is changing the same image or version: once they are done, it may go on."""
-    THROTTLED = "throttled"
-    """Too many calls: transient, and a reason to call less often."""
-    TRANSIENT = "transient"
-    """Nothing that the caller could mend: wait and call again."""
-    PERMANENT = "permanent"
-    """Access denied, an invalid request: calling again gives the same answer until a person acts."""
-
-
-_MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
-_IN_USE = {"ConflictException", "ResourceInUse", "ResourceInUseException"}
-# Which of the two a version that is CREATING gets is not documented; AWS answers the second for an image.
-_STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}
-_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-    "UnrecognizedClient",
-    "AuthFailure",
-}
-_THROTTLED = {
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "TransactionInProgressException",
-}
-_TRANSIENT = {
-    "InternalFailure",
-    "InternalServerError",
-    "InternalServerException",
-    "IDPCommunicationError",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-}
-_REQUEST_TIMEOUT = 408
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERRORS = 500
-
-
-def may_be_status_conflict(code: str) -> bool:
-    """
-    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
-
-    :param code: The error's code, as botocore has it in ``response["Error"]["Code"]``.
-    """
-    return code in _STATUS_CONFLICTS
-
-
-def fault(code: str, http_status: int) -> Fault:
-    """
-    Judge an error answer of the service.
-
-    :param code: The error's code, as botocore gives it in ``response["Error"]["Code"]``.
-    :param http_status: The answer's HTTP status.
-    """
-    if code in _MISSING:
-        return Fault.MISSING
-    if code in _IN_USE:
-        return Fault.IN_USE
-    if code in _CREDENTIALS:
-        return Fault.CREDENTIALS
-    if code in _THROTTLED or http_status == _TOO_MANY_REQUESTS:
-        return Fault.THROTTLED
-    if code in _TRANSIENT or http_status == _REQUEST_TIMEOUT or http_status >= _SERVER_ERRORS:
-        return Fault.TRANSIENT
-    return Fault.PERMANENT

@@ -38,6 +38,32 @@ class ImageVersionStatus(str, Enum):
     DELETE_FAILED = "DELETE_FAILED"
 
 
+class ErrorKind(Enum):
+    """What an error of AWS, of the network or of Airflow means for a task that waits."""
+
+    MISSING = "missing"
+    """The image, version or alias does not exist (yet)."""
+    CREDENTIALS = "credentials"
+    """The credentials are expired, rotated or missing. Loading them again may help."""
+    IN_USE = "in use"
+    """Another change of the same image or version is in progress. The call may succeed after it."""
+    THROTTLED = "throttled"
+    """Too many calls. The call may succeed later; fewer calls should be made."""
+    TRANSIENT = "transient"
+    """A temporary failure. The call may succeed later."""
+    PERMANENT = "permanent"
+    """Access denied or an invalid request. Repeating the call cannot succeed until a person acts."""
+
+
+def describe_error(error: BaseException | None) -> str:
+    """
+    Return an error as one line of text that starts with its class.
+
+    :param error: The error.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 class ImageVersion(TypedDict, total=False):
     """
     A version's record: plain JSON, keys as the service names them, times as ISO-8601 strings in UTC.
@@ -165,20 +191,33 @@ def _digest(identity: list[Any]) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
-def event_payload(version: ImageVersion, image_name: str, region: str) -> dict[str, Any]:
+def event_payload(
+    version: ImageVersion,
+    image_name: str,
+    region: str,
+    *,
+    alias: str | None = None,
+    identity: str | None = None,
+    redelivered: bool = False,
+) -> dict[str, Any]:
     """
-    Make what is told of a version that reached a status: its record, and what identifies it among other events.
+    Return the payload of an event: the version's record, and what identifies the event among others.
 
     :param version: The version's record, with details or without.
     :param image_name: Name of the image; a record has it in lower case only.
     :param region: AWS region.
+    :param alias: The alias that moved to the version. (default: the version reached its status)
+    :param identity: The event's ``event_id``. (default: that of the version reaching its status)
+    :param redelivered: Whether the event may have been emitted before.
     """
     return {
         **version,
         "image_name": image_name,
         "region": region,
         "status": version["ImageVersionStatus"],
-        "event_id": event_id(version),
+        "event_id": event_id(version) if identity is None else identity,
+        **({} if alias is None else {"alias": alias}),
+        "redelivered": redelivered,
     }
 
 

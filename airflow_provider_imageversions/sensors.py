@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.triggers.base import StartTriggerArgs
 
@@ -13,7 +13,6 @@ from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
-    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -29,6 +28,7 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
+from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -46,11 +46,7 @@ from airflow_provider_imageversions.model import (
     parse_image_name,
 )
 from airflow_provider_imageversions.templating import TemplatedParameters
-from airflow_provider_imageversions.triggers import (
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionTrigger,
-    describe_wait,
-)
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, describe_wait
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
@@ -60,17 +56,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions._sessions import WaitSession
     from airflow_provider_imageversions.model import ImageVersion
-
-__all__ = ["ImageVersionFailedError", "SageMakerImageVersionPollingError", "SageMakerImageVersionSensor"]
-
-
-class ImageVersionFailedError(AirflowFailException):
-    """
-    The version that was waited for can't become CREATED any more; the message has the service's reason.
-
-    An AirflowFailException: a retry would wait for the same version in vain, and ``soft_fail`` and ``never_fail``
-    treat it alike in every mode.
-    """
 
 
 class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
@@ -356,8 +341,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
             raise_execution_timeout(self, timeout, awaited)
             raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
-        record: ImageVersion = result.xcom_value
-        return record
+        return cast("ImageVersion", result.xcom_value)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """

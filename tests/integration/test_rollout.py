@@ -15,14 +15,16 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.compat import AirflowSkipException
-from airflow_provider_imageversions.operators import (
+from airflow_provider_imageversions.errors import (
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
+from airflow_provider_imageversions.operators import (
     SageMakerImageVersionUsageOperator,
     SageMakerRolloutImageVersionOperator,
 )
 from airflow_provider_imageversions.studio import AmbiguousEntryError
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError
 from tests.studio import CONFIG, VERSION_ARN, custom_image, spec
 
 IMAGE = "churn"

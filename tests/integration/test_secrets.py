@@ -12,8 +12,9 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from airflow_provider_imageversions import _reading, _sessions, operators
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
-from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
+from airflow_provider_imageversions.errors import CredentialsError, SageMakerImageVersionPollingError
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 
@@ -123,7 +124,7 @@ def secret_connection(request, emulator, monkeypatch):
     emulator.create_versions(IMAGE, 2)
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.2)
+    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.2)
 
     def set_connection(config):
         value = CONNECTIONS[request.param](emulator.endpoint_url, config)
