@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.assets import watched_payload, watches
@@ -248,7 +248,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             return decide.outcome([] if version is None else [version], target)
 
-        found: decide.Ready | decide.Failed = task.wait(poll, target=target, include_details=True)
+        found = cast("decide.Ready | decide.Failed", task.wait(poll, target=target, include_details=True))
         return self._tell(context, self._refuse_failure(found).version, task.hook)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> ImageVersion:
