@@ -7,7 +7,8 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_imageversions import decide, polling, studio
+from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     conf,
@@ -107,7 +108,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         """Find it."""
         self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
-        task = polling.Task(self, image_name, timeout=self.timeout)
+        task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         used = task.call(lambda hook: hook.find_image_version_usage(image_name, self.scope, domain_id=self.domain_id))
         for number, users in used.items():
@@ -372,7 +373,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             )
         return None
 
-    def _report_remaining(self, task: polling.Task, rollout: studio.Rollout, version: int | str) -> None:
+    def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):
             return
         try:
@@ -416,7 +417,7 @@ class _Steps:
         self,
         operator: SageMakerRolloutImageVersionOperator,
         context: Any,
-        task: polling.Task,
+        task: WorkerPoller,
         rollout: studio.Rollout,
         *,
         only_if_newer: bool,

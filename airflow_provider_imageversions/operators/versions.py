@@ -61,7 +61,7 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from airflow_provider_imageversions import polling
+    from airflow_provider_imageversions._worker import WorkerPoller
     from airflow_provider_imageversions.model import ImageVersion
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
@@ -266,7 +266,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
 
     def _find_unchanged(
-        self, context: Any, task: polling.Task, request: CreateImageVersionRequest, choice: str
+        self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
         """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
         ti = context["ti"]
@@ -689,7 +689,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             owner,
         )
 
-    def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
+    def _give_back(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
                 if none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
@@ -990,7 +990,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             "preview": policy.preview,
         }
 
-    def _delete_or_keep(self, task: polling.Task, image_name: str, version: ImageVersion) -> str | None:
+    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
         """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
