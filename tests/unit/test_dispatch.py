@@ -27,9 +27,9 @@ from airflow_provider_imageversions._dispatch import (
     payload_of,
     plan,
 )
+from airflow_provider_imageversions._parameters import _ALIAS, _ALIAS_MAX
 from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
 from airflow_provider_imageversions.compat import conf, read_asset_progress, write_asset_progress
-from airflow_provider_imageversions.model import _ALIAS, _ALIAS_MAX
 
 START = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

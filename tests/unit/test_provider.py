@@ -141,8 +141,7 @@ API = {
     "operators.SageMakerListImageVersionsOperator": (
         "*, image_name, creation_time_after=None, creation_time_before=None, last_modified_time_after=None, "
         "last_modified_time_before=None, sort_by='CREATION_TIME', sort_order='DESCENDING', page_size=100, "
-        "starting_token=None, statuses=None, limit=None, fields=None, include_details=False, "
-        "aws_conn_id='aws_default', region_name=None, verify=None, botocore_config=None, **kwargs"
+        "starting_token=None, statuses=None, limit=None, fields=None, include_details=False, **kwargs"
     ),
     "sensors.SageMakerImageVersionSensor": (
         "*, image_name, version=None, alias=None, after_version=None, created_after=None, include_details=False, "
