@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_imageversions import decide, polling, without_worker
+from airflow_provider_imageversions import decide, without_worker
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
     AirflowFailException,
@@ -165,7 +166,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         elif deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._looks: polling.Task | None = None
+        self._looks: WorkerPoller | None = None
         self._began = datetime.now(timezone.utc)
         self._looked_at: datetime | None = None
         self._found: ImageVersion | None = None
@@ -259,7 +260,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """
         wait = self._wait()
         if self._looks is None:
-            self._looks = polling.Task(
+            self._looks = WorkerPoller(
                 self,
                 wait.image_name,
                 interval=_seconds(self.poke_interval),

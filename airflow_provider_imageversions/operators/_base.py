@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
     BaseOperator,
@@ -100,11 +101,11 @@ class ChangingOperator(ImageOperator):
         self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
+    def _begin(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
         # A cluster policy or a later line of the DAG file may have set them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
-        task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
+        task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task
 
@@ -113,7 +114,7 @@ class ChangingOperator(ImageOperator):
             raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
         return found
 
-    def _users(self, task: polling.Task, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    def _users(self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
         """Return who uses which version; nobody, if the image is gone."""
         return task.call(lambda hook: find(hook.find_image_version_usage, image_name, scope)) or {}
 

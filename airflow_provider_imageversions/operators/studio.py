@@ -7,7 +7,9 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_imageversions import decide, polling, studio
+from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions._reading import describe_error
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     conf,
@@ -100,7 +102,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         """Find it."""
         self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
-        task = polling.Task(self, image_name, timeout=self.timeout)
+        task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         used = task.call(lambda hook: hook.find_image_version_usage(image_name, self.scope, domain_id=self.domain_id))
         for number, users in used.items():
@@ -365,7 +367,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             )
         return None
 
-    def _report_remaining(self, task: polling.Task, rollout: studio.Rollout, version: int | str) -> None:
+    def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):
             return
         try:
@@ -379,7 +381,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             self.log.warning(
                 "SageMaker image %r: could not read which apps and spaces keep another version: %s",
                 self.image_name,
-                polling.describe_error(error),
+                describe_error(error),
             )
             return
         remaining = studio.not_following(used, version)
@@ -409,7 +411,7 @@ class _Steps:
         self,
         operator: SageMakerRolloutImageVersionOperator,
         context: Any,
-        task: polling.Task,
+        task: WorkerPoller,
         rollout: studio.Rollout,
         *,
         only_if_newer: bool,

@@ -9,7 +9,8 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._reading import describe_error
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -56,6 +57,7 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from airflow_provider_imageversions._worker import WorkerPoller
     from airflow_provider_imageversions.model import ImageVersion
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
@@ -260,7 +262,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
 
     def _find_unchanged(
-        self, context: Any, task: polling.Task, request: CreateImageVersionRequest, choice: str
+        self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
         """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
         ti = context["ti"]
@@ -677,7 +679,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             owner,
         )
 
-    def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
+    def _give_back(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
                 if find(task.hook.describe_image_version, self.image_name, alias=alias) is None:
@@ -973,14 +975,14 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             "preview": policy.preview,
         }
 
-    def _delete_or_keep(self, task: polling.Task, image_name: str, version: ImageVersion) -> str | None:
+    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
         """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:
             if judge(error) is not decide.Fault.IN_USE:
                 raise
-            note = polling.describe_error(error)
+            note = describe_error(error)
         else:
             if obstacle is None:
                 return None

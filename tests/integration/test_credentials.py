@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import HTTPClientError
 
-from airflow_provider_imageversions import polling
+from airflow_provider_imageversions import _sessions, _shared_poller
 from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import (
     ConnectionLookupError,
@@ -50,8 +50,8 @@ def agent(monkeypatch):
 def image(emulator, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
-    monkeypatch.setattr(polling, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.1)
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 1)
 
@@ -63,7 +63,7 @@ def ambient(monkeypatch):
 
 
 def end_of_grace(monkeypatch, seconds=0.3):
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, seconds))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, seconds))
 
 
 def sensor(**arguments):
@@ -408,7 +408,7 @@ def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_a
         monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT", raising=False)
         return judge(error)
 
-    monkeypatch.setattr(polling, "judge", fail)
+    monkeypatch.setattr(_shared_poller, "judge", fail)
     with pytest.raises(MissingConnectionError, match="'aws_default'"):
         run(sensor())
     assert keys(emulator) == {"testing"}
@@ -416,7 +416,7 @@ def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_a
 
 def subscribe(**arguments):
     trigger = SageMakerImageVersionTrigger(image_name=IMAGE, **arguments)
-    return polling.subscribe(trigger, IMAGE, Target(), 0.1)
+    return _shared_poller.subscribe(trigger, IMAGE, Target(), 0.1)
 
 
 async def test_without_a_worker_a_missing_aws_default_has_to_last_before_it_is_done_without(
@@ -432,7 +432,7 @@ async def test_without_a_worker_a_missing_aws_default_has_to_last_before_it_is_d
             snapshots.append(await subscription.next())
         # Many a poll met it, and none ended a wait.
         assert len(snapshots) > 3
-        assert not any(snapshot.is_hopeless for snapshot in snapshots)
+        assert not any(snapshot.is_fatal for snapshot in snapshots)
         assert keys(emulator) == {"ambient"}
         assert capsys.readouterr().out.count("Connection 'aws_default' does not exist") == 1
         # From then on it is no news.

@@ -13,7 +13,7 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
-from airflow_provider_imageversions import compat
+from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.compat import AirflowSkipException
 from airflow_provider_imageversions.operators import (
     SageMakerImageOperationError,
@@ -393,9 +393,8 @@ def test_denied_access_is_an_error(domain, run, emulator, operation):
 
 
 def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulator, monkeypatch):
-    from airflow_provider_imageversions import polling
 
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     emulator.creation_seconds = 3600
     emulator.add_fault("access_denied", operation="DescribeDomain", times=None, after=1)
     with pytest.raises(SageMakerImageVersionPollingError, match="sagemaker:DescribeDomain"):
