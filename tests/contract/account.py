@@ -8,6 +8,7 @@ import json
 import re
 import time
 import uuid
+from collections import Counter
 from contextlib import contextmanager, suppress
 
 import boto3
@@ -24,7 +25,9 @@ ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/sagemaker"
 BASE_IMAGE = f"{ACCOUNT_ID}.dkr.ecr.{REGION}.amazonaws.com/team/churn:1.4"
 
 TIMEOUT = 300.0
-_TIMES = {"CreationTime", "LastModifiedTime"}
+USER_AGENT = "imageversions-contract"
+"""What tells the calls of the statements from those that wait."""
+_TIME = re.compile("(Creation|LastModified)Time(After|Before)?")
 _NOT_THE_ANSWER = {"ThrottlingException", "InternalFailure", "ServiceUnavailable"}
 _IMAGE_OPERATION = re.compile("(Create|Describe|Update|Delete)Image(Version)?|List(Images|ImageVersions|Aliases)")
 
@@ -44,12 +47,17 @@ class Account:
     def __init__(self, role_arn=ROLE_ARN, base_image=BASE_IMAGE, domain_id=None, emulator=None):
         self.role_arn, self.base_image, self.domain_id = role_arn, base_image, domain_id
         self.emulator = emulator
-        self.prefix = f"{PREFIX}{uuid.uuid4().hex[:6]}-"
+        self._run = uuid.uuid4().hex[:6]
+        self.prefix = f"{PREFIX}{self._run}-"
         self.session = _session()
-        self.answers = []
+        self.answers, self.created = [], Counter()
         self._numbers = itertools.count(1)
         # A statement may ask what botocore would refuse to send.
-        config = Config(parameter_validation=False, retries={"mode": "standard", "total_max_attempts": 10})
+        config = Config(
+            parameter_validation=False,
+            retries={"mode": "standard", "total_max_attempts": 10},
+            user_agent_extra=USER_AGENT,
+        )
         self.client = self.session.client("sagemaker", config=config)
         self.client.meta.events.register("before-call.sagemaker", self._note_request)
         self.client.meta.events.register("response-received.sagemaker", self._note_answer)
@@ -59,11 +67,11 @@ class Account:
 
     def new_name(self, suffix=""):
         """Return a name that only this run has."""
-        return f"{self.prefix}{next(self._numbers)}{suffix}"
+        return f"{self.prefix}{next(self._numbers):04}{suffix}"
 
-    def create_image(self, suffix="", **parameters):
+    def create_image(self, name=None, **parameters):
         """Create an image, wait until it is CREATED, and return its name."""
-        name = self.new_name(suffix)
+        name = name or self.new_name()
         self.client.create_image(**{"ImageName": name, "RoleArn": self.role_arn, "Tags": TAG_LIST, **parameters})
         self.wait_until_created(name)
         return name
@@ -169,6 +177,8 @@ class Account:
 
     def _note_answer(self, response_dict, event_name, **_):
         operation = event_name.rpartition(".")[2]
+        if operation.startswith("Create") and response_dict["status_code"] == 200:
+            self.created[operation] += 1
         if _IMAGE_OPERATION.fullmatch(operation) is None:
             return  # what Studio and EventBridge answer has more of the account in it than a report should show
         try:
@@ -192,14 +202,14 @@ class Account:
         }
 
         def numbered(match):
-            return f"image-{names.setdefault(match[0].lower(), len(names) + 1)}"
+            return f"name-{names.setdefault(match[0], len(names) + 1)}"
 
         seen = []
         for entry in taken:
             text = json.dumps(entry)
             for own, public in replacements.items():
                 text = text.replace(own, public) if own else text
-            text = re.sub(rf"{PREFIX}[0-9a-f]{{6}}-\d+", numbered, text, flags=re.IGNORECASE)
+            text = re.sub(rf"(?<=-){self._run}-\d+", numbered, text).replace(PREFIX, "")
             text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:DIGEST", text)
             clean = _without_times(json.loads(text))
             if clean not in seen:
@@ -295,9 +305,14 @@ def _account_of(arn):
 
 def _without_times(value):
     if isinstance(value, dict):
-        fixed = {"NextToken": "TOKEN", **dict.fromkeys(_TIMES, "TIME")}
-        return {k: fixed[k] if k in fixed and v else _without_times(v) for k, v in value.items() if k != "ClientToken"}
+        return {name: _replaced(name, item) for name, item in value.items() if name != "ClientToken"}
     return [_without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def _replaced(name, value):
+    if _TIME.fullmatch(name):
+        return "TIME"
+    return "TOKEN" if name == "NextToken" and value else _without_times(value)
 
 
 class _TaskInstance:

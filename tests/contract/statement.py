@@ -23,8 +23,6 @@ GROUPS = {
     "events": "EventBridge",
 }
 """The modules that hold the statements, ``test_<group>.py`` each, with their headings."""
-OPTIONAL = {"studio": "DOMAIN_ID", "events": "EVENTS=yes"}
-"""The groups that run against an account only if they are asked for, with what asks for them."""
 
 
 @dataclass(frozen=True)

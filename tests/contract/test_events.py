@@ -8,30 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.contract.account import TAG_LIST, TAGS
 from tests.contract.statement import documented
 
-PATTERN = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Image Version State Change"]}
 ROUNDS, SECONDS = 6, 30.0
-
-
-@pytest.fixture
-def queue(account):
-    """The URL of a queue that gets the events."""
-    sqs = account.session.client("sqs")
-    name = account.new_name()
-    url = sqs.create_queue(QueueName=name, tags=TAGS)["QueueUrl"]
-    if account.emulator is not None:
-        account.emulator.send_state_changes_to(url)
-        return url
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Resource": arn}
-    policy = {"Version": "2012-10-17", "Statement": [{**allow, "Action": "sqs:SendMessage"}]}
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
-    rules = account.session.client("events")
-    rules.put_rule(Name=name, EventPattern=json.dumps(PATTERN), Tags=TAG_LIST)
-    rules.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
-    return url
 
 
 @documented("EventBridge event reference for Amazon SageMaker AI; aws-samples' MLOps template has a rule on ImageArn")

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
-from tests.contract.account import TAG_LIST
 from tests.contract.statement import assumed, documented, recorded
-
-
-@pytest.fixture
-def failed_image(account):
-    """The name of an image that SageMaker could not create, as its role does not exist."""
-    name = account.new_name()
-    role_arn = f"{account.role_arn.partition('/')[0]}/airflow-contract/does-not-exist"
-    account.client.create_image(ImageName=name, RoleArn=role_arn, Tags=TAG_LIST)
-    describe = account.client.describe_image
-    account.wait_until(lambda: describe(ImageName=name)["ImageStatus"] != "CREATING", f"image {name} is not CREATING")
-    return name
 
 
 @assumed("botocore's pattern of ImageArn admits either case; recorded ARNs are of names in lower case")
 def test_an_image_arn_has_the_name_in_lower_case(account):
     """An image's ARN ends in `image/` and the image's name in lower case; ImageName keeps its case."""
-    name = account.create_image("-Mixed")
+    name = account.create_image(account.new_name("-Mixed"))
     described = account.client.describe_image(ImageName=name)
     assert described["ImageName"] == name
     assert described["ImageArn"].endswith(f":image/{name.lower()}")
@@ -33,7 +19,7 @@ def test_an_image_arn_has_the_name_in_lower_case(account):
 @assumed("AWS's CloudFormation handlers call DescribeImageVersion with the name that they read from the ARN")
 def test_image_names_are_case_insensitive(account):
     """DescribeImage finds an image by its name in lower case, whatever the case that it was created with."""
-    name = account.create_image("-Mixed")
+    name = account.create_image(account.new_name("-Mixed"))
     assert account.client.describe_image(ImageName=name.lower())["ImageName"] == name
 
 

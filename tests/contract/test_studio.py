@@ -2,41 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.contract.account import TAG_LIST
 from tests.contract.statement import assumed, documented
-from tests.studio import Studio
-
-
-@pytest.fixture
-def domain_id(account):
-    """The id of the domain that the command has been given, or of one in the emulator."""
-    if account.domain_id is None:
-        account.domain_id = Studio(account.client).domain()
-        account.wait_until_in_service()
-    return account.domain_id
-
-
-@pytest.fixture
-def config(account):
-    """The name of an app image config for JupyterLab."""
-    name = account.new_name()
-    account.client.create_app_image_config(AppImageConfigName=name, JupyterLabAppImageConfig={}, Tags=TAG_LIST)
-    return name
-
-
-@pytest.fixture
-def profile(account, domain_id):
-    """Returns a function that creates a user profile with settings, and returns what identifies it."""
-
-    def create(**settings):
-        which = {"DomainId": domain_id, "UserProfileName": account.new_name()}
-        account.client.create_user_profile(**which, UserSettings=settings, Tags=TAG_LIST)
-        account.wait_until_in_service(which["UserProfileName"])
-        return which
-
-    return create
 
 
 def custom_images(*entries):
