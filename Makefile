@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
-# What is in the caller's environment must not reach Airflow or AWS by accident. Compiled modules halve the
-# time that each of Airflow's processes takes to start.
-unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% AWS_%,$(.VARIABLES)))
+# What is in the caller's environment must not reach Airflow or AWS by accident; only the contract is with AWS.
+# Compiled modules halve the time that each of Airflow's processes takes to start.
+unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% $(if $(filter contract,$(MAKECMDGOALS)),,AWS_%),$(.VARIABLES)))
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench compat lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
+.PHONY: help demo test contract bench compat lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -24,6 +24,11 @@ demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its 
 # What an Airflow does, rather than what the package does: for a new Airflow, by make e2e.
 test: SELECTED := -m "not probe"
 test: lint types docs wheel e2e ## run everything: lint, types, documentation, all tests
+
+contract: $(INSTALLED) ## check what is assumed of SageMaker against an AWS account; docs/contract.md has the variables
+	@$(BIN)/python -m tests.contract $(if $(filter-out 0 no,$(CLEAN_UP)),clean-up,run --role-arn '$(ROLE_ARN)' \
+	    --base-image '$(BASE_IMAGE)' $(if $(ONLY),--only $(ONLY))) --domain-id '$(DOMAIN_ID)' $(if $(filter-out 0 no,$(EVENTS)),--events) \
+	    $(if $(filter-out 0 no,$(CONFIRM)),--confirm)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check
@@ -39,7 +44,7 @@ types: $(INSTALLED) ## check types
 
 unit: $(INSTALLED) ## run the unit and integration tests
 	@# Four at a time, on two cores too: most of them wait, for a version or for a fault to pass.
-	$(BIN)/python -m pytest -n 4 tests/unit tests/integration
+	$(BIN)/python -m pytest -n 4 tests/unit tests/integration tests/contract
 
 wheel: $(INSTALLED) ## run them against the built wheel, away from the source tree; WHEEL=dist/....whl for one that is built
 	rm -rf build/wheel
@@ -54,7 +59,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	cp -R tests docs example_dags dev benchmarks noxfile.py pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
-	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
+	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration tests/contract
 
 e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and the one on SQLite side by side.

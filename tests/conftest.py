@@ -29,13 +29,19 @@ os.environ.update(
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
 )
 
+import botocore.handlers
 import pytest
 from botocore.config import Config
 from botocore.exceptions import HTTPClientError
 
 from airflow_provider_imageversions.emulator import Emulator
+from tests.service_model import AnswerCheck
 
 IMAGE = "my-image"
+
+# For the sessions that the package, the Amazon provider and the tests make alike, wherever they do.
+_ANSWERS = AnswerCheck()
+botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
 
 # Whole files that older Airflows have nothing for; single tests skip with a reason.
 _NEEDS = {
@@ -46,6 +52,15 @@ _NEEDS = {
 collect_ignore = [file for file, module in _NEEDS.items() if importlib.util.find_spec(module) is None]
 _IS_AIRFLOW_2 = importlib.util.find_spec("airflow.sdk") is None
 needs_watchers = pytest.mark.skipif(_IS_AIRFLOW_2, reason="Airflow 2 has no asset watchers")
+
+
+@pytest.fixture(autouse=True)
+def _answers_are_in_the_model(request):
+    """Fail a test to which the emulator answered something that botocore's model of SageMaker does not have."""
+    _ANSWERS.found.clear()
+    yield
+    if request.node.get_closest_marker("beyond_model") is None:
+        assert _ANSWERS.found == [], "The emulator's answer is not in botocore's model"
 
 
 def pytest_report_header():
