@@ -16,6 +16,13 @@ from dev.local_airflow import LocalAirflow
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With --dist loadgroup, the tests of each Airflow are in one worker, which starts it once."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("celery" if item.path.stem == "test_distributed" else "local"))
+
+
 def rewrite(path, **constants):
     """Change constants in capitals of a DAG file, at once for whoever reads it meanwhile."""
     text = path.read_text()
