@@ -34,18 +34,17 @@ SESSION_TOKEN = "the-session-token"
 # between two cups of coffee.
 KILLS = int(os.environ.get("KILLS", "2"))
 VERSIONS = int(os.environ.get("VERSIONS", "5"))
-OUTAGE = float(os.environ.get("OUTAGE", "20"))
+OUTAGE = float(os.environ.get("OUTAGE", "10"))
 WAKES = int(os.environ.get("WAKES", "3"))
 
 
 def story(airflow):
-    """What the runs did, for a failure's message."""
-    states = [
-        (run["dag_run_id"], run["state"], airflow.task_states(dag_id, run["dag_run_id"]))
-        for dag_id in (RETRAIN, dispatcher(RETRAIN))
-        for run in airflow.runs(dag_id)
-    ]
-    return "\n".join(map(str, states))
+    """What the runs and their tasks did, for a failure's message."""
+    statements = (
+        "SELECT dag_id, run_id, state FROM dag_run ORDER BY id",
+        "SELECT dag_id, run_id, task_id, map_index, state FROM task_instance WHERE state IS NULL OR state != 'success'",
+    )
+    return "\n".join(str(row) for statement in statements for row in airflow.query(statement))
 
 
 def eventually(airflow, condition, seconds, what, tend=None):
@@ -100,7 +99,7 @@ def dispatcher(dag_id):
     return f"{dag_id}__image_versions"
 
 
-def started(airflow, dag_id=RETRAIN):
+def started(airflow, dag_id):
     """The event ids that have a run, once for each."""
     return [run["conf"]["event_id"] for run in airflow.runs(dag_id)]
 
@@ -126,9 +125,8 @@ def is_reachable(airflow):
     return True
 
 
-def is_idle(airflow):
-    runs = [*airflow.runs(RETRAIN), *airflow.runs(dispatcher(RETRAIN))]
-    return all(run["state"] in {"success", "failed"} for run in runs)
+def is_idle(airflow, dag_id=RETRAIN):
+    return not active(airflow, dag_id, dispatcher(dag_id))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from dev import browser
+from tests.e2e.conftest import CREATION_SECONDS
 from tests.e2e.test_lifecycle import until
 from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, let_start, trained
 
@@ -87,7 +88,7 @@ def runs(airflow, service):
         )
         service.set_version(AWAITED, 1, status="CREATING")  # and stays so
     finally:
-        service.creation_seconds = 4.0
+        service.creation_seconds = CREATION_SECONDS
     started[LISTED] = airflow.trigger(LIST, conf={"image_name": LISTED})
     service.set_version(FAILING, 1, status="CREATE_FAILED", failure_reason=REASON)
     eventually(airflow, lambda: has_baseline(service, IMAGE), 60, "the watcher polls")
