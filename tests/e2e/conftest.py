@@ -104,7 +104,7 @@ def image(service):
 
 
 def execute_at_once(airflow, runs, timeout=150):
-    """Run DAGs, each with its conf, side by side to their ends; gives each run's id, its state and its tasks' states."""
+    """Run DAGs, each with its conf, side by side to their ends; gives the id, state and tasks' states of each run."""
     started = []
     for dag_id, conf in runs:
         airflow.wait_for_dag(dag_id)
