@@ -603,6 +603,10 @@ class LocalAirflow:
             # Airflow takes up watchers when it parses the file, which it would do within half a minute by itself.
             self._insist("PUT", f"/api/v2/parseDagFile/{quote(dag['file_token'])}", None)
 
+    def pause(self, dag_id: str) -> None:
+        """Keep the scheduler from starting runs of the DAG and their tasks."""
+        self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": True})
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None) -> str:
         """Unpause the DAG, start a run of it and return the run's id."""
         self.unpause(dag_id)

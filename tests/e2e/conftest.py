@@ -17,11 +17,9 @@ ROOT = Path(__file__).parents[2]
 CREATION_SECONDS = 2.0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """With --dist loadgroup, the tests of each Airflow are in one worker, which starts it once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("celery" if item.path.stem == "test_distributed" else "local"))
+    item.add_marker(pytest.mark.xdist_group("celery" if item.path.stem == "test_distributed" else "local"))
 
 
 def rewrite(path, **constants):

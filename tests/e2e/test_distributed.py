@@ -261,10 +261,10 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
         airflow.kill(name)
         airflow.start(name)
         if number == len(victims) // 4:
-            pause(airflow, dispatcher(RETRAIN), is_paused=True)
+            airflow.pause(dispatcher(RETRAIN))
             service.set_version(watched, paused, status="CREATED")
             time.sleep(dice.uniform(0, 8))
-            pause(airflow, dispatcher(RETRAIN), is_paused=False)
+            airflow.unpause(dispatcher(RETRAIN))
         if number == len(victims) // 2:
             be_without_database(airflow, lambda: service.set_version(watched, away, status="CREATED"))
     assert not waiting
@@ -289,10 +289,6 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
     log.info("%d versions were reported %d times", VERSIONS, len(told(airflow, watched)))
     # Each exactly once, though some were perhaps reported twice.
     assert sorted(identities[identity] for identity in started(airflow, RETRAIN)) == expected
-
-
-def pause(airflow, dag_id, *, is_paused):
-    airflow.api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": is_paused})
 
 
 def all_looked(airflow, run_id):
