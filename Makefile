@@ -58,7 +58,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 
 e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 $(SELECTED) tests/e2e
+	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
 
 browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
 	@$(BIN)/python -m dev.browser

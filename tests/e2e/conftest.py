@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import LocalAirflow
@@ -17,9 +18,16 @@ ROOT = Path(__file__).parents[2]
 CREATION_SECONDS = 2.0
 
 
-def pytest_itemcollected(item):
-    """With --dist loadgroup, the tests of each Airflow are in one worker, which starts it once."""
-    item.add_marker(pytest.mark.xdist_group("celery" if item.path.stem == "test_distributed" else "local"))
+class ByAirflow(LoadScopeScheduling):
+    """Keeps the tests of an Airflow in one of xdist's workers, so that each is started once."""
+
+    def _split_scope(self, nodeid):
+        return "distributed" if "test_distributed.py" in nodeid else "local"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByAirflow(config, log)
 
 
 def rewrite(path, **constants):
