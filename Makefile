@@ -62,8 +62,8 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration tests/contract
 
 e2e: browser ## run the tests that start a real Airflow
-	@# The distributed Airflow and the one on SQLite side by side.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(SELECTED) tests/e2e
+	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
+	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
 
 browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
 	@$(BIN)/python -m dev.browser
