@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_imageversions import decide, polling, without_worker
+from airflow_provider_imageversions import decide, without_worker
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
     AirflowFailException,
@@ -27,6 +28,7 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
+from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -44,11 +46,7 @@ from airflow_provider_imageversions.model import (
     parse_image_name,
 )
 from airflow_provider_imageversions.templating import TemplatedParameters
-from airflow_provider_imageversions.triggers import (
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionTrigger,
-    describe_wait,
-)
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, describe_wait
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
@@ -57,17 +55,6 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_imageversions.model import ImageVersion
-
-__all__ = ["ImageVersionFailedError", "SageMakerImageVersionPollingError", "SageMakerImageVersionSensor"]
-
-
-class ImageVersionFailedError(AirflowFailException):
-    """
-    The version that was waited for can't become CREATED any more; the message has the service's reason.
-
-    An AirflowFailException: a retry would wait for the same version in vain, and ``soft_fail`` and ``never_fail``
-    treat it alike in every mode.
-    """
 
 
 class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
@@ -165,7 +152,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         elif deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._looks: polling.Task | None = None
+        self._looks: WorkerPoller | None = None
         self._began = datetime.now(timezone.utc)
         self._looked_at: datetime | None = None
         self._found: ImageVersion | None = None
@@ -259,7 +246,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """
         wait = self._wait()
         if self._looks is None:
-            self._looks = polling.Task(
+            self._looks = WorkerPoller(
                 self,
                 wait.image_name,
                 interval=_seconds(self.poke_interval),

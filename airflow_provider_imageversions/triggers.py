@@ -19,7 +19,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import decide, polling, studio
+from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     has_asset_state,
@@ -27,12 +28,12 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
-    judge,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -57,15 +58,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
-
-
-class SageMakerImageVersionPollingError(RuntimeError):
-    """
-    A deferred task could not read the image's versions: access denied, invalid arguments, no such connection.
-
-    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
-    error behind it is raised itself.
-    """
 
 
 def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
@@ -133,26 +125,26 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
             payload = await self._wait()
         except Exception as error:
             self.log.exception("The wait failed unexpectedly")
-            payload = {"status": "error", "error": polling.describe_error(error)}
+            payload = {"status": "error", "error": describe_error(error)}
         yield TriggerEvent(payload)
 
     async def _wait(self) -> dict[str, str]:
         operation, identity = "describe_domain", {"DomainId": self.domain_id}
         if self.user_profile_name is not None:
             operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
-        hook, trouble = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), polling.Trouble()
+        hook, trouble = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), _sessions.FaultTimer()
         for polls in itertools.count():
             try:
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
-                if trouble.lasts(fault) >= polling.GRACE.get(fault, math.inf):
-                    return {"status": "error", "error": polling.describe_error(error)}
-                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, polling.describe_error(error))
-                if fault is decide.Fault.CREDENTIALS:
+                if trouble.lasts(fault) >= _sessions.GRACE.get(fault, math.inf):
+                    return {"status": "error", "error": describe_error(error)}
+                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
+                if fault is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
                 trouble.lasts(None)
@@ -278,7 +270,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:
             # What is raised here would come to the sensor as a failure that names no reason.
             self.log.exception("The templates of the task can't be rendered in the triggerer")
-            self._unrendered = f"The task's templates can't be rendered: {polling.describe_error(error)}"
+            self._unrendered = f"The task's templates can't be rendered: {describe_error(error)}"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit one event."""
@@ -288,7 +280,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:
             # An exception here would come to the sensor as one that soft_fail skips.
             self.log.exception("The wait failed unexpectedly")
-            payload = {"status": "error", "error": polling.describe_error(error)}
+            payload = {"status": "error", "error": describe_error(error)}
         ended = None
         if self.end_from_trigger and payload["status"] == "ready" and not self._is_restarted():
             ended = await self._end(payload["version"])
@@ -309,7 +301,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001  # a worker has another way to the database
             self.log.warning(
                 "Could not complete the task in the triggerer; a worker will complete it: %s",
-                polling.describe_error(error),
+                describe_error(error),
             )
             return None
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
@@ -323,23 +315,23 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        watch = polling.Watch(self.log, image_name)
+        watch = StatusLogger(self.log, image_name)
         clock = asyncio.get_running_loop().time
-        with polling.subscribe(source, image_name, target, self.poll_interval) as subscription:
+        with _shared_poller.subscribe(source, image_name, target, self.poll_interval) as subscription:
             stretched = clock()
             while True:
-                snapshot = await subscription.next()
-                if snapshot.is_hopeless and not self.silent_fail:
-                    return {"status": "error", "error": polling.describe_error(snapshot.error)}
-                outcome = watch.judge(snapshot, target)
+                result = await subscription.next()
+                if result.is_fatal and not self.silent_fail:
+                    return {"status": "error", "error": describe_error(result.error)}
+                outcome = watch.judge(result, target)
                 if isinstance(outcome, decide.Failed):
                     return {"status": "failed", "reason": outcome.reason}
                 if isinstance(outcome, decide.Ready):
                     version = await subscription.add_details(outcome.version) if include_details else outcome.version
-                    if not isinstance(version, polling.Snapshot):
+                    if not isinstance(version, PollResult):
                         return {"status": "ready", "version": version}
-                    if version.is_hopeless and not self.silent_fail:
-                        return {"status": "error", "error": polling.describe_error(version.error)}
+                    if version.is_fatal and not self.silent_fail:
+                        return {"status": "error", "error": describe_error(version.error)}
                     watch.report_details(version.error)
                 # Others' polls, of which this one hears too, are no reason to wait longer.
                 if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
@@ -543,27 +535,27 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
             return
         self._warn_of_rival()
-        watch = polling.Watch(self.log, watched.image_name)
+        watch = StatusLogger(self.log, watched.image_name)
         journal = _Journal(self, Cursor if watched.alias is None else AliasCursor)
         search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)
         cursor: Any = await journal.open()  # of the kind that the search is for
-        with polling.subscribe(
+        with _shared_poller.subscribe(
             self, watched.image_name, search.aim(cursor), self.poll_interval, wake_queue=wake_queue
         ) as subscription:
-            unfinished: polling.Snapshot | None = None
+            unfinished: PollResult | None = None
             began, blind_since = datetime.now(timezone.utc), None
             while True:
-                snapshot, unfinished = unfinished or await subscription.next(), None
-                sees = watch.sees(snapshot)
+                result, unfinished = unfinished or await subscription.next(), None
+                sees = watch.sees(result)
                 # An image that does not exist has no versions to pass over.
-                if cursor is None and (sees or snapshot.fault is decide.Fault.MISSING):
-                    cursor = search.baseline(snapshot, blind_since)
+                if cursor is None and (sees or result.fault is ErrorKind.MISSING):
+                    cursor = search.baseline(result, blind_since)
                     await journal.begin(cursor)
                 if not sees:
                     blind_since = began
-                    self._slow_down(snapshot, subscription)
+                    self._slow_down(result, subscription)
                     continue
-                found = search.look(snapshot, cursor)
+                found = search.look(result, cursor)
                 if found is None:
                     subscription.retarget(search.target)
                     continue
@@ -571,9 +563,9 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 records, readable = await self._detailed(fresh, subscription, watch)
                 left = {version["Version"] for version in fresh[len(records) :]}
                 if left:
-                    found = search.look(snapshot, cursor, left)
+                    found = search.look(result, cursor, left)
                     after = cursor if found is None else found[1]
-                    unfinished = snapshot if readable else None
+                    unfinished = result if readable else None
                 payloads = [event_payload(record, self.image_name, subscription.region) for record in records]
                 if isinstance(after, AliasCursor):
                     payloads = [{**each, "alias": self.alias, "event_id": after.event_id} for each in payloads]
@@ -584,16 +576,16 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
                 cursor = after
                 await journal.advance(cursor, told=bool(payloads))
-                subscription.retarget(search.aim(cursor, snapshot.versions))
+                subscription.retarget(search.aim(cursor, result.versions))
 
     async def _detailed(
-        self, versions: list[ImageVersion], subscription: polling.Subscription, watch: polling.Watch
+        self, versions: list[ImageVersion], subscription: _shared_poller.Subscription, watch: StatusLogger
     ) -> tuple[list[ImageVersion], bool]:
         """Give what to tell of next, with details if asked for, as far as they can be read; and whether they can."""
         records: list[ImageVersion] = []
         for version in versions[: self.DETAILED_AT_ONCE] if self.include_details else ():
             record = await subscription.add_details(version)
-            if isinstance(record, polling.Snapshot):
+            if isinstance(record, PollResult):
                 watch.report_details(record.error)
                 self._slow_down(record, subscription)
                 return records, False
@@ -601,13 +593,13 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         subscription.interval = self.poll_interval
         return records if self.include_details else versions, True
 
-    def _slow_down(self, snapshot: polling.Snapshot, subscription: polling.Subscription) -> None:
-        if snapshot.is_hopeless and subscription.interval < self.SLOW_PACE:
+    def _slow_down(self, result: PollResult, subscription: _shared_poller.Subscription) -> None:
+        if result.is_fatal and subscription.interval < self.SLOW_PACE:
             self.log.error(
                 "SageMaker image %r: nothing is told of until a person mends this; will look every %.0f seconds: %s",
                 self.image_name,
                 self.SLOW_PACE,
-                polling.describe_error(snapshot.error),
+                describe_error(result.error),
             )
             subscription.interval = max(self.poll_interval, self.SLOW_PACE)
 
@@ -625,25 +617,25 @@ class _NewVersions:
             self.target = decide.depth(versions, cursor)
         return self.target
 
-    def baseline(self, snapshot: polling.Snapshot, started: datetime | None) -> Cursor:
+    def baseline(self, result: PollResult, started: datetime | None) -> Cursor:
         """Give the cursor of the very first start, which was at a certain time if the versions could not be read."""
-        return decide.baseline(snapshot.versions, self._watched.start_from, started=started)
+        return decide.baseline(result.versions, self._watched.start_from, started=started)
 
     def look(
-        self, snapshot: polling.Snapshot, cursor: Cursor, later: Container[int] = ()
+        self, result: PollResult, cursor: Cursor, later: Container[int] = ()
     ) -> tuple[list[ImageVersion], Cursor] | None:
         """
         Give what to tell of, and the cursor after it; ``None`` if the next poll has to read more for that.
 
         :param later: Versions to leave for a later look.
         """
-        needed = decide.depth(snapshot.versions, cursor)
+        needed = decide.depth(result.versions, cursor)
         if needed.number < self.target.number:
             self.target = needed
             return None
         start_from = self._watched.start_from
         return decide.unseen(
-            snapshot.versions,
+            result.versions,
             cursor,
             statuses=tuple(self._watched.statuses),
             since=start_from if isinstance(start_from, datetime) else None,
@@ -654,7 +646,7 @@ class _NewVersions:
 class _Moves:
     """What a watcher looks for with an alias."""
 
-    def __init__(self, watched: Watched, watch: polling.Watch, journal: _Journal) -> None:
+    def __init__(self, watched: Watched, watch: StatusLogger, journal: _Journal) -> None:
         self._alias = str(watched.alias)
         self._first = watched.start_from == "earliest"
         self._watch = watch
@@ -665,20 +657,20 @@ class _Moves:
         """Give what the next poll has to read."""
         return self.target
 
-    def baseline(self, snapshot: polling.Snapshot, _started: datetime | None) -> AliasCursor:
+    def baseline(self, result: PollResult, _started: datetime | None) -> AliasCursor:
         """Give the cursor of the very first start; nothing tells when an alias moved."""
-        if self._first or snapshot.fault is decide.Fault.MISSING:
+        if self._first or result.fault is ErrorKind.MISSING:
             return AliasCursor()
-        return decide.moved(snapshot.outcomes[self.target], AliasCursor(), self._alias)[1]
+        return decide.moved(result.outcomes[self.target], AliasCursor(), self._alias)[1]
 
     def look(
-        self, snapshot: polling.Snapshot, cursor: AliasCursor, later: Container[int] = ()
+        self, result: PollResult, cursor: AliasCursor, later: Container[int] = ()
     ) -> tuple[list[ImageVersion], AliasCursor]:
         """Give what to tell of, and the cursor after it; see above."""
         if later:
             return [], cursor
-        result = self._watch.judge(snapshot, self.target)
-        return decide.moved(result, cursor, self._alias, unsure=self._journal.may_have_lost(cursor.event_id))
+        outcome = self._watch.judge(result, self.target)
+        return decide.moved(outcome, cursor, self._alias, unsure=self._journal.may_have_lost(cursor.event_id))
 
 
 class _Journal:
@@ -770,7 +762,7 @@ class _Journal:
             self._trigger.log.warning(
                 "The state of the asset can't be read, will try again in %.0f seconds: %s",
                 self._trigger.RETRY,
-                polling.describe_error(error),
+                describe_error(error),
             )
             return None
 
@@ -785,7 +777,7 @@ class _Journal:
             self._written = None
             self._trigger.log.warning(
                 "The state of the asset can't be written, will try again at the next poll: %s",
-                polling.describe_error(error),
+                describe_error(error),
             )
             return False
         self._written = state

@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param, task
 
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
@@ -82,6 +81,10 @@ with DAG(
         if "prod" not in hook.list_aliases(IMAGE_NAME):
             return f"Version {version['Version']} is the first one to be promoted."
         return hook.compare_image_versions(IMAGE_NAME, "prod", version["Version"])
+
+    # Not at the top of the file: Airflow 3.0, which does not have this operator, imports what stands there before it
+    # parses the file, and its DAG processor ends with the error.
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
 
     approve = ApprovalOperator(
         task_id="approve",

@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
-from airflow_provider_imageversions.compat import (
-    BaseOperator,
-)
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
-from airflow_provider_imageversions.hooks import (
-    aws_parameters,
-    check_aws_parameters,
-    find,
-)
+from airflow_provider_imageversions.compat import BaseOperator
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    parse_image_name,
-    parse_seconds,
-)
+from airflow_provider_imageversions.model import parse_image_name, parse_seconds
 from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
@@ -100,11 +92,11 @@ class ChangingOperator(ImageOperator):
         self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _begin(self, context: Any, image_name: str, left: float | None = None) -> polling.Task:
+    def _begin(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
         # A cluster policy or a later line of the DAG file may have set them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
-        task = polling.Task(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
+        task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task
 
@@ -113,9 +105,9 @@ class ChangingOperator(ImageOperator):
             raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
         return found
 
-    def _users(self, task: polling.Task, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    def _users(self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
         """Return who uses which version; nobody, if the image is gone."""
-        return task.call(lambda hook: find(hook.find_image_version_usage, image_name, scope)) or {}
+        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
 
     def _warn_of_unchecked_usage(self, parameter: str) -> None:
         self.log.warning(

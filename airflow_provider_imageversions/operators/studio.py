@@ -7,7 +7,8 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_imageversions import decide, polling, studio
+from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
     conf,
@@ -16,8 +17,15 @@ from airflow_provider_imageversions.compat import (
     write_task_state,
 )
 from airflow_provider_imageversions.deferral import deferral_limit
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, find, judge, resolved_aws_parameters
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
+    SageMakerImageOperationError,
+    SageMakerImageVersionPollingError,
+    classify_error,
+    describe_error,
+    none_if_not_found,
+)
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     USAGE_SCOPES,
@@ -35,7 +43,7 @@ from airflow_provider_imageversions.model import (
     refuse,
 )
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError, SageMakerStudioUpdateTrigger
+from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +108,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         """Find it."""
         self._check_rendered()
         image_name = parse_image_name("image_name", self.image_name)
-        task = polling.Task(self, image_name, timeout=self.timeout)
+        task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         used = task.call(lambda hook: hook.find_image_version_usage(image_name, self.scope, domain_id=self.domain_id))
         for number, users in used.items():
@@ -352,20 +360,20 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             return None
         number = entry.get("ImageVersionNumber")
         if number is not None:
-            version = find(hook.describe_image_version, image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, image_name, version=number)
             if version is None:
                 return decide.Failed(f"version {number} does not exist, and so it cannot be rolled out")
             if (refusal := decide.attachable(version)) is not None:
                 return refusal
         config = {"AppImageConfigName": entry["AppImageConfigName"]}
-        if find(hook.describe_studio, "describe_app_image_config", config) is None:
+        if none_if_not_found(hook.describe_studio, "describe_app_image_config", config) is None:
             return decide.Failed(
                 f"the app image config {entry['AppImageConfigName']!r} does not exist. Create it, or correct "
                 "app_image_config_name"
             )
         return None
 
-    def _report_remaining(self, task: polling.Task, rollout: studio.Rollout, version: int | str) -> None:
+    def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):
             return
         try:
@@ -373,13 +381,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id
             )
         except Exception as error:
-            if judge(error) is None:
+            if classify_error(error) is None:
                 raise
             # The roll-out itself is done.
             self.log.warning(
                 "SageMaker image %r: could not read which apps and spaces keep another version: %s",
                 self.image_name,
-                polling.describe_error(error),
+                describe_error(error),
             )
             return
         remaining = studio.not_following(used, version)
@@ -409,7 +417,7 @@ class _Steps:
         self,
         operator: SageMakerRolloutImageVersionOperator,
         context: Any,
-        task: polling.Task,
+        task: WorkerPoller,
         rollout: studio.Rollout,
         *,
         only_if_newer: bool,
@@ -465,7 +473,7 @@ class _Steps:
         try:
             hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
         except Exception as error:
-            if judge(error) is not decide.Fault.IN_USE:
+            if classify_error(error) is not ErrorKind.IN_USE:
                 raise
             # What was read is out of date once the other update is done.
             return decide.Waiting(f"{self._target} is being updated")

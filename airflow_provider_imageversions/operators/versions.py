@@ -9,7 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_imageversions import decide, polling
+from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -24,14 +24,19 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
-from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    classify_error,
+    describe_error,
+    may_be_status_conflict,
+    none_if_not_found,
+)
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    find,
-    judge,
-    may_be_status_conflict,
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.model import (
@@ -56,6 +61,7 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from airflow_provider_imageversions._worker import WorkerPoller
     from airflow_provider_imageversions.model import ImageVersion
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
@@ -240,7 +246,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 
         def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
             nonlocal was_there
-            version = find(hook.describe_image_version, request.image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             was_there |= version is not None
             return decide.outcome([] if version is None else [version], target, was_there=was_there)
 
@@ -260,7 +266,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._tell(context, self._refuse_failure(read_event(event)), hook)
 
     def _find_unchanged(
-        self, context: Any, task: polling.Task, request: CreateImageVersionRequest, choice: str
+        self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
         """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
         ti = context["ti"]
@@ -279,7 +285,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
             listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
             return decide.unchanged_since(
-                listed, digests, lambda number: find(hook.describe_image_version, request.image_name, version=number)
+                listed,
+                digests,
+                lambda number: none_if_not_found(hook.describe_image_version, request.image_name, version=number),
             )
 
         found = task.wait(look)
@@ -331,18 +339,18 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not may_be_status_conflict(error):
                 raise
             # SageMaker answers the same to a change at the same time, which passes.
-            image = find(hook.describe_image, request.image_name)
+            image = none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
                 return self._refuse_failure(obstacle)
-            if judge(error) is decide.Fault.IN_USE:
+            if classify_error(error) is ErrorKind.IN_USE:
                 self._refuse_failure(_taken(hook, request.image_name, request.aliases))
             raise
 
     def _adopt(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
         version = None
         for _ in range(_LOOKS_FOR_OWN):
-            version = find(hook.describe_image_version, request.image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
             # It may have been made a moment ago, and not be found yet.
@@ -350,7 +358,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         if decide.adoptable(version):
             return True
         self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
-        held = set(request.aliases or ()).intersection(find(hook.list_aliases, request.image_name, number) or ())
+        held = set(request.aliases or ()).intersection(
+            none_if_not_found(hook.list_aliases, request.image_name, number) or ()
+        )
         if held:
             hook.update_image_version(
                 UpdateImageVersionRequest(request.image_name, number, aliases_to_delete=sorted(held))
@@ -371,7 +381,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None) -> decide.Failed | None:
     """Say which of the aliases is another version's."""
     for alias in aliases or ():
-        owner = find(hook.describe_image_version, image_name, alias=alias)
+        owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
             return decide.Failed(
                 f"the alias {alias!r} belongs to version {owner['Version']}: leave it out, and move it with "
@@ -529,7 +539,7 @@ def _update(
     except Exception as error:
         if not may_be_status_conflict(error):
             raise
-        version = find(hook.describe_image_version, request.image_name, version=request.version)
+        version = none_if_not_found(hook.describe_image_version, request.image_name, version=request.version)
         obstacle = None if version is None else decide.in_creation(version) or decide.in_creation(before)
         if obstacle is None:
             raise
@@ -616,7 +626,9 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                 return None
             if (refusal := decide.promotable(version)) is not None:
                 return refusal
-            owners = {alias: find(hook.describe_image_version, image_name, alias=alias) for alias in moving}
+            owners = {
+                alias: none_if_not_found(hook.describe_image_version, image_name, alias=alias) for alias in moving
+            }
             # All are looked at before one is taken: a task that is skipped then has taken none.
             if not allow_rollback:
                 self._skip_rollback(owners, number)
@@ -670,17 +682,17 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         )
         taken[alias] = owner["Version"]
         # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
-        return find(
+        return none_if_not_found(
             _update,
             hook,
             UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
             owner,
         )
 
-    def _give_back(self, task: polling.Task, taken: dict[str, int], number: int) -> None:
+    def _give_back(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
-                if find(task.hook.describe_image_version, self.image_name, alias=alias) is None:
+                if none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
                     task.hook.update_image_version(
                         UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
                     )
@@ -784,7 +796,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         which = _parse_which(self.version, self.alias)
         scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
-        version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
+        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **which))
         if version is None:
             self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
@@ -800,8 +812,13 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
             )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
-            look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
+            self._refuse_failure(
+                task.wait(
+                    lambda hook: decide.remains(
+                        none_if_not_found(hook.describe_image_version, image_name, version=number)
+                    )
+                )
+            )
         is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
         self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
         return number
@@ -820,11 +837,11 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
     try:
         hook.delete_image_version(image_name, version["Version"])
     except Exception as error:
-        if judge(error) is decide.Fault.MISSING:
+        if classify_error(error) is ErrorKind.MISSING:
             return None
         if not may_be_status_conflict(error):
             raise
-        now = find(hook.describe_image_version, image_name, version=version["Version"])
+        now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
         if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
             return None
         version.update(now)
@@ -916,7 +933,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
-            return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
+            return task.call(lambda hook: none_if_not_found(hook.list_aliases, image_name, number)) or []
 
         users: dict[str, list[dict[str, Any]]] | None = None
 
@@ -973,14 +990,14 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             "preview": policy.preview,
         }
 
-    def _delete_or_keep(self, task: polling.Task, image_name: str, version: ImageVersion) -> str | None:
+    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
         """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:
-            if judge(error) is not decide.Fault.IN_USE:
+            if classify_error(error) is not ErrorKind.IN_USE:
                 raise
-            note = polling.describe_error(error)
+            note = describe_error(error)
         else:
             if obstacle is None:
                 return None

@@ -19,8 +19,8 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy.exc import SQLAlchemyError
 
+from airflow_provider_imageversions._sessions import BACKOFF_CAP
 from airflow_provider_imageversions.emulator import Emulator
-from airflow_provider_imageversions.polling import BACKOFF_CAP
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from dev.local_airflow import DISTRIBUTED, TRIGGERERS, WORKERS
 from tests.e2e.conftest import ROOT

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from dateutil.parser import isoparse
 from sqlalchemy.exc import OperationalError
 
-from airflow_provider_imageversions.polling import BACKOFF_CAP
+from airflow_provider_imageversions._sessions import BACKOFF_CAP
 from dev.local_airflow import ApiError, airflow_command
 from tests.e2e.test_waiting import register
 

@@ -17,9 +17,10 @@ from botocore.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_imageversions import compat, model, operators, polling
+from airflow_provider_imageversions import _sessions, compat, model, operators
 from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.errors import MissingConnectionError, SageMakerImageOperationError
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger, SageMakerImageVersionTrigger
 from tests.conftest import TaskInstance, first_event, needs_watchers
@@ -126,7 +127,7 @@ def taken(call, service):
         call()
     except (botocore.exceptions.ClientError, compat.AirflowSensorTimeout):
         assert service.calls()
-    except (botocore.exceptions.NoCredentialsError, operators.SageMakerImageOperationError):
+    except (botocore.exceptions.NoCredentialsError, SageMakerImageOperationError):
         pass
 
 
@@ -258,7 +259,7 @@ def test_a_parameter_of_an_asset_is_taken_or_refused_by_name(name, value):
 )
 @given_junk(JSON | OPTIONS, 15)
 def test_an_argument_of_a_stored_trigger_is_taken_or_refused_by_name_in_an_event(service, monkeypatch, name, value):
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     service.reset()
     service.create_versions(IMAGE, 1)
     trigger = SageMakerImageVersionTrigger(**{"image_name": IMAGE, "poll_interval": 0.1, name: value})
@@ -275,7 +276,7 @@ def test_an_argument_of_a_stored_trigger_is_taken_or_refused_by_name_in_an_event
 @pytest.mark.parametrize("name", WATCHER)
 @given_junk(JSON | OPTIONS, 8)
 def test_an_argument_of_a_stored_watcher_never_ends_it(service, monkeypatch, capsys, name, value):
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     service.reset()
     service.create_versions(IMAGE, 1)
     trigger = SageMakerImageVersionEventTrigger(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_imageversions import polling
+from airflow_provider_imageversions import _reading, _sessions, _shared_poller
 from airflow_provider_imageversions.model import event_id
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 
@@ -110,8 +110,8 @@ async def watch(store, connection, monkeypatch):
     monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 0.3)
     monkeypatch.setattr(SageMakerImageVersionEventTrigger, "RETRY", 0.2)
     monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.5)
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.3))
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     running = []
 
     def start(its_store=store, **arguments):
@@ -121,7 +121,7 @@ async def watch(store, connection, monkeypatch):
     yield start
     for each in running:
         await each.kill()
-    assert not polling._registries
+    assert not _shared_poller._registries
 
 
 def polls(emulator):
@@ -289,8 +289,8 @@ async def test_without_a_state_store_a_watcher_that_broke_off_goes_on_where_it_w
     await watching.told_of(2)
     await watching.until(lambda: not watching.trigger.kept[0]["sent"])
     with monkeypatch.context() as patch:
-        patch.setattr(polling, "_read", lambda *_: 1 / 0)
-        await watching.until(lambda: not polling._registries)
+        patch.setattr(_reading, "_read", lambda *_: 1 / 0)
+        await watching.until(lambda: not _shared_poller._registries)
     emulator.create_versions(IMAGE, 2)
     await watching.told_of(2, 3, 4)
 
@@ -444,14 +444,14 @@ async def test_a_poll_that_breaks_off_is_begun_anew(watch, emulator, monkeypatch
     emulator.create_versions(IMAGE, 1)
     watching = watch()
     await watching.until(lambda: polls(emulator) > 1)
-    original = polling._read
+    original = _reading._read
 
     def broken(*_):
-        monkeypatch.setattr(polling, "_read", original)
+        monkeypatch.setattr(_reading, "_read", original)
         raise KeyError("bug")
 
-    monkeypatch.setattr(polling, "_read", broken)
-    await watching.until(lambda: polling._read is original)
+    monkeypatch.setattr(_reading, "_read", broken)
+    await watching.until(lambda: _reading._read is original)
     emulator.create_versions(IMAGE, 1)
     await watching.told_of(2)
 

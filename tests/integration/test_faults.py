@@ -13,22 +13,22 @@ import botocore.exceptions
 import pytest
 from botocore.parsers import ResponseParserError
 
-from airflow_provider_imageversions import compat, polling
+from airflow_provider_imageversions import _sessions, compat
+from airflow_provider_imageversions.errors import (
+    ImageVersionFailedError,
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
 from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
-    SageMakerImageOperationTimeoutError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
 )
-from airflow_provider_imageversions.sensors import (
-    ImageVersionFailedError,
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionSensor,
-)
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 from tests.credentials_endpoint import Agent
@@ -490,11 +490,11 @@ def provoke(world, part, row):
     cell = row.cells[part]
     if row.name.endswith("_long") or row.name == "outage":
         world.botocore_config = {"retries": {"total_max_attempts": 1}}
-    world.monkeypatch.setattr(polling, "LONGEST_PAUSE", 0.2)
+    world.monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.2)
     world.monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.3)
     if cell != WAITS:
-        world.monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.1))
-        world.monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+        world.monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
+        world.monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     script = SCRIPTS.get(row.name, lambda *_: None)
     arguments, right = script(world, part, row) or ({}, None)
     if row.fault:

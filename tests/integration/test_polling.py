@@ -14,8 +14,11 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from asgiref.sync import async_to_sync
 
-from airflow_provider_imageversions import polling
-from airflow_provider_imageversions.decide import Fault, Waiting
+from airflow_provider_imageversions import _reading, _sessions, _shared_poller
+from airflow_provider_imageversions._reading import PollResult
+from airflow_provider_imageversions._worker import WorkerPoller
+from airflow_provider_imageversions.decide import Waiting
+from airflow_provider_imageversions.errors import ErrorKind
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import LISTED_FIELDS, Above, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
@@ -29,7 +32,9 @@ def trigger(**arguments):
 
 
 def subscribe(target=None, interval=60.0, image_name=IMAGE, wake_queue=None, **parameters):
-    return polling.subscribe(trigger(**parameters), image_name, target or Target(), interval, wake_queue=wake_queue)
+    return _shared_poller.subscribe(
+        trigger(**parameters), image_name, target or Target(), interval, wake_queue=wake_queue
+    )
 
 
 def polls(emulator):
@@ -48,7 +53,7 @@ def nothing_is_left():
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         yield
-        assert not polling._registries
+        assert not _shared_poller._registries
         gc.collect()
 
 
@@ -93,7 +98,7 @@ async def test_a_thousand_waits_go_on_a_few_at_a_time_and_none_starves(emulator,
     await asyncio.gather(*others, return_exceptions=True)
     assert woken.total() == 3000
     # Two slices may fall between two turns of the one that counts.
-    assert max(woken.values()) <= 2 * polling.WOKEN_AT_ONCE
+    assert max(woken.values()) <= 2 * _shared_poller.WOKEN_AT_ONCE
 
 
 async def test_no_wait_is_forgotten_while_others_come_go_and_are_cancelled(emulator, connection):
@@ -238,7 +243,7 @@ async def test_a_joiner_with_another_target_is_served_what_it_needs(emulator, co
 
 async def test_a_joiner_is_served_at_once_when_the_image_was_missing(emulator, connection):
     with subscribe() as early:
-        assert (await early.next()).fault is Fault.MISSING
+        assert (await early.next()).fault is ErrorKind.MISSING
         emulator.create_versions(IMAGE, 1)
         began = time.monotonic()
         assert (await first_event(trigger())).payload["status"] == "ready"
@@ -247,7 +252,7 @@ async def test_a_joiner_is_served_at_once_when_the_image_was_missing(emulator, c
 
 async def test_grace_is_counted_from_the_first_poll_that_met_this_very_fault(emulator, connection, monkeypatch):
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.3))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
     emulator.create_versions(IMAGE, 1)
     # The pauses between them double.
     emulator.add_fault("unavailable", times=5)
@@ -320,7 +325,7 @@ async def test_records_from_far_down_and_by_alias_have_no_details_that_nobody_as
 async def test_what_one_waiter_may_not_read_ends_no_other_that_shares_its_poll(
     emulator, connection, monkeypatch, denied, ends, waits
 ):
-    monkeypatch.setitem(polling.GRACE, Fault.PERMANENT, 0.5)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.PERMANENT, 0.5)
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation=denied, times=None)
     waiting = asyncio.create_task(first_event(trigger(**waits, poll_interval=0.2)))
@@ -370,7 +375,7 @@ async def test_the_poll_and_the_client_go_with_the_last_one(emulator, connection
     before = polls(emulator)
     await asyncio.sleep(0.5)
     assert polls(emulator) <= before + 1
-    assert not polling._registries
+    assert not _shared_poller._registries
 
 
 async def test_who_is_cancelled_takes_nobody_s_details_away(emulator, connection):
@@ -396,7 +401,7 @@ async def test_a_failed_look_up_of_details_reaches_all_who_asked(emulator, conne
         version = (await subscription.next()).versions[0]
         emulator.add_fault("access_denied", operation="DescribeImageVersion", times=1)
         answers = await asyncio.gather(*(subscription.add_details(version) for _ in range(3)))
-        assert [answer.fault for answer in answers] == [Fault.PERMANENT] * 3
+        assert [answer.fault for answer in answers] == [ErrorKind.PERMANENT] * 3
         assert "ContainerImage" in await subscription.add_details(version)
 
 
@@ -433,7 +438,7 @@ async def test_the_last_one_may_leave_in_the_midst_of_a_call(emulator, connectio
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert time.monotonic() - began < 0.3
-    assert not polling._registries
+    assert not _shared_poller._registries
     emulator.set_version(IMAGE, 1, status="CREATED")
     assert (await first_event(trigger())).payload["status"] == "ready"
     assert "never retrieved" not in capsys.readouterr().err
@@ -445,10 +450,10 @@ async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection
     def broken(*_):
         raise KeyError("bug")
 
-    many = 2 * polling.WOKEN_AT_ONCE + 1
+    many = 2 * _shared_poller.WOKEN_AT_ONCE + 1
     waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(many)]
     await eventually(lambda: polls(emulator) > 0)
-    monkeypatch.setattr(polling, "_read", broken)
+    monkeypatch.setattr(_reading, "_read", broken)
     events = await asyncio.wait_for(asyncio.gather(*waits), 5)
     assert all(event.payload["status"] == "error" and "bug" in event.payload["error"] for event in events)
     monkeypatch.undo()
@@ -475,7 +480,7 @@ async def test_an_abandoned_trigger_lets_go_when_its_generator_is_closed(emulato
     emulator.create_versions(IMAGE, 1)
     run = trigger().run()
     await anext(run)
-    assert not polling._registries
+    assert not _shared_poller._registries
     await run.aclose()
 
 
@@ -501,7 +506,7 @@ async def test_the_event_loop_is_not_held_up(emulator, connection):
 
 
 async def test_an_edited_connection_is_picked_up_when_the_client_is_old(emulator, connection, monkeypatch):
-    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.3, 0.3))
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.3, 0.3))
     emulator.create_versions(IMAGE, 1, status="CREATING")
     with subscribe(interval=0.1) as subscription:
         await subscription.next()
@@ -510,10 +515,10 @@ async def test_an_edited_connection_is_picked_up_when_the_client_is_old(emulator
 
 
 async def test_a_client_that_can_t_be_made_anew_is_used_on_but_not_for_ever(emulator, connection, monkeypatch, caplog):
-    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.3, 0.3))
-    monkeypatch.setattr(polling, "RENEWAL_PAUSE", 0.2)
-    monkeypatch.setattr(polling, "LONGEST_LIFETIME", 1.5)
-    monkeypatch.setitem(polling.GRACE, Fault.CREDENTIALS, 0.5)
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.3, 0.3))
+    monkeypatch.setattr(_shared_poller, "RENEWAL_PAUSE", 0.2)
+    monkeypatch.setattr(_shared_poller, "LONGEST_LIFETIME", 1.5)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.CREDENTIALS, 0.5)
     emulator.create_versions(IMAGE, 1, status="CREATING")
     waiting = asyncio.create_task(first_event(trigger(poll_interval=0.1)))
     await eventually(lambda: polls(emulator))
@@ -534,10 +539,10 @@ async def test_throttling_halves_the_rate_and_success_restores_it(emulator, conn
     emulator.add_fault("throttling", times=2)
     with subscribe(interval=0.02) as subscription:
         full = 1000.0
-        assert (await subscription.next()).fault is Fault.THROTTLED
-        limiter = polling._registry().limiter("aws_default", "us-east-1")
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
+        limiter = _shared_poller._registry().limiter("aws_default", "us-east-1")
         assert limiter._rate == full / 2
-        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         assert limiter._rate == full / 4
         for _ in range(50):
             await subscription.next()
@@ -550,22 +555,22 @@ async def test_clients_of_one_connection_share_their_limit_in_a_region(emulator,
     emulator.create_versions(IMAGE, 1)
     emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
     # Each with a client of its own, for the region that the connection names or that is said again.
-    settings = [{"botocore_config": {"read_timeout": 9 + number}} for number in range(polling.BURST + 1)]
+    settings = [{"botocore_config": {"read_timeout": 9 + number}} for number in range(_shared_poller.BURST + 1)]
     together = [{}, {"region_name": "us-east-1"}, *settings]
     waits = [asyncio.create_task(first_event(trigger(**parameters))) for parameters in together]
-    await eventually(lambda: sum(wait.done() for wait in waits) >= polling.BURST, 20)
+    await eventually(lambda: sum(wait.done() for wait in waits) >= _shared_poller.BURST, 20)
     for parameters in ({"aws_conn_id": "other"}, {"region_name": "eu-west-1"}):
         assert (await first_event(trigger(**parameters))).payload["status"] == "ready"
-    assert sum(wait.done() for wait in waits) == polling.BURST
+    assert sum(wait.done() for wait in waits) == _shared_poller.BURST
     for wait in waits:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
 
 
 async def test_calls_beyond_the_burst_keep_to_the_rate():
-    limiter = polling._Limiter(20.0)
+    limiter = _shared_poller._Limiter(20.0)
     began = time.monotonic()
-    for _ in range(polling.BURST):
+    for _ in range(_shared_poller.BURST):
         await limiter.take()
     assert time.monotonic() - began < 0.1
     await asyncio.gather(*(limiter.take() for _ in range(10)))
@@ -573,8 +578,8 @@ async def test_calls_beyond_the_burst_keep_to_the_rate():
 
 
 async def test_who_is_cancelled_while_waiting_for_its_turn_leaves_no_debt():
-    limiter = polling._Limiter(20.0)
-    await limiter.take(polling.BURST)
+    limiter = _shared_poller._Limiter(20.0)
+    await limiter.take(_shared_poller.BURST)
     waits = [asyncio.create_task(limiter.take()) for _ in range(200)]
     await asyncio.sleep(0)
     for wait in waits:
@@ -605,41 +610,45 @@ async def test_the_lowest_moment_there_is_breaks_no_poll_that_others_share(emula
     ("fault", "failures", "lasting", "low", "high"),
     [
         (None, 0, 0, 60, 60),
-        (Fault.MISSING, 0, 0, 60, 60),
-        (Fault.TRANSIENT, 1, 0, 1, 60),
-        (Fault.TRANSIENT, 3, 0, 1, 240),
-        (Fault.THROTTLED, 99, 0, 1, 300),
-        (Fault.PERMANENT, 1, 0, 5, 5),
-        (Fault.PERMANENT, 9, 10, 60, 60),
-        (Fault.CREDENTIALS, 1, 0, 5, 5),
+        (ErrorKind.MISSING, 0, 0, 60, 60),
+        (ErrorKind.TRANSIENT, 1, 0, 1, 60),
+        (ErrorKind.TRANSIENT, 3, 0, 1, 240),
+        (ErrorKind.THROTTLED, 99, 0, 1, 300),
+        (ErrorKind.PERMANENT, 1, 0, 5, 5),
+        (ErrorKind.PERMANENT, 9, 10, 60, 60),
+        (ErrorKind.CREDENTIALS, 1, 0, 5, 5),
     ],
 )
 async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, failures, lasting, low, high):
-    poll = polling._Poll(polling._registry(), polling._Client(polling._registry(), {}), IMAGE)
+    poll = _shared_poller._Poll(
+        _shared_poller._registry(), _shared_poller._Client(_shared_poller._registry(), {}), IMAGE
+    )
     poll._failures, poll._rounds = failures, 2
-    snapshot = polling.Snapshot(targets=frozenset(), fault=fault, lasting=lasting)
+    snapshot = PollResult(targets=frozenset(), fault=fault, lasting=lasting)
     assert poll._gap(snapshot, 60.0, 0.0) == low
     assert poll._gap(snapshot, 60.0, 1.0) == high
-    polling._registries.clear()
+    _shared_poller._registries.clear()
 
 
 def test_a_task_in_a_worker_may_look_more_often_than_a_doubled_pause_has_room_for(connection):
     looks = itertools.count()
-    task = polling.Task(trigger(), IMAGE, interval=1e-6, timeout=60.0)
+    task = WorkerPoller(trigger(), IMAGE, interval=1e-6, timeout=60.0)
     assert task.wait(lambda _hook: Waiting("not yet") if next(looks) < 1100 else "found") == "found"
 
 
 def test_a_snapshot_covers_a_watcher_that_needs_less():
-    snapshot = polling.Snapshot(targets=frozenset({Above(5), Target()}))
+    snapshot = PollResult(targets=frozenset({Above(5), Target()}))
     assert [snapshot.covers(Above(number)) for number in (4, 5, 6)] == [False, True, True]
     assert [snapshot.covers(target) for target in (Target(), Target(version=9))] == [True, False]
-    assert not polling.Snapshot(targets=frozenset({Target()})).covers(Above(5))
+    assert not PollResult(targets=frozenset({Target()})).covers(Above(5))
 
 
 async def test_polls_that_began_together_spread_over_the_interval():
-    poll = polling._Poll(polling._registry(), polling._Client(polling._registry(), {}), IMAGE)
+    poll = _shared_poller._Poll(
+        _shared_poller._registry(), _shared_poller._Client(_shared_poller._registry(), {}), IMAGE
+    )
     poll._rounds = 1
-    snapshot = polling.Snapshot(targets=frozenset())
+    snapshot = PollResult(targets=frozenset())
     assert poll._gap(snapshot, 60.0, 0.0) == 30
     assert poll._gap(snapshot, 60.0, 1.0) == 60
-    polling._registries.clear()
+    _shared_poller._registries.clear()

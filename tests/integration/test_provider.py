@@ -24,9 +24,9 @@ from airflow_provider_imageversions.compat import (
     BaseOperator,
     BaseSensorOperator,
 )
+from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import ImageVersionStatus
-from airflow_provider_imageversions.sensors import ImageVersionFailedError
 
 DISTRIBUTION = "airflow-provider-imageversions"
 

@@ -13,16 +13,18 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
-from airflow_provider_imageversions import compat
+from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.compat import AirflowSkipException
-from airflow_provider_imageversions.operators import (
+from airflow_provider_imageversions.errors import (
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
+from airflow_provider_imageversions.operators import (
     SageMakerImageVersionUsageOperator,
     SageMakerRolloutImageVersionOperator,
 )
 from airflow_provider_imageversions.studio import AmbiguousEntryError
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError
 from tests.studio import CONFIG, VERSION_ARN, custom_image, spec
 
 IMAGE = "churn"
@@ -393,9 +395,8 @@ def test_denied_access_is_an_error(domain, run, emulator, operation):
 
 
 def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulator, monkeypatch):
-    from airflow_provider_imageversions import polling
 
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.0))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     emulator.creation_seconds = 3600
     emulator.add_fault("access_denied", operation="DescribeDomain", times=None, after=1)
     with pytest.raises(SageMakerImageVersionPollingError, match="sagemaker:DescribeDomain"):

@@ -11,9 +11,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from airflow_provider_imageversions import operators, polling
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
-from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
+from airflow_provider_imageversions import _reading, _sessions, operators
+from airflow_provider_imageversions.errors import CredentialsError, SageMakerImageVersionPollingError
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 
@@ -109,7 +110,7 @@ def bug(emulator, monkeypatch):
     def broken(*_):
         raise KeyError("bug")
 
-    monkeypatch.setattr(polling, "_read", broken)
+    monkeypatch.setattr(_reading, "_read", broken)
     return ONCE
 
 
@@ -121,8 +122,8 @@ def secret_connection(request, emulator, monkeypatch):
     """Set the connection with the secrets."""
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 2)
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.1))
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.2)
 
     def set_connection(config):
@@ -239,8 +240,8 @@ def test_a_session_token_that_cannot_be_sent_is_not_shown_and_soft_fail_does_not
     deferrable, emulator, monkeypatch, run, said
 ):
     """As with a line break at its end, where the error of Python's HTTP client shows it."""
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.1))
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     value = json.loads(as_json(emulator.endpoint_url, ONCE))
     value["extra"]["aws_session_token"] += "\n"
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(value))

@@ -13,14 +13,15 @@ from itertools import pairwise
 import botocore.exceptions
 import pytest
 
-from airflow_provider_imageversions import compat, polling
+from airflow_provider_imageversions import _sessions, _worker, compat
 from airflow_provider_imageversions.decide import Failed, Ready
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, MissingConnectionError, aws_parameters
-from airflow_provider_imageversions.sensors import (
+from airflow_provider_imageversions.errors import (
     ImageVersionFailedError,
+    MissingConnectionError,
     SageMakerImageVersionPollingError,
-    SageMakerImageVersionSensor,
 )
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, aws_parameters
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.decision_table import START, TABLE
@@ -68,8 +69,8 @@ def polls(emulator):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(polling, "GRACE", dict.fromkeys(polling.GRACE, 0.5))
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.2)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.5))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -322,13 +323,13 @@ def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, conn
     connection("other", region_name="us-west-2")
     emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
     seen = []
-    original = polling.take
+    original = _worker.read_versions
 
     def take(hook, *arguments):
         seen.append(hook)
         return original(hook, *arguments)
 
-    monkeypatch.setattr(polling, "take", take)
+    monkeypatch.setattr(_worker, "read_versions", take)
     given = {name: GIVEN[name] for name in AWS_PARAMETERS} | {"verify": False}
     for mode in ({"deferrable": True}, {"mode": "poke"}):
         run(sensor(**given, **mode))

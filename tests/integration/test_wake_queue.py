@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from airflow_provider_imageversions import polling
+from airflow_provider_imageversions import _sessions, _shared_poller, _wake_queue
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.model import ErrorKind, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.integration.test_event_trigger import Store, Watching
@@ -35,13 +35,13 @@ def readers():
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch):
-    monkeypatch.setattr(polling, "RECEIVE_SECONDS", 1)
-    monkeypatch.setattr(polling, "HIDDEN_FROM_OTHERS", 1)
-    monkeypatch.setattr(polling, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_wake_queue, "RECEIVE_SECONDS", 1)
+    monkeypatch.setattr(_wake_queue, "HIDDEN_FROM_OTHERS", 1)
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         yield
-        assert not polling._registries
+        assert not _shared_poller._registries
         deadline = time.monotonic() + 10
         while readers():
             assert time.monotonic() < deadline
@@ -120,7 +120,7 @@ async def test_what_the_emulator_sends_wakes_a_watcher_and_a_deferred_sensor(emu
 
 
 async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send, monkeypatch):
-    monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 60.0)
+    monkeypatch.setattr(_shared_poller, "SAME_CHANGE_WITHIN", 60.0)
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
@@ -130,7 +130,7 @@ async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send
         await eventually(lambda: left(sqs, queue) == 0)
         await asyncio.sleep(0.2)
         assert polls(emulator) == 2
-        monkeypatch.setattr(polling, "SAME_CHANGE_WITHIN", 0.0)
+        monkeypatch.setattr(_shared_poller, "SAME_CHANGE_WITHIN", 0.0)
         send(message(status="CREATED"))
         await eventually(lambda: polls(emulator) == 3)
 
@@ -155,7 +155,7 @@ async def test_a_poll_that_fails_after_an_event_is_tried_again_before_the_interv
         await subscription.next()
         emulator.add_fault("throttling", times=3)
         send(message(number=2))
-        assert (await subscription.next()).fault is polling.Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         assert (await asyncio.wait_for(subscription.next(), 10)).fault is None
 
 
@@ -174,7 +174,7 @@ STRANGE = [
 async def test_what_is_no_event_of_a_polled_image_does_no_harm_and_is_deleted_when_it_is_old(
     emulator, sqs, queue, send, monkeypatch
 ):
-    monkeypatch.setattr(polling, "KEPT_FOR_OTHERS", 3.0)
+    monkeypatch.setattr(_wake_queue, "KEPT_FOR_OTHERS", 3.0)
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
@@ -212,7 +212,7 @@ async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue,
     def refuse(*_):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(polling, "_delete", refuse)
+    monkeypatch.setattr(_wake_queue, "_delete", refuse)
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
@@ -225,7 +225,7 @@ async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue,
 async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too(
     emulator, sqs, connection, queue, caplog
 ):
-    caplog.set_level(logging.INFO, logger=polling.__name__)
+    caplog.set_level(logging.INFO, logger=_wake_queue.__name__)
     emulator.create_versions(IMAGE, 1)
     missing = queue.replace("image-versions", "missing")
     with subscribe(Target(version=2), 0.1, IMAGE, wake_queue=missing) as subscription:
@@ -265,7 +265,7 @@ async def test_one_reader_serves_all_images_and_goes_with_the_last_one_who_needs
 
 async def test_an_edited_connection_is_picked_up_by_the_reader(emulator, connection, queue, send, monkeypatch):
     emulator.create_versions(IMAGE, 1)
-    monkeypatch.setattr(polling, "CLIENT_LIFETIME", (0.5, 0.5))
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.5, 0.5))
     made = []
     get_queue_client = SageMakerImageVersionsHook.get_queue_client
 

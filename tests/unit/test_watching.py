@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_imageversions import decide, polling, triggers
+from airflow_provider_imageversions import decide, triggers
+from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.model import Above, AliasCursor, Cursor, SettledRun, Target, Watched, event_id
 from tests.decision_table import version, versions
 
@@ -334,7 +335,7 @@ class AliasWatcher:
         self.trigger.asset_state_store = type("Accessors", (), {"_by_name": dict(enumerate(stores))})()
         self.journal = triggers._Journal(self.trigger, AliasCursor)
         watched = Watched("my-image", ["CREATED"], start_from, "prod")
-        self.search = triggers._Moves(watched, polling.Watch(logging.getLogger("quiet"), "my-image"), self.journal)
+        self.search = triggers._Moves(watched, StatusLogger(logging.getLogger("quiet"), "my-image"), self.journal)
         self.cursor = None
         self.is_open = False
 
@@ -342,7 +343,7 @@ class AliasWatcher:
         if not self.is_open:
             self.cursor, self.is_open = await self.journal.open(), True
         outcomes = {self.search.target: decide.outcome(owner, self.search.target)}
-        snapshot = polling.Snapshot(frozenset(outcomes), outcomes=outcomes)
+        snapshot = PollResult(frozenset(outcomes), outcomes=outcomes)
         if self.cursor is None:
             self.cursor = self.search.baseline(snapshot, None)
             await self.journal.begin(self.cursor)

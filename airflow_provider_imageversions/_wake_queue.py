@@ -1,0 +1,157 @@
+"""Wake polls by the messages of an SQS queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from airflow_provider_imageversions import _sessions
+from airflow_provider_imageversions.errors import classify_error, describe_error
+from airflow_provider_imageversions.model import ErrorKind, StateChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_imageversions._shared_poller import Subscription, _Client, _Registry
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+RECEIVE_SECONDS = 5
+"""Seconds for which one call waits for messages; up to as long after the last subscription its thread ends."""
+MESSAGES_AT_ONCE = 10
+"""Messages that one call receives, the most that SQS allows for."""
+HIDDEN_FROM_OTHERS = 5
+"""Seconds after which a message for an image that is not polled here becomes visible to other triggerers."""
+KEPT_FOR_OTHERS = 60.0
+"""Seconds after which it is deleted."""
+MESSAGES_KEPT = 1000
+"""Messages that are remembered, so that one that comes again causes no further poll."""
+
+
+class QueueReader:
+    """The reader of one queue, for all subscriptions that want to be woken by it; in a thread of its own."""
+
+    def __init__(self, registry: _Registry, client: _Client, queue_url: str) -> None:
+        self._registry = registry
+        self._client = client
+        self._queue_url = queue_url
+        self._subscriptions: set[Subscription] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sagemaker-image-versions-queue")
+        self._hook: SageMakerImageVersionsHook | None = None
+        self._queue: Any = None
+        self._reported: deque[str] = deque(maxlen=MESSAGES_KEPT)
+        self._failures = 0
+
+    def join(self, subscription: Subscription) -> None:
+        """Add a subscription, and start with the first one."""
+        self._subscriptions.add(subscription)
+        if self._task is None:
+            self._task = self._registry.spawn(self._run())
+
+    def leave(self, subscription: Subscription) -> None:
+        """Remove a subscription, and end with the last one."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions:
+            if self._task is not None:
+                self._task.cancel()
+            self._registry.readers.pop((self._client, self._queue_url), None)
+            self._thread.shutdown(wait=False)
+            self._close()
+
+    async def _run(self) -> None:
+        while self._subscriptions:
+            try:
+                await self._read()
+            except Exception as error:  # noqa: BLE001, PERF203  # whatever it is, polling continues without the queue
+                await self._pause(error)
+            else:
+                if self._failures:
+                    _log.info("Queue %s: can be read again", self._queue_url)
+                self._failures = 0
+
+    async def _read(self) -> None:
+        await self._open()
+        messages = await self._in_thread(_receive)
+        done = [message for message in messages if self._is_done(message)]
+        if done:
+            await self._in_thread(_delete, done)
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        in_thread = sync_to_async(call, thread_sensitive=False, executor=self._thread)
+        return await in_thread(self._queue, self._queue_url, *arguments)
+
+    async def _open(self) -> None:
+        hook = await self._client.hook()
+        if hook is self._hook:
+            return
+        self._close()
+        self._queue = await self._client.run(_open_queue, hook, self._queue_url)
+        self._hook = hook
+
+    def _close(self) -> None:
+        if self._queue is not None:
+            self._queue.close()
+        self._hook = self._queue = None
+
+    def _is_done(self, message: Mapping[str, Any]) -> bool:
+        """Report a message to the polls of its image; return whether nobody else needs it."""
+        if message["MessageId"] in self._reported:
+            # It comes again if it could not be deleted.
+            return True
+        change = StateChange.from_message(message["Body"])
+        if change is not None and self._registry.report_change(change):
+            _log.debug("Queue %s: reported %s", self._queue_url, change)
+            self._reported.append(message["MessageId"])
+            return True
+        sent = int(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000
+        return time.time() - sent > KEPT_FOR_OTHERS
+
+    async def _pause(self, error: Exception) -> None:
+        if not self._failures:
+            _log.warning(
+                "Queue %s: could not be read; polling continues at poll_interval. Retrying at least every %.0f "
+                "seconds: %s",
+                self._queue_url,
+                _sessions.BACKOFF_CAP,
+                describe_error(error),
+                exc_info=None if classify_error(error) else error,
+            )
+        if classify_error(error) is ErrorKind.CREDENTIALS:
+            self._client.discard(self._hook)
+        self._failures += 1
+        ceiling = min(_sessions.GRACE_PACE * 2.0 ** min(self._failures, 30), _sessions.BACKOFF_CAP)
+        await asyncio.sleep(random.uniform(0.5, 1.0) * ceiling)  # noqa: S311  # spreads calls, keeps no secret
+
+
+def _open_queue(hook: SageMakerImageVersionsHook, queue_url: str) -> Any:
+    return hook.get_queue_client(queue_url, wait_seconds=RECEIVE_SECONDS)
+
+
+def _receive(queue: Any, queue_url: str) -> list[dict[str, Any]]:
+    answer = queue.receive_message(
+        QueueUrl=queue_url,
+        MaxNumberOfMessages=MESSAGES_AT_ONCE,
+        WaitTimeSeconds=RECEIVE_SECONDS,
+        VisibilityTimeout=HIDDEN_FROM_OTHERS,
+        MessageSystemAttributeNames=["SentTimestamp"],
+    )
+    messages: list[dict[str, Any]] = answer.get("Messages", [])
+    return messages
+
+
+def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> None:
+    entries = [
+        {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
+    ]
+    # One that fails comes again.
+    queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)
