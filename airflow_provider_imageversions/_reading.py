@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_imageversions import _sessions, decide
 from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX, parse_time
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error, none_if_not_found
-from airflow_provider_imageversions.model import LISTED_FIELDS, Target, VersionsAbove
+from airflow_provider_imageversions.errors import classify_error, describe_error, none_if_not_found
+from airflow_provider_imageversions.model import LISTED_FIELDS, ErrorKind, Target, VersionsAbove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

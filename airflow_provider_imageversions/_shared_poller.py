@@ -20,8 +20,9 @@ from airflow_provider_imageversions._reading import PollResult, alias_of, read_v
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
-from airflow_provider_imageversions.errors import ErrorKind, MissingConnectionError, classify_error, describe_error
+from airflow_provider_imageversions.errors import MissingConnectionError, classify_error, describe_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

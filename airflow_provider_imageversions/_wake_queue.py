@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _sessions
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
-from airflow_provider_imageversions.model import StateChange
+from airflow_provider_imageversions.errors import classify_error, describe_error
+from airflow_provider_imageversions.model import ErrorKind, StateChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

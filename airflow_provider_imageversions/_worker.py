@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_imageversions import _sessions, decide
 from airflow_provider_imageversions._reading import PollResult, StatusLogger, read_versions
-from airflow_provider_imageversions.errors import (
-    ErrorKind,
-    SageMakerImageOperationTimeoutError,
-    classify_error,
-    describe_error,
-)
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error, describe_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

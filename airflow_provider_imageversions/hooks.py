@@ -462,7 +462,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
         :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
             such image.
-        :raises botocore.exceptions.PaginationError: The service's tokens go round in circles.
+        :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

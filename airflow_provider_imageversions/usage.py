@@ -158,7 +158,7 @@ class UsageReader:
                 return listed
             if token in tokens:
                 raise botocore.exceptions.PaginationError(
-                    message=f"{operation}: the service's next tokens go round in circles"
+                    message=f"{operation}: SageMaker returned a repeating NextToken"
                 )
             tokens.add(token)
 

@@ -17,9 +17,8 @@ import psutil
 import pytest
 
 from airflow_provider_imageversions import _sessions, _shared_poller, _wake_queue
-from airflow_provider_imageversions.errors import ErrorKind
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.model import ErrorKind, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.integration.test_event_trigger import Store, Watching
