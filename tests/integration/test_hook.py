@@ -407,6 +407,7 @@ def test_region_and_tls_verification_reach_the_client(connection):
     assert hook.verify is False
 
 
+@pytest.mark.beyond_model
 @pytest.mark.parametrize(
     ("kind", "fault", "calls"),
     [
@@ -478,6 +479,7 @@ def certificate(tmp_path):
     return files
 
 
+@pytest.mark.beyond_model
 @pytest.mark.parametrize(
     "body",
     [
