@@ -141,20 +141,6 @@ def test_each_picture_is_on_a_page_says_what_it_shows_and_is_small():
     assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
 
 
-def test_the_versions_that_the_page_has_are_those_of_the_matrix():
-    (lines,) = (
-        node.value
-        for node in ast.parse((ROOT / "noxfile.py").read_text()).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LINES"
-    )
-    pinned = [[ast.literal_eval(argument) for argument in line.args] for line in lines.values]
-    page = (ROOT / "docs" / "versions.md").read_text()
-    rows = re.findall(r"^\| (\d+\.\d+\.\d+) \| (\d+\.\d+\.\d+) \| (3\.\d+) \| [\d,]+ \| \d+ \|", page, re.MULTILINE)
-    assert len(rows) == len(pinned)
-    for (airflow, amazon, python), line in zip(rows, pinned, strict=True):
-        assert line[:3] in ([python, airflow, amazon], [python])
-
-
 # --- Troubleshooting -------------------------------------------------------------------------------------
 
 # From Airflow, botocore and SageMaker.
