@@ -44,7 +44,7 @@ types: $(INSTALLED) ## check types
 
 unit: $(INSTALLED) ## run the unit and integration tests
 	@# Four at a time, on two cores too: most of them wait, for a version or for a fault to pass.
-	$(BIN)/python -m pytest -n 4 tests/unit tests/integration tests/contract
+	$(BIN)/python -m pytest -n 4 tests/unit tests/integration
 
 wheel: $(INSTALLED) ## run them against the built wheel, away from the source tree; WHEEL=dist/....whl for one that is built
 	rm -rf build/wheel
@@ -59,7 +59,7 @@ wheel: $(INSTALLED) ## run them against the built wheel, away from the source tr
 	cp -R tests docs example_dags dev benchmarks noxfile.py pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
-	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration tests/contract
+	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
 
 e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and the one on SQLite side by side.

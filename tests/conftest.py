@@ -55,10 +55,10 @@ needs_watchers = pytest.mark.skipif(_IS_AIRFLOW_2, reason="Airflow 2 has no asse
 
 
 @pytest.fixture(autouse=True)
-def _answers_are_in_the_model(request):
+def answer_check(request):
     """Fail a test to which the emulator answered something that botocore's model of SageMaker does not have."""
     _ANSWERS.found.clear()
-    yield
+    yield _ANSWERS
     if request.node.get_closest_marker("beyond_model") is None:
         assert _ANSWERS.found == [], "The emulator's answer is not in botocore's model"
 

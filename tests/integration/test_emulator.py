@@ -715,6 +715,7 @@ def test_each_operation_answers_in_the_form_of_the_model(emulator, client):
     assert {call["operation"] for call in emulator.calls() if call["status"] == 200} == set(OPERATIONS)
 
 
+@pytest.mark.beyond_model
 def test_a_status_set_by_hand_stays(emulator, client, image):
     emulator.creation_seconds = 0.1
     client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
@@ -730,6 +731,7 @@ def test_a_status_set_by_hand_stays(emulator, client, image):
     assert (listed["CreationTime"], listed["LastModifiedTime"]) == (START, moment)
 
 
+@pytest.mark.beyond_model
 def test_a_status_of_an_image_set_by_hand_stays(emulator, client, image):
     emulator.creation_seconds = 0
     emulator.set_image(image, status="DELETE_FAILED", failure_reason="in use by a domain")
