@@ -10,14 +10,14 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 WORKERS ?= 4
 STEPS := lint types docs wheel e2e
 
-# What is in the caller's environment must not reach Airflow or AWS by accident. Compiled modules halve the
-# time that each of Airflow's processes takes to start.
-unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% AWS_%,$(.VARIABLES)))
+# What is in the caller's environment must not reach Airflow or AWS by accident; only the contract is with AWS.
+# Compiled modules halve the time that each of Airflow's processes takes to start.
+unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% $(if $(filter contract,$(MAKECMDGOALS)),,AWS_%),$(.VARIABLES)))
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration lint format types docs wheel coverage e2e compat bench audit \
+.PHONY: help demo test contract unit integration lint format types docs wheel coverage e2e compat bench audit \
 	browser screenshots dist venv constraints clean
 
 help: ## list the commands
@@ -35,6 +35,11 @@ test: $(INSTALLED) ## run everything, each test once: lint, types, documentation
 	        { echo "==> make $$step failed" >&2; exit 1; }; \
 	done; \
 	echo "==> All passed in $$(($$(date +%s) - start)) s"
+
+contract: $(INSTALLED) ## check what is assumed of SageMaker against an AWS account; docs/contract.md has the variables
+	@$(BIN)/python -m tests.contract $(if $(filter-out 0 no,$(CLEAN_UP)),clean-up,run --role-arn '$(ROLE_ARN)' \
+	    --base-image '$(BASE_IMAGE)' $(if $(ONLY),--only $(ONLY))) --domain-id '$(DOMAIN_ID)' $(if $(filter-out 0 no,$(EVENTS)),--events) \
+	    $(if $(filter-out 0 no,$(CONFIRM)),--confirm)
 
 unit: $(INSTALLED) ## run the pure tests, neither Airflow nor HTTP: seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
@@ -84,8 +89,8 @@ coverage: MEASURE := --cov --cov-report term --cov-report xml --cov-fail-under 9
 coverage: wheel ## measure the coverage of those tests, branches too, and compare it with the minimum
 
 e2e: browser ## run the tests that start a real Airflow
-	@# The distributed Airflow and the one on SQLite side by side.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(SELECTED) tests/e2e
+	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
+	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
 
 compat: $(INSTALLED) ## test on each Airflow that is supported, an hour; LINE=2.11 on one, of those in dev/compat.py
 	$(BIN)/python -m dev.compat $(LINE)

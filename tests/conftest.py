@@ -30,14 +30,21 @@ os.environ.update(
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
 )
 
+import botocore.handlers
 import pytest
 from hypothesis import settings
 
-# Airflow, boto and the emulator are imported where they are used, as the pure tests need none of them.
+from tests.service_model import AnswerCheck
+
+# Airflow and the emulator are imported where they are used, as the pure tests need neither.
 
 IMAGE = "my-image"
 IS_AIRFLOW_2 = importlib.metadata.version("apache-airflow").startswith("2.")
 needs_watchers = pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no asset watchers")
+
+# For the sessions that the package, the Amazon provider and the tests make alike, wherever they do.
+_ANSWERS = AnswerCheck()
+botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
 
 # Whole files that older Airflows have nothing for; single tests skip with a reason.
 collect_ignore = []
@@ -50,6 +57,15 @@ if importlib.util.find_spec("openlineage") is None:
 settings.register_profile("quick", max_examples=10, stateful_step_count=40, deadline=None)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
 settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def _answers_are_in_the_model(request):
+    """Fail a test to which the emulator answered something that botocore's model of SageMaker does not have."""
+    _ANSWERS.found.clear()
+    yield
+    if request.node.get_closest_marker("beyond_model") is None:
+        assert _ANSWERS.found == [], "The emulator's answer is not in botocore's model"
 
 
 def pytest_report_header():

@@ -173,9 +173,10 @@ def text_of(node):
 
 
 def explained():
-    """The messages in the headings of the page."""
+    """The messages in the headings of one page and in the terms of the other."""
     headings = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
-    return [words(code) for heading in headings for code in re.findall(r"`([^`]+)`", heading)]
+    terms = re.findall(r"^(`.+)\n: ", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE)
+    return [words(code) for line in (*headings, *terms) for code in re.findall(r"`([^`]+)`", line)]
 
 
 def test_each_quoted_message_exists():
