@@ -49,12 +49,12 @@ botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWE
 # Whole files that older Airflows have nothing for; single tests skip with a reason.
 collect_ignore = []
 if IS_AIRFLOW_2:
-    collect_ignore += ["integration/test_assets.py", "integration/test_dispatch.py", "integration/test_docs.py"]
+    collect_ignore += ["integration/test_assets.py", "integration/test_docs.py"]
 if importlib.util.find_spec("openlineage") is None:
     collect_ignore += ["integration/test_lineage.py"]
 
 # A busy machine is no reason for a test to fail. CI and `make test` look further than a quick run.
-settings.register_profile("quick", max_examples=20, stateful_step_count=40, deadline=None)
+settings.register_profile("quick", max_examples=10, stateful_step_count=40, deadline=None)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
 settings.load_profile("quick")
 
