@@ -26,7 +26,7 @@ from airflow_provider_imageversions.errors import (
     none_if_not_found,
 )
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
-from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import (
     USAGE_SCOPES,
     excerpt,
@@ -200,6 +200,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         "restore": parse_mapping,
     }
 
+    operator_extra_links = (SageMakerImageLink(), SageMakerStudioDomainLink())
     template_fields_renderers: ClassVar[dict[str, str]] = {"restore": "json", "botocore_config": "json"}
 
     def __init__(
@@ -290,6 +291,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             for name, parse in self._PARSERS.items()
         }
         task = self._begin(context, image_name, left)
+        SageMakerStudioDomainLink.store(context, self, task.hook, parse_domain_id("domain_id", self.domain_id))
         rollout = self._refuse_failure(task.call(lambda hook: self._plan(hook, image_name, values)))
         steps = _Steps(self, context, task, rollout, only_if_newer=bool(values["only_if_newer"]))
         while True:
