@@ -11,7 +11,7 @@ from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import BaseOperator
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
 from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
-from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.links import ConsoleLink, SageMakerImageLink
 from airflow_provider_imageversions.model import parse_image_name, parse_seconds
 from airflow_provider_imageversions.templating import TemplatedParameters
 
@@ -37,7 +37,7 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
+    operator_extra_links: tuple[ConsoleLink, ...] = (SageMakerImageLink(),)
     ui_color = "#f2e6d9"
     _READS: ClassVar[bool] = False
 
