@@ -11,7 +11,7 @@ from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import BaseOperator
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
 from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
-from airflow_provider_imageversions.links import ConsoleLink, SageMakerImageLink
+from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import parse_image_name, parse_seconds
 from airflow_provider_imageversions.templating import TemplatedParameters
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_imageversions.links import ConsoleLink
 
 
 T = TypeVar("T")
