@@ -101,6 +101,12 @@ def test_a_version_is_rolled_out_after_an_approval_only_and_rolled_back(airflow,
     result = airflow.xcom(DAG, run_id, "rollout")
     assert (result["previous"]["version"], result["current"]["version"]) == (1, 2)
     assert images(studio) == [custom_image(IMAGE, 2, IMAGE), custom_image("other", 3)]
+    links = airflow.api("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/rollout/links")["extra_links"]
+    console = "https://console.aws.amazon.com/sagemaker/home?region=us-east-1#"
+    assert links == {
+        "Amazon SageMaker Image": f"{console}/images/{IMAGE}",
+        "Amazon SageMaker Studio Domain": f"{console}/studio/{studio.client.domain_id}",
+    }
     owner = studio.client.describe_image_version(ImageName=IMAGE, Alias="prod")["Version"]
     assert owner == 2
     # Nothing to prune yet; with three newer ones, the space keeps version 1.
