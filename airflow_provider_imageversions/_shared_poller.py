@@ -369,9 +369,9 @@ class _Poll:
         _metrics.report_subscribers(self._registry.subscribers)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug(
-                "SageMaker image %(image)r: polled; connection: %(connection)s; region: %(region)s; reason: %(reason)s; "
-                "subscribers: %(subscribers)d; calls: %(calls)d; waited: %(waited).3f s; duration: %(duration).3f s; "
-                "result: %(result)s",
+                "SageMaker image %(image)r: polled; connection: %(connection)s; region: %(region)s; "
+                "reason: %(reason)s; subscribers: %(subscribers)d; calls: %(calls)d; waited: %(waited).3f s; "
+                "duration: %(duration).3f s; result: %(result)s",
                 {
                     "image": self._image_name,
                     "connection": self.client.conn_id,
