@@ -7,8 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions.compat import Stats
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.model import parse_time
+from airflow_provider_imageversions.model import ErrorKind, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +29,7 @@ def count_poll(result: PollResult, seconds: float, tags: Mapping[str, str]) -> N
     Stats.incr(f"{_PREFIX}.polls", tags=dict(tags))
     # A timedelta has the same meaning with each backend and each setting of Airflow's.
     Stats.timing(f"{_PREFIX}.poll_duration", timedelta(seconds=seconds), tags=dict(tags))
-    count_errors([result.fault] if result.fault is not None else [Fault.PERMANENT] * len(result.refused), tags)
+    count_errors([result.fault] if result.fault is not None else [ErrorKind.PERMANENT] * len(result.refused), tags)
 
 
 def count_calls(calls: int, tags: Mapping[str, str]) -> None:
@@ -44,7 +43,7 @@ def count_calls(calls: int, tags: Mapping[str, str]) -> None:
         Stats.incr(f"{_PREFIX}.api_calls", calls, tags=dict(tags))
 
 
-def count_errors(faults: list[Fault], tags: Mapping[str, str]) -> None:
+def count_errors(faults: list[ErrorKind], tags: Mapping[str, str]) -> None:
     """
     Count errors by their kind, and throttling by itself.
 
@@ -54,7 +53,7 @@ def count_errors(faults: list[Fault], tags: Mapping[str, str]) -> None:
     for fault in faults:
         # The kind is part of the name, as plain statsd knows no tags.
         Stats.incr(f"{_PREFIX}.errors.{fault.value.replace(' ', '_')}", tags=dict(tags))
-        if fault is Fault.THROTTLED:
+        if fault is ErrorKind.THROTTLED:
             Stats.incr(f"{_PREFIX}.throttles", tags=dict(tags))
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_imageversions import _sessions, decide
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import find, judge
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
+from airflow_provider_imageversions.errors import classify_error, describe_error, none_if_not_found
+from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, ErrorKind, Target, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -40,7 +39,7 @@ class PollResult:
     outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
     refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
-    fault: Fault | None = None
+    fault: ErrorKind | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
@@ -65,12 +64,12 @@ def read_versions(hook: SageMakerImageVersionsHook, image_name: str, targets: Co
     One call in the ordinary case. A number further down than the first page costs one more call, not the pages
     between.
 
-    :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+    :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
     """
     try:
         return _read(hook, image_name, frozenset(targets))
     except Exception as error:
-        fault = judge(error)
+        fault = classify_error(error)
         if fault is None:
             raise
         return PollResult(targets=frozenset(targets), fault=fault, error=error)
@@ -112,7 +111,7 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
     try:
         return read(*arguments, **named)
     except Exception as error:
-        if judge(error) is not Fault.PERMANENT:
+        if classify_error(error) is not ErrorKind.PERMANENT:
             raise
         return error
 
@@ -143,14 +142,9 @@ def _list_down(
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
-    found = find(hook.describe_image_version, image_name, **which)
+    found = none_if_not_found(hook.describe_image_version, image_name, **which)
     # The same record as from a list: details are for those who ask for them.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
-
-
-def describe_error(error: BaseException | None) -> str:
-    """Give an error as one line of text with its kind."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class StatusLogger:
@@ -167,7 +161,7 @@ class StatusLogger:
         self._looked_at = looked_at
         self._label = f"SageMaker image {image_name!r}"
         self._note: str | None = None
-        self._fault: Fault | None = None
+        self._fault: ErrorKind | None = None
 
     def sees(self, result: PollResult) -> bool:
         """Whether a result shows the image's versions; what keeps it from that is reported."""
@@ -176,9 +170,9 @@ class StatusLogger:
                 self.report("can be polled again", warn=False)
             self._fault = None
             return True
-        if result.fault is Fault.MISSING:
+        if result.fault is ErrorKind.MISSING:
             self.report(f"does not exist yet: {describe_error(result.error)}", warn=True, told=self._was_told(None))
-        elif self._fault in {None, Fault.MISSING} or (
+        elif self._fault in {None, ErrorKind.MISSING} or (
             result.fault in _sessions.GRACE and result.fault is not self._fault
         ):
             self.report(f"can't be polled, will go on trying: {describe_error(result.error)}", warn=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_imageversions import _sessions
 
 if TYPE_CHECKING:
-    from airflow_provider_imageversions.decide import Fault
+    from airflow_provider_imageversions.model import ErrorKind
 
 BURST = 10.0
 """Maximum number of API calls that a connection makes in a region at once, after a quiet time."""
@@ -47,7 +47,7 @@ class LastPoll:
     :param woken: Whether a change was reported that no successful poll has covered.
     """
 
-    fault: Fault | None = None
+    fault: ErrorKind | None = None
     lasting: float = 0.0
     failures: int = 0
     is_first: bool = False

@@ -16,18 +16,14 @@ from weakref import WeakKeyDictionary
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _metrics, _schedule, _sessions
-from airflow_provider_imageversions._reading import PollResult, alias_of, describe_error, read_versions
+from airflow_provider_imageversions._reading import PollResult, alias_of, read_versions
 from airflow_provider_imageversions._schedule import Backlog, BacklogMonitor, CallQueue, LastPoll, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import (
-    MissingConnectionError,
-    SageMakerImageVersionsHook,
-    aws_parameters,
-    judge,
-)
+from airflow_provider_imageversions.errors import MissingConnectionError, classify_error, describe_error
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -53,7 +49,7 @@ RENEWAL_PAUSE = 60.0
 """Seconds until a client that could not be replaced is tried to be replaced again."""
 LONGEST_LIFETIME = 60 * 60.0
 """Seconds after which a client that cannot be replaced is no longer used."""
-_HEALTHY = {None, Fault.MISSING}
+_HEALTHY = {None, ErrorKind.MISSING}
 """An image that does not exist yet is an answer of SageMaker, not an outage."""
 
 
@@ -96,10 +92,10 @@ class Subscription:
         """
         result, self._seen = await self._poll.result_after(self._seen, self.target)
         error = result.refused.get(alias_of(self.target))
-        lasting = self._refused.lasts(None if error is None else Fault.PERMANENT)
+        lasting = self._refused.lasts(None if error is None else ErrorKind.PERMANENT)
         if error is None:
             return result
-        return PollResult(result.targets, fault=Fault.PERMANENT, error=error, lasting=lasting)
+        return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | Above) -> None:
         """Read other versions from now on; what the last poll did not read is read at once."""
@@ -116,12 +112,12 @@ class Subscription:
         Add details to a record, with one request for all who ask for the same version at the same time.
 
         :return: The record, or a result with the fault and how long it has lasted without a success in between.
-        :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+        :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
         """
         try:
             detailed = await self._poll.add_details(version)
         except Exception as error:
-            fault = judge(error)
+            fault = classify_error(error)
             if fault is None:
                 raise
             lasting = self._details_failing.lasts(fault)
@@ -296,11 +292,11 @@ class _Poll:
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
         except Exception as error:
-            fault = judge(error)
+            fault = classify_error(error)
             if fault is not None:
                 _metrics.count_errors([fault], self._tags)
-                limiter.learn(throttled=fault is Fault.THROTTLED)
-            if fault is Fault.CREDENTIALS:
+                limiter.learn(throttled=fault is ErrorKind.THROTTLED)
+            if fault is ErrorKind.CREDENTIALS:
                 self.client.discard(hook)
             raise
 
@@ -324,7 +320,7 @@ class _Poll:
             try:
                 hook = await self.client.hook()
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 self._begin()
@@ -340,8 +336,8 @@ class _Poll:
                 result = await self.client.run(read_versions, hook, self._image_name, targets)
                 took += self._loop.time() - self._began
                 calls += result.calls
-                limiter.learn(result.calls - 1, throttled=result.fault is Fault.THROTTLED)
-            if result.fault is not Fault.CREDENTIALS or last:
+                limiter.learn(result.calls - 1, throttled=result.fault is ErrorKind.THROTTLED)
+            if result.fault is not ErrorKind.CREDENTIALS or last:
                 break
             self.client.discard(hook)
         self._report(result, reason, calls, waited, took)
@@ -481,7 +477,7 @@ class _Client:
             try:
                 self._hook = await self._open()
             except Exception as error:
-                if self._hook is None or judge(error) is None or clock() >= self._end:
+                if self._hook is None or classify_error(error) is None or clock() >= self._end:
                     raise
                 # It still works, and the cause may be no more than an outage of Airflow's database or secrets backend.
                 _log.warning(
@@ -510,10 +506,10 @@ class _Client:
         except MissingConnectionError:
             # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
             # last; and credentials from a connection are never replaced by those of the machine.
-            lasting = self._missing.lasts(Fault.CREDENTIALS)
+            lasting = self._missing.lasts(ErrorKind.CREDENTIALS)
             if not hook.may_fall_back or self._had_connection:
                 raise
-            if lasting < _sessions.GRACE[Fault.CREDENTIALS]:
+            if lasting < _sessions.GRACE[ErrorKind.CREDENTIALS]:
                 self.awaits_fallback = True
                 raise
             hook.fall_back()

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _schedule, _sessions
-from airflow_provider_imageversions._reading import describe_error
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import judge
-from airflow_provider_imageversions.model import StateChange
+from airflow_provider_imageversions.errors import classify_error, describe_error
+from airflow_provider_imageversions.model import ErrorKind, StateChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,9 +124,9 @@ class QueueReader:
                 self._queue_url,
                 _sessions.BACKOFF_CAP,
                 describe_error(error),
-                exc_info=None if judge(error) else error,
+                exc_info=None if classify_error(error) else error,
             )
-        if judge(error) is Fault.CREDENTIALS:
+        if classify_error(error) is ErrorKind.CREDENTIALS:
             self._client.discard(self._hook)
         self._failures += 1
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import AirflowTaskTimeout
+from airflow_provider_imageversions.errors import SageMakerImageVersionPollingError
 from airflow_provider_imageversions.model import excerpt
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

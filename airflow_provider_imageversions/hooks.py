@@ -6,13 +6,10 @@ import gc
 import json
 import math
 import re
-import socket
-import ssl
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.loaders
@@ -28,6 +25,18 @@ from botocore.config import Config
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
+from airflow_provider_imageversions.errors import (
+    BOTOCORE_ERRORS,
+    CertificateError,
+    ConnectionLookupError,
+    CredentialsError,
+    ErrorKind,
+    MissingConnectionError,
+    UnknownRegionError,
+    classify_error,
+    is_unsendable,
+    lacks_region,
+)
 from airflow_provider_imageversions.model import (
     USAGE_SCOPES,
     ListImagesRequest,
@@ -83,13 +92,6 @@ _CONFIG_ERRORS = (
 )
 
 _SHOWN_OF_ERRORS = 500
-
-# What botocore raises on purpose; these have no base in common.
-_BOTOCORE_ERRORS = (
-    botocore.exceptions.BotoCoreError,
-    botocore.exceptions.ClientError,
-    botocore.parsers.ResponseParserError,
-)
 
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
 AWS_PARAMETERS = tuple(AWS_DEFAULTS)
@@ -241,64 +243,6 @@ _CONFIG_PARSERS: dict[str, Callable[[str, object], Any]] = {
         ("parameter_validation", "use_dualstack_endpoint", "use_fips_endpoint", "tcp_keepalive"), parse_boolean
     ),
 }
-
-
-class MissingConnectionError(LookupError):
-    """
-    The Airflow connection does not exist, or Airflow 3 could not look it up: it does not tell these apart.
-
-    No AirflowException, so that ``soft_fail`` cannot hide it.
-
-    :param aws_conn_id: The connection's id.
-    """
-
-    def __init__(self, aws_conn_id: str) -> None:
-        super().__init__(
-            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
-            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
-            "purpose."
-        )
-
-
-class ConnectionLookupError(RuntimeError):
-    """
-    Airflow could not look up the connection, as when its database or a secrets backend is unavailable.
-
-    :param aws_conn_id: The connection's id.
-    :param error: What the lookup raised.
-    """
-
-    def __init__(self, aws_conn_id: str, error: Exception) -> None:
-        super().__init__(f"connection {aws_conn_id!r} could not be looked up: {type(error).__name__}: {error}")
-
-
-class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: ignore[misc]  # botocore is untyped
-    """
-    The AWS credentials could not be loaded or refreshed, for a reason that may pass.
-
-    Raised for whatever boto3's credential chain or the session factory of the Amazon provider raises: they let errors
-    of metadata endpoints, files, external processes and identity providers through as they are.
-    """
-
-    fmt = "Could not load AWS credentials from {provider}: {error_msg}"
-
-
-class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
-    """The endpoint's certificate does not verify, or the CA bundle to verify it with can't be used."""
-
-    fmt = (
-        "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "
-        "connection, to the path of a CA bundle that the endpoint's certificate is signed by)"
-    )
-
-
-class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
-    """There is no such region: neither botocore nor the name service knows it."""
-
-    fmt = (
-        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
-        "region_name, of the task or of connection {aws_conn_id!r})"
-    )
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -456,9 +400,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise
         except Exception as error:
             # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
-            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in {decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
+            if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
+                ErrorKind.THROTTLED,
+                ErrorKind.TRANSIENT,
+            }:
                 raise
-            if _is_unsendable(error):
+            if is_unsendable(error):
                 raise self._unsendable_credentials() from None
             raise CredentialsError(
                 provider=self._credentials_provider,
@@ -1053,20 +1000,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             if explained is error:
                 raise
             # What cannot be sent may be a session token, which its error shows.
-            raise explained from None if _is_unsendable(error) else error
+            raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
         if isinstance(error, botocore.exceptions.ClientError):
-            return self._explain_missing(error, request) if judge(error) is decide.Fault.MISSING else error
-        if _is_unsendable(error):
+            return self._explain_missing(error, request) if classify_error(error) is ErrorKind.MISSING else error
+        if is_unsendable(error):
             return self._unsendable_credentials()
-        if isinstance(error, botocore.exceptions.SSLError) and judge(error) is decide.Fault.PERMANENT:
+        if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError):
             region = str(self.conn_region_name)
-            if _lacks_region(error, region):
+            if lacks_region(error, region):
                 return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, _BOTOCORE_ERRORS):
+        if isinstance(error, BOTOCORE_ERRORS):
             return error
         # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
         # parsers, which meet an answer that SageMaker would not give.
@@ -1125,117 +1072,6 @@ _SUBJECTS = (
 
 def _subject(request: Mapping[str, Any]) -> str:
     return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
-
-
-def judge(error: Exception) -> decide.Fault | None:
-    """
-    Say what an error of a call means for somebody who waits; ``None`` if it is none that a call should raise.
-
-    :param error: What the hook raised.
-    """
-    if isinstance(error, botocore.exceptions.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return decide.fault(error.response.get("Error", {}).get("Code", ""), status)
-    if isinstance(
-        error,
-        (
-            botocore.exceptions.NoCredentialsError,
-            botocore.exceptions.PartialCredentialsError,
-            botocore.exceptions.CredentialRetrievalError,
-            botocore.exceptions.TokenRetrievalError,
-            botocore.exceptions.SSOError,
-            # Airflow 3 says the same where its database or a secrets backend is away.
-            MissingConnectionError,
-        ),
-    ):
-        return decide.Fault.CREDENTIALS
-    if (
-        isinstance(error, UnknownRegionError)
-        or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
-        or _is_unusable(error)
-    ):
-        return decide.Fault.PERMANENT
-    if isinstance(
-        error,
-        (
-            botocore.exceptions.ConnectionError,
-            botocore.exceptions.HTTPClientError,
-            botocore.exceptions.PaginationError,
-            botocore.exceptions.IncompleteReadError,
-            botocore.parsers.ResponseParserError,
-            ConnectionLookupError,
-            # While a client is made, as of a disk or of too many open files; what a call raises is botocore's own.
-            OSError,
-        ),
-    ):
-        return decide.Fault.TRANSIENT
-    if isinstance(error, (botocore.exceptions.BotoCoreError, ValueError)):
-        return decide.Fault.PERMANENT
-    return None
-
-
-def may_be_status_conflict(error: Exception) -> bool:
-    """
-    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
-
-    :param error: What the hook raised.
-    """
-    return isinstance(error, botocore.exceptions.ClientError) and decide.may_be_status_conflict(
-        error.response.get("Error", {}).get("Code", "")
-    )
-
-
-def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
-    """
-    Give what a call of the hook gives, or ``None`` if the service finds no such image, version or alias.
-
-    :param call: A method of the hook.
-    :param arguments: Its arguments.
-    :param named: Its keyword arguments.
-    """
-    try:
-        return call(*arguments, **named)
-    except botocore.exceptions.ClientError as error:
-        if judge(error) is decide.Fault.MISSING:
-            return None
-        raise
-
-
-def _is_unusable(error: Exception) -> bool:
-    """Whether a value cannot be used to send a request, such as a proxy's address, however often it is tried."""
-    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
-
-
-def _is_unsendable(error: Exception) -> bool:
-    """Whether a header of a request has a value that HTTP does not allow."""
-    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
-
-
-def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
-    """Whether the certificate or the CA bundle is unfit, rather than the connection broken."""
-    cause = next(iter(getattr(error.kwargs["error"], "args", ())), None)
-    if isinstance(cause, ssl.SSLError):
-        return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in {"X509", "PEM"}
-    return isinstance(cause, OSError)
-
-
-def _lacks_region(error: botocore.exceptions.EndpointConnectionError, region: str) -> bool:
-    """Whether the address does not exist for its region; that of a known one may be back when the network is."""
-    cause = getattr(error.kwargs["error"], "__cause__", None)
-    host = urlsplit(error.kwargs["endpoint_url"]).hostname or ""
-    return (
-        isinstance(cause, socket.gaierror)
-        and cause.errno == socket.EAI_NONAME
-        and region in host.split(".")
-        and region not in _known_regions()
-    )
-
-
-@cache
-def _known_regions() -> frozenset[str]:
-    session = botocore.session.get_session()
-    partitions = session.get_available_partitions()
-    return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))
 
 
 def _fractional_bounds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, datetime]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
 
-from airflow_provider_imageversions.hooks import judge
+from airflow_provider_imageversions.errors import classify_error
 
 if TYPE_CHECKING:
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
@@ -50,7 +50,7 @@ class SageMakerImageLink(BaseAwsLink):
         try:
             region = hook.region_name or boto3.session.Session().region_name
         except Exception as error:
-            if judge(error) is None:
+            if classify_error(error) is None:
                 raise
             operator.log.info("SageMaker image %r: no link to the AWS console, its region is unknown", image_name)
             return

@@ -38,6 +38,23 @@ class ImageVersionStatus(str, Enum):
     DELETE_FAILED = "DELETE_FAILED"
 
 
+class ErrorKind(Enum):
+    """What an error of AWS, of the network or of Airflow means for a task that waits."""
+
+    MISSING = "missing"
+    """The image, version or alias does not exist (yet)."""
+    CREDENTIALS = "credentials"
+    """The credentials are expired, rotated or missing. Loading them again may help."""
+    IN_USE = "in use"
+    """Another change of the same image or version is in progress. The call may succeed after it."""
+    THROTTLED = "throttled"
+    """Too many calls. The call may succeed later; fewer calls should be made."""
+    TRANSIENT = "transient"
+    """A temporary failure. The call may succeed later."""
+    PERMANENT = "permanent"
+    """Access denied or an invalid request. Repeating the call cannot succeed until a person acts."""
+
+
 class ImageVersion(TypedDict, total=False):
     """
     A version's record: plain JSON, keys as the service names them, times as ISO-8601 strings in UTC.

@@ -28,6 +28,7 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
+from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -45,11 +46,7 @@ from airflow_provider_imageversions.model import (
     parse_image_name,
 )
 from airflow_provider_imageversions.templating import TemplatedParameters
-from airflow_provider_imageversions.triggers import (
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionTrigger,
-    describe_wait,
-)
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, describe_wait
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
@@ -58,17 +55,6 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_imageversions.model import ImageVersion
-
-__all__ = ["ImageVersionFailedError", "SageMakerImageVersionPollingError", "SageMakerImageVersionSensor"]
-
-
-class ImageVersionFailedError(AirflowFailException):
-    """
-    The version that was waited for can't become CREATED any more; the message has the service's reason.
-
-    An AirflowFailException: a retry would wait for the same version in vain, and ``soft_fail`` and ``never_fail``
-    treat it alike in every mode.
-    """
 
 
 class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):

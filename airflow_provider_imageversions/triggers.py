@@ -20,7 +20,7 @@ from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
 from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
-from airflow_provider_imageversions._reading import PollResult, StatusLogger, describe_error
+from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     has_asset_state,
@@ -28,12 +28,12 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
-    judge,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
@@ -58,15 +58,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
-
-
-class SageMakerImageVersionPollingError(RuntimeError):
-    """
-    A deferred task could not read the image's versions: access denied, invalid arguments, no such connection.
-
-    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
-    error behind it is raised itself.
-    """
 
 
 def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
@@ -147,13 +138,13 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 if trouble.lasts(fault) >= _sessions.GRACE.get(fault, math.inf):
                     return {"status": "error", "error": describe_error(error)}
                 self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
-                if fault is decide.Fault.CREDENTIALS:
+                if fault is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
                 trouble.lasts(None)
@@ -557,7 +548,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 result, unfinished = unfinished or await subscription.next(), None
                 sees = watch.sees(result)
                 # An image that does not exist has no versions to pass over.
-                if cursor is None and (sees or result.fault is decide.Fault.MISSING):
+                if cursor is None and (sees or result.fault is ErrorKind.MISSING):
                     cursor = search.baseline(result, blind_since)
                     await journal.begin(cursor)
                 if not sees:
@@ -669,7 +660,7 @@ class _Moves:
 
     def baseline(self, result: PollResult, _started: datetime | None) -> AliasCursor:
         """Give the cursor of the very first start; nothing tells when an alias moved."""
-        if self._first or result.fault is decide.Fault.MISSING:
+        if self._first or result.fault is ErrorKind.MISSING:
             return AliasCursor()
         return decide.moved(result.outcomes[self.target], AliasCursor(), self._alias)[1]
 

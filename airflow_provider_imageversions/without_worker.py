@@ -56,7 +56,7 @@ What a template may use to start in the triggerer, and whatever is below it.
 Each was seen to render the same there as in a worker: tests/e2e/context_table.csv.
 """
 SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
-"""What it may use as it is: below a time there are methods such as ``now()``."""
+"""What it may use without attributes: a time has methods such as ``now()``."""
 SAFE_ITEMS = "params"
 """Of which each item is safe, but not the object with its methods: in the triggerer it is of another type."""
 _METHODS = frozenset(dir(dict)) - {"get"}
@@ -65,7 +65,7 @@ _PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
 def unsafe_names(text: str) -> list[str]:
     """
-    Return what a template uses that may not render in the triggerer as it does in a worker.
+    Return the names in a template that may render differently in the triggerer than in a worker.
 
     :param text: The template, with Jinja's own delimiters.
     """
@@ -122,9 +122,9 @@ def _path(node: nodes.Node) -> str | None:
 
 def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     """
-    Return why a task may not start in the triggerer, with no worker before.
+    Return why a task cannot start in the triggerer without a worker.
 
-    :param task: The task, as it is when its DAG is serialized.
+    :param task: The task when its DAG is serialized.
     :param fields: Names of the template fields that its trigger needs.
     """
     values = [getattr(task, name) for name in fields]
@@ -139,7 +139,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
         "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
         is not None
         or task.max_active_tis_per_dagrun is not None,
-        "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
+        "the triggerer does not distinguish execution_timeout from timeout": task.execution_timeout is not None,
         "inlets are validated by workers only": bool(task.inlets),
         "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
         "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
@@ -208,9 +208,9 @@ def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
 
 def obstacles_to_end(task: Any) -> list[str]:
     """
-    Return why a task may not end in the triggerer, with no worker after.
+    Return why a task cannot end in the triggerer without a worker.
 
-    :param task: The task, as it is when its DAG is serialized or when it runs.
+    :param task: The task when its DAG is serialized or when it runs.
     """
     skipped = ("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs")
     given = [name for name in skipped if getattr(task, name, None)]

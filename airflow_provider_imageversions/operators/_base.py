@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
-from airflow_provider_imageversions.compat import (
-    BaseOperator,
-)
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
-from airflow_provider_imageversions.hooks import (
-    aws_parameters,
-    check_aws_parameters,
-    find,
-)
+from airflow_provider_imageversions.compat import BaseOperator
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    parse_image_name,
-    parse_seconds,
-)
+from airflow_provider_imageversions.model import parse_image_name, parse_seconds
 from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
@@ -116,7 +107,7 @@ class ChangingOperator(ImageOperator):
 
     def _users(self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
         """Return who uses which version; nobody, if the image is gone."""
-        return task.call(lambda hook: find(hook.find_image_version_usage, image_name, scope)) or {}
+        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
 
     def _warn_of_unchecked_usage(self, parameter: str) -> None:
         self.log.warning(

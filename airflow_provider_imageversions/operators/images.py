@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.hooks import (
-    AWS_PARAMETERS,
-    find,
-    judge,
-    may_be_status_conflict,
-)
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import (
     CreateImageRequest,
     parse_boolean,
@@ -23,9 +19,7 @@ from airflow_provider_imageversions.studio import describe_users
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from airflow_provider_imageversions.hooks import (
-        SageMakerImageVersionsHook,
-    )
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 
 from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
@@ -109,12 +103,14 @@ class SageMakerCreateImageOperator(ChangingOperator):
         try:
             hook.create_image(request)
         except Exception as error:
-            image = find(hook.describe_image, request.image_name) if may_be_status_conflict(error) else None
+            image = (
+                none_if_not_found(hook.describe_image, request.image_name) if may_be_status_conflict(error) else None
+            )
             if image is None:
                 raise
             if decide.is_image_being_deleted(image):
                 return decide.Waiting("the image is DELETING, and its name is free after that")
-            if judge(error) is not decide.Fault.IN_USE:
+            if classify_error(error) is not ErrorKind.IN_USE:
                 raise
             return self._take(hook, request, action, image)
         self.log.info("SageMaker image %r: created", request.image_name)
@@ -138,8 +134,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
     def _delete_failed(
         self, hook: SageMakerImageVersionsHook, image_name: str, image: dict[str, Any]
     ) -> decide.Waiting | decide.Failed:
-        if find(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
-            now = find(hook.describe_image, image_name)
+        if none_if_not_found(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
+            now = none_if_not_found(hook.describe_image, image_name)
             if now is None or decide.has_image_changed(image, now):
                 return decide.Waiting("the image was changed meanwhile")
             return decide.Failed(
@@ -160,7 +156,7 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
 
     DeleteImage takes a name and nothing to compare with, so this asks directly before it.
     """
-    image = find(hook.describe_image, image_name)
+    image = none_if_not_found(hook.describe_image, image_name)
     if image is None:
         return None
     if decide.has_image_changed(judged, image):
@@ -168,11 +164,11 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
     try:
         hook.delete_image(image_name)
     except Exception as error:
-        if judge(error) is decide.Fault.MISSING:
+        if classify_error(error) is ErrorKind.MISSING:
             return None
         # The image may have become CREATED between the refusal and this check.
         before = decide.keeps_from_deletion(image)
-        now = find(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
+        now = none_if_not_found(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
         if now is None or decide.is_image_being_deleted(now):
             return None
         if (obstacle := decide.keeps_from_deletion(now) or before) is not None:
@@ -248,7 +244,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
         scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
-        deleted = task.call(lambda hook: find(hook.describe_image, image_name))
+        deleted = task.call(lambda hook: none_if_not_found(hook.describe_image, image_name))
         if deleted is None:
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
@@ -264,10 +260,10 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             )
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
-            image = find(hook.describe_image, image_name)
+            image = none_if_not_found(hook.describe_image, image_name)
             if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
                 return None
-            aliases = () if delete_if_aliased else find(hook.list_aliases, image_name) or ()
+            aliases = () if delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:
                 return decide.Failed(
                     f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
@@ -277,7 +273,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
 
         self._refuse_failure(task.wait(step))
         if self.wait_for_completion:
-            look = lambda hook: decide.image_remains(find(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
+            look = lambda hook: decide.image_remains(none_if_not_found(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
             self._refuse_failure(task.wait(look))
         self.log.info(
             "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"

@@ -6,16 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.compat import (
-    conf,
-    stores_xcom_in_database,
-)
-from airflow_provider_imageversions.hooks import (
-    AWS_PARAMETERS,
-    SageMakerImageVersionsHook,
-    aws_parameters,
-    find,
-)
+from airflow_provider_imageversions.compat import conf, stores_xcom_in_database
+from airflow_provider_imageversions.errors import none_if_not_found
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     DETAIL_FIELDS,
@@ -200,7 +193,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     ) -> Iterator[ImageVersion]:
         """List with details, each version as it is by then: some may be gone, or in another status."""
         listed = hook.iter_image_versions(self.image_name, statuses=statuses, **filters)
-        detailed = (find(hook.add_details, self.image_name, record) for record in listed)
+        detailed = (none_if_not_found(hook.add_details, self.image_name, record) for record in listed)
         return decide.select(
             (record for record in detailed if record is not None),
             statuses=None if statuses is None else parse_statuses("statuses", statuses),

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_imageversions import decide, studio
-from airflow_provider_imageversions._reading import describe_error
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -18,8 +17,15 @@ from airflow_provider_imageversions.compat import (
     write_task_state,
 )
 from airflow_provider_imageversions.deferral import deferral_limit
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, find, judge, resolved_aws_parameters
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
+    SageMakerImageOperationError,
+    SageMakerImageVersionPollingError,
+    classify_error,
+    describe_error,
+    none_if_not_found,
+)
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     USAGE_SCOPES,
@@ -37,7 +43,7 @@ from airflow_provider_imageversions.model import (
     refuse,
 )
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError, SageMakerStudioUpdateTrigger
+from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -354,13 +360,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             return None
         number = entry.get("ImageVersionNumber")
         if number is not None:
-            version = find(hook.describe_image_version, image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, image_name, version=number)
             if version is None:
                 return decide.Failed(f"version {number} does not exist, and so it cannot be rolled out")
             if (refusal := decide.attachable(version)) is not None:
                 return refusal
         config = {"AppImageConfigName": entry["AppImageConfigName"]}
-        if find(hook.describe_studio, "describe_app_image_config", config) is None:
+        if none_if_not_found(hook.describe_studio, "describe_app_image_config", config) is None:
             return decide.Failed(
                 f"the app image config {entry['AppImageConfigName']!r} does not exist. Create it, or correct "
                 "app_image_config_name"
@@ -375,7 +381,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id
             )
         except Exception as error:
-            if judge(error) is None:
+            if classify_error(error) is None:
                 raise
             # The roll-out itself is done.
             self.log.warning(
@@ -467,7 +473,7 @@ class _Steps:
         try:
             hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
         except Exception as error:
-            if judge(error) is not decide.Fault.IN_USE:
+            if classify_error(error) is not ErrorKind.IN_USE:
                 raise
             # What was read is out of date once the other update is done.
             return decide.Waiting(f"{self._target} is being updated")

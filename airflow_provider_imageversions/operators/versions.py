@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions._reading import describe_error
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -25,14 +24,19 @@ from airflow_provider_imageversions.deferral import (
     read_event,
     refuse_failed_trigger,
 )
-from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    classify_error,
+    describe_error,
+    may_be_status_conflict,
+    none_if_not_found,
+)
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    find,
-    judge,
-    may_be_status_conflict,
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.model import (
@@ -242,7 +246,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 
         def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
             nonlocal was_there
-            version = find(hook.describe_image_version, request.image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             was_there |= version is not None
             return decide.outcome([] if version is None else [version], target, was_there=was_there)
 
@@ -281,7 +285,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
             listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
             return decide.unchanged_since(
-                listed, digests, lambda number: find(hook.describe_image_version, request.image_name, version=number)
+                listed,
+                digests,
+                lambda number: none_if_not_found(hook.describe_image_version, request.image_name, version=number),
             )
 
         found = task.wait(look)
@@ -333,18 +339,18 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not may_be_status_conflict(error):
                 raise
             # SageMaker answers the same to a change at the same time, which passes.
-            image = find(hook.describe_image, request.image_name)
+            image = none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
                 return self._refuse_failure(obstacle)
-            if judge(error) is decide.Fault.IN_USE:
+            if classify_error(error) is ErrorKind.IN_USE:
                 self._refuse_failure(_taken(hook, request.image_name, request.aliases))
             raise
 
     def _adopt(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
         version = None
         for _ in range(_LOOKS_FOR_OWN):
-            version = find(hook.describe_image_version, request.image_name, version=number)
+            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
             # It may have been made a moment ago, and not be found yet.
@@ -352,7 +358,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         if decide.adoptable(version):
             return True
         self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
-        held = set(request.aliases or ()).intersection(find(hook.list_aliases, request.image_name, number) or ())
+        held = set(request.aliases or ()).intersection(
+            none_if_not_found(hook.list_aliases, request.image_name, number) or ()
+        )
         if held:
             hook.update_image_version(
                 UpdateImageVersionRequest(request.image_name, number, aliases_to_delete=sorted(held))
@@ -373,7 +381,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None) -> decide.Failed | None:
     """Say which of the aliases is another version's."""
     for alias in aliases or ():
-        owner = find(hook.describe_image_version, image_name, alias=alias)
+        owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
             return decide.Failed(
                 f"the alias {alias!r} belongs to version {owner['Version']}: leave it out, and move it with "
@@ -531,7 +539,7 @@ def _update(
     except Exception as error:
         if not may_be_status_conflict(error):
             raise
-        version = find(hook.describe_image_version, request.image_name, version=request.version)
+        version = none_if_not_found(hook.describe_image_version, request.image_name, version=request.version)
         obstacle = None if version is None else decide.in_creation(version) or decide.in_creation(before)
         if obstacle is None:
             raise
@@ -618,7 +626,9 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                 return None
             if (refusal := decide.promotable(version)) is not None:
                 return refusal
-            owners = {alias: find(hook.describe_image_version, image_name, alias=alias) for alias in moving}
+            owners = {
+                alias: none_if_not_found(hook.describe_image_version, image_name, alias=alias) for alias in moving
+            }
             # All are looked at before one is taken: a task that is skipped then has taken none.
             if not allow_rollback:
                 self._skip_rollback(owners, number)
@@ -672,7 +682,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         )
         taken[alias] = owner["Version"]
         # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
-        return find(
+        return none_if_not_found(
             _update,
             hook,
             UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
@@ -682,7 +692,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     def _give_back(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
-                if find(task.hook.describe_image_version, self.image_name, alias=alias) is None:
+                if none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
                     task.hook.update_image_version(
                         UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
                     )
@@ -786,7 +796,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         which = _parse_which(self.version, self.alias)
         scope = parse_scope("refuse_if_used", self.refuse_if_used)
         task = self._begin(context, image_name)
-        version = task.call(lambda hook: find(hook.describe_image_version, image_name, **which))
+        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **which))
         if version is None:
             self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
             return which.get("version")
@@ -802,8 +812,13 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
             )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
-            look = lambda hook: decide.remains(find(hook.describe_image_version, image_name, version=number))  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
+            self._refuse_failure(
+                task.wait(
+                    lambda hook: decide.remains(
+                        none_if_not_found(hook.describe_image_version, image_name, version=number)
+                    )
+                )
+            )
         is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
         self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
         return number
@@ -822,11 +837,11 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
     try:
         hook.delete_image_version(image_name, version["Version"])
     except Exception as error:
-        if judge(error) is decide.Fault.MISSING:
+        if classify_error(error) is ErrorKind.MISSING:
             return None
         if not may_be_status_conflict(error):
             raise
-        now = find(hook.describe_image_version, image_name, version=version["Version"])
+        now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
         if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
             return None
         version.update(now)
@@ -918,7 +933,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
-            return task.call(lambda hook: find(hook.list_aliases, image_name, number)) or []
+            return task.call(lambda hook: none_if_not_found(hook.list_aliases, image_name, number)) or []
 
         users: dict[str, list[dict[str, Any]]] | None = None
 
@@ -980,7 +995,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:
-            if judge(error) is not decide.Fault.IN_USE:
+            if classify_error(error) is not ErrorKind.IN_USE:
                 raise
             note = describe_error(error)
         else:

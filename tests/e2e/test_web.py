@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from dev import browser
+from tests.e2e.conftest import CREATION_SECONDS
 from tests.e2e.test_lifecycle import until
-from tests.e2e.test_watching import IMAGE, RETRAIN, events, eventually, has_baseline, let_start, trained
+from tests.e2e.test_watching import IMAGE, RETRAIN, assets, events, eventually, has_baseline, let_start, trained
 
 pytestmark = pytest.mark.e2e
 
@@ -73,7 +74,7 @@ def runs(airflow, service):
     try:
         # Paused, as no task may start meanwhile: on SQLite a call that writes can block the API server then, which
         # waits in its event loop for the lock that the start of a task holds in a thread.
-        airflow.api("PATCH", f"/api/v2/dags/{WAIT}", {"is_paused": True})
+        airflow.pause(WAIT)
         started = {
             image: airflow.api(
                 "POST", f"/api/v2/dags/{WAIT}/dagRuns", {"conf": {"image_name": image}, "logical_date": None}
@@ -87,7 +88,7 @@ def runs(airflow, service):
         )
         service.set_version(AWAITED, 1, status="CREATING")  # and stays so
     finally:
-        service.creation_seconds = 4.0
+        service.creation_seconds = CREATION_SECONDS
     started[LISTED] = airflow.trigger(LIST, conf={"image_name": LISTED})
     service.set_version(FAILING, 1, status="CREATE_FAILED", failure_reason=REASON)
     eventually(airflow, lambda: has_baseline(service, IMAGE), 60, "the watcher polls")
@@ -184,12 +185,7 @@ def test_the_asset_s_page_shows_its_events_with_what_they_tell(page, airflow, ru
     eventually(
         airflow, lambda: {event["event_id"] for event in newest()} <= set(trained(airflow)), 90, "all are trained with"
     )
-    uri = f"sagemaker-image://default/{IMAGE}"
-    (asset,) = [
-        each
-        for each in airflow.api("GET", "/api/v2/assets", params={"uri_pattern": uri})["assets"]
-        if each["uri"] == uri
-    ]
+    (asset,) = assets(airflow, f"sagemaker-image://default/{IMAGE}")
     page.set_viewport_size({"width": WIDTH, "height": 816})
     page.goto(f"/assets/{asset['id']}")
     told = page.get_by_test_id("card-list").locator("section")

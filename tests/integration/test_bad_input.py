@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_imageversions import _sessions, compat, model, operators
 from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.hooks import MissingConnectionError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.errors import MissingConnectionError, SageMakerImageOperationError
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger, SageMakerImageVersionTrigger
 from tests.conftest import TaskInstance, first_event, needs_watchers
@@ -126,7 +127,7 @@ def taken(call, service):
         call()
     except (botocore.exceptions.ClientError, compat.AirflowSensorTimeout):
         assert service.calls()
-    except (botocore.exceptions.NoCredentialsError, operators.SageMakerImageOperationError):
+    except (botocore.exceptions.NoCredentialsError, SageMakerImageOperationError):
         pass
 
 

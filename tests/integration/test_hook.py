@@ -20,13 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from airflow_provider_imageversions import hooks
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import (
-    CertificateError,
-    MissingConnectionError,
-    SageMakerImageVersionsHook,
-    judge,
-)
+from airflow_provider_imageversions.errors import CertificateError, ErrorKind, MissingConnectionError, classify_error
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import TEMPLATE, CreateImageRequest
 
 IMAGE = "my-image"
@@ -277,7 +272,7 @@ def test_tokens_that_go_round_in_circles_end_in_an_error_that_may_pass(hook, emu
     emulator.add_fault(kind, times=None)
     with pytest.raises(botocore.exceptions.PaginationError) as caught:
         hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.TRANSIENT
+    assert classify_error(caught.value) is ErrorKind.TRANSIENT
     assert len(listing_calls(emulator)) < 12
 
 
@@ -289,7 +284,7 @@ def test_a_missing_image_is_botocore_s_typed_error_that_says_where_it_was_looked
     assert "us-east-1" in message
     assert "'aws_default'" in message
     assert caught.value.response["Error"]["Code"] == "ResourceNotFound"
-    assert judge(caught.value) is Fault.MISSING
+    assert classify_error(caught.value) is ErrorKind.MISSING
 
 
 @pytest.mark.parametrize(
@@ -359,7 +354,7 @@ def test_a_connection_that_does_not_exist_is_an_error_and_never_ambient_credenti
     hook = SageMakerImageVersionsHook("no_such_connection", region_name="us-east-1")
     with pytest.raises(MissingConnectionError, match=r"'no_such_connection'.*Create it.*aws_conn_id=None") as caught:
         hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.CREDENTIALS
+    assert classify_error(caught.value) is ErrorKind.CREDENTIALS
     assert emulator.calls() == []
 
 
@@ -415,15 +410,15 @@ def test_region_and_tls_verification_reach_the_client(connection):
 @pytest.mark.parametrize(
     ("kind", "fault", "calls"),
     [
-        ("throttling", Fault.THROTTLED, 3),
-        ("server_error", Fault.TRANSIENT, 3),
-        ("unavailable", Fault.TRANSIENT, 3),
-        ("reset", Fault.TRANSIENT, 3),
-        ("truncated", Fault.TRANSIENT, 1),
-        ("broken_json", Fault.TRANSIENT, 1),
-        ("expired_token", Fault.CREDENTIALS, 1),
-        ("invalid_token", Fault.CREDENTIALS, 1),
-        ("access_denied", Fault.PERMANENT, 1),
+        ("throttling", ErrorKind.THROTTLED, 3),
+        ("server_error", ErrorKind.TRANSIENT, 3),
+        ("unavailable", ErrorKind.TRANSIENT, 3),
+        ("reset", ErrorKind.TRANSIENT, 3),
+        ("truncated", ErrorKind.TRANSIENT, 1),
+        ("broken_json", ErrorKind.TRANSIENT, 1),
+        ("expired_token", ErrorKind.CREDENTIALS, 1),
+        ("invalid_token", ErrorKind.CREDENTIALS, 1),
+        ("access_denied", ErrorKind.PERMANENT, 1),
     ],
 )
 def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fault, calls, request):
@@ -433,7 +428,7 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
     emulator.add_fault(kind, times=None)
     with pytest.raises(Exception) as caught:  # noqa: PT011 # each kind has its own type
         hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is fault
+    assert classify_error(caught.value) is fault
     assert len(listing_calls(emulator)) == calls
 
 
@@ -508,7 +503,7 @@ def test_an_answer_that_sagemaker_would_not_give_is_a_fault_that_may_pass(connec
     for call in (hook.list_image_versions, hook.describe_image_version, hook.list_aliases, hook.describe_image):
         with pytest.raises(ResponseParserError, match="answer is broken") as caught:
             call(IMAGE)
-        assert judge(caught.value) is Fault.TRANSIENT
+        assert classify_error(caught.value) is ErrorKind.TRANSIENT
 
 
 def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bundle_is_given(
@@ -523,7 +518,7 @@ def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bund
         verify = bundle and str(tmp_path / bundle)
         with pytest.raises(CertificateError, match=r"verify=.*CA bundle") as caught:
             SageMakerImageVersionsHook(verify=verify).list_image_versions(IMAGE)
-        assert judge(caught.value) is judge(caught.value.__cause__) is Fault.PERMANENT
+        assert classify_error(caught.value) is classify_error(caught.value.__cause__) is ErrorKind.PERMANENT
     assert SageMakerImageVersionsHook(verify=str(certificate[0])).list_image_versions(IMAGE) == []
 
 
@@ -531,16 +526,16 @@ def test_a_connection_that_breaks_in_the_handshake_is_a_fault_that_may_pass(conn
     connection(endpoint_url=f"https://127.0.0.1:{serve()}", config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(botocore.exceptions.SSLError) as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.TRANSIENT
+    assert classify_error(caught.value) is ErrorKind.TRANSIENT
 
 
 @pytest.mark.parametrize(
     ("region", "answer", "fault"),
     [
-        ("us-esat-1", socket.EAI_NONAME, Fault.PERMANENT),
-        ("us-esat-1", socket.EAI_AGAIN, Fault.TRANSIENT),  # the name service itself is away
-        ("us-east-1", socket.EAI_NONAME, Fault.TRANSIENT),
-        ("cn-north-1", socket.EAI_NONAME, Fault.TRANSIENT),
+        ("us-esat-1", socket.EAI_NONAME, ErrorKind.PERMANENT),
+        ("us-esat-1", socket.EAI_AGAIN, ErrorKind.TRANSIENT),  # the name service itself is away
+        ("us-east-1", socket.EAI_NONAME, ErrorKind.TRANSIENT),
+        ("cn-north-1", socket.EAI_NONAME, ErrorKind.TRANSIENT),
     ],
 )
 def test_a_region_that_does_not_exist_is_a_misconfiguration(monkeypatch, connection, region, answer, fault):
@@ -555,8 +550,8 @@ def test_a_region_that_does_not_exist_is_a_misconfiguration(monkeypatch, connect
     for call in (lambda: hook.list_image_versions(IMAGE), lambda: hook.create_image(request)):
         with pytest.raises(botocore.exceptions.BotoCoreError) as caught:
             call()
-        assert judge(caught.value) is fault
-        if fault is Fault.PERMANENT:
+        assert classify_error(caught.value) is fault
+        if fault is ErrorKind.PERMANENT:
             assert "region" in str(caught.value)
             assert repr(region) in str(caught.value)
 
@@ -565,17 +560,17 @@ def test_missing_credentials_are_judged_as_such(emulator):
     hook = SageMakerImageVersionsHook(None, region_name="us-east-1")
     with pytest.raises(botocore.exceptions.NoCredentialsError) as caught:
         hook.list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.CREDENTIALS
+    assert classify_error(caught.value) is ErrorKind.CREDENTIALS
 
 
 def test_a_missing_region_is_a_misconfiguration(connection):
     with pytest.raises(ValueError, match="region_name=None and aws_conn_id=None name no AWS region") as caught:
         SageMakerImageVersionsHook(None).list_image_versions(IMAGE)
-    assert judge(caught.value) is Fault.PERMANENT
+    assert classify_error(caught.value) is ErrorKind.PERMANENT
 
 
 def test_an_error_that_no_call_should_raise_is_not_judged():
-    assert judge(KeyError("bug")) is None
+    assert classify_error(KeyError("bug")) is None
 
 
 def test_timestamps_of_either_form_are_parsed():

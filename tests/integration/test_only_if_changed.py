@@ -12,11 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from airflow_provider_imageversions.compat import AirflowSkipException
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.operators import (
-    SageMakerCreateImageVersionOperator,
-    SageMakerImageOperationError,
-)
+from airflow_provider_imageversions.operators import SageMakerCreateImageVersionOperator
 from tests.studio import ROLE
 
 IMAGE = "churn"

@@ -11,6 +11,7 @@ import botocore.exceptions
 import pytest
 
 from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import (
     CreateImageRequest,
@@ -22,7 +23,6 @@ from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,

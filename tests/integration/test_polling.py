@@ -19,7 +19,8 @@ from asgiref.sync import async_to_sync
 from airflow_provider_imageversions import _reading, _schedule, _sessions, _shared_poller
 from airflow_provider_imageversions._reading import PollResult
 from airflow_provider_imageversions._worker import WorkerPoller
-from airflow_provider_imageversions.decide import Fault, Waiting
+from airflow_provider_imageversions.decide import Waiting
+from airflow_provider_imageversions.errors import ErrorKind
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import LISTED_FIELDS, Above, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
@@ -245,7 +246,7 @@ async def test_a_joiner_with_another_target_is_served_what_it_needs(emulator, co
 
 async def test_a_joiner_is_served_at_once_when_the_image_was_missing(emulator, connection):
     with subscribe() as early:
-        assert (await early.next()).fault is Fault.MISSING
+        assert (await early.next()).fault is ErrorKind.MISSING
         emulator.create_versions(IMAGE, 1)
         began = time.monotonic()
         assert (await first_event(trigger())).payload["status"] == "ready"
@@ -327,7 +328,7 @@ async def test_records_from_far_down_and_by_alias_have_no_details_that_nobody_as
 async def test_what_one_waiter_may_not_read_ends_no_other_that_shares_its_poll(
     emulator, connection, monkeypatch, denied, ends, waits
 ):
-    monkeypatch.setitem(_sessions.GRACE, Fault.PERMANENT, 0.5)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.PERMANENT, 0.5)
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation=denied, times=None)
     waiting = asyncio.create_task(first_event(trigger(**waits, poll_interval=0.2)))
@@ -403,7 +404,7 @@ async def test_a_failed_look_up_of_details_reaches_all_who_asked(emulator, conne
         version = (await subscription.next()).versions[0]
         emulator.add_fault("access_denied", operation="DescribeImageVersion", times=1)
         answers = await asyncio.gather(*(subscription.add_details(version) for _ in range(3)))
-        assert [answer.fault for answer in answers] == [Fault.PERMANENT] * 3
+        assert [answer.fault for answer in answers] == [ErrorKind.PERMANENT] * 3
         assert "ContainerImage" in await subscription.add_details(version)
 
 
@@ -520,7 +521,7 @@ async def test_a_client_that_can_t_be_made_anew_is_used_on_but_not_for_ever(emul
     monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.3, 0.3))
     monkeypatch.setattr(_shared_poller, "RENEWAL_PAUSE", 0.2)
     monkeypatch.setattr(_shared_poller, "LONGEST_LIFETIME", 1.5)
-    monkeypatch.setitem(_sessions.GRACE, Fault.CREDENTIALS, 0.5)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.CREDENTIALS, 0.5)
     emulator.create_versions(IMAGE, 1, status="CREATING")
     waiting = asyncio.create_task(first_event(trigger(poll_interval=0.1)))
     await eventually(lambda: polls(emulator))
@@ -541,10 +542,10 @@ async def test_throttling_halves_the_rate_and_success_restores_it(emulator, conn
     emulator.add_fault("throttling", times=2)
     with subscribe(interval=0.02) as subscription:
         full = 1000.0
-        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         limiter = _shared_poller._registry().limiter("aws_default", "us-east-1")
         assert limiter._queue.rate == full / 2
-        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         assert limiter._queue.rate == full / 4
         for _ in range(50):
             await subscription.next()
@@ -656,9 +657,9 @@ async def test_a_retry_and_a_shorter_interval_are_logged_as_reasons(emulator, co
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("throttling", times=2)
     with subscribe(interval=0.2) as subscription:
-        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         with subscribe(interval=0.05) as faster:
-            assert (await faster.next()).fault is Fault.THROTTLED
+            assert (await faster.next()).fault is ErrorKind.THROTTLED
             assert (await faster.next()).fault is None
     lines = poll_lines(logged)
     assert [line["reason"] for line in lines] == ["new subscriber", "shorter interval", "retry"]
@@ -686,7 +687,7 @@ async def test_a_poll_logs_its_life_and_its_outages(emulator, connection, logged
 
 async def test_an_image_that_does_not_exist_yet_is_no_outage(emulator, connection, logged):
     with subscribe(interval=0.05) as subscription:
-        assert (await subscription.next()).fault is Fault.MISSING
+        assert (await subscription.next()).fault is ErrorKind.MISSING
         await subscription.next()
     assert len(life_lines(logged)) == 2
     assert [line["reason"] for line in poll_lines(logged)[:2]] == ["new subscriber", "interval"]

@@ -12,8 +12,9 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from airflow_provider_imageversions import _reading, _sessions, operators
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
-from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
+from airflow_provider_imageversions.errors import CredentialsError, SageMakerImageVersionPollingError
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 

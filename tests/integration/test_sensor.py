@@ -15,12 +15,13 @@ import pytest
 
 from airflow_provider_imageversions import _sessions, _worker, compat
 from airflow_provider_imageversions.decide import Failed, Ready
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, MissingConnectionError, aws_parameters
-from airflow_provider_imageversions.sensors import (
+from airflow_provider_imageversions.errors import (
     ImageVersionFailedError,
+    MissingConnectionError,
     SageMakerImageVersionPollingError,
-    SageMakerImageVersionSensor,
 )
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, aws_parameters
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.decision_table import START, TABLE

