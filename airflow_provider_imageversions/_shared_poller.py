@@ -21,10 +21,7 @@ from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
 from airflow_provider_imageversions.errors import MissingConnectionError, classify_error, describe_error
-from airflow_provider_imageversions.hooks import (
-    SageMakerImageVersionsHook,
-    aws_parameters,
-)
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from airflow_provider_imageversions.model import Above, ImageVersion, StateChange, Target
+    from airflow_provider_imageversions.model import ImageVersion, StateChange, Target, VersionsAbove
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -58,7 +55,7 @@ LONGEST_LIFETIME = 60 * 60.0
 
 
 def subscribe(
-    source: object, image_name: str, target: Target | Above, interval: float, *, wake_queue: str | None = None
+    source: object, image_name: str, target: Target | VersionsAbove, interval: float, *, wake_queue: str | None = None
 ) -> Subscription:
     """
     Begin to wait; the running event loop's poll for this image and connection is joined, or begun.
@@ -79,7 +76,9 @@ def subscribe(
 class Subscription:
     """One who waits. Use it as a context manager: the last one out ends the poll and closes the client."""
 
-    def __init__(self, poll: _Poll, target: Target | Above, interval: float, reader: QueueReader | None = None) -> None:
+    def __init__(
+        self, poll: _Poll, target: Target | VersionsAbove, interval: float, reader: QueueReader | None = None
+    ) -> None:
         self._poll = poll
         self._reader = reader
         self.target = target
@@ -101,7 +100,7 @@ class Subscription:
             return result
         return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
-    def retarget(self, target: Target | Above) -> None:
+    def retarget(self, target: Target | VersionsAbove) -> None:
         """Ask for other versions from now on; what the last poll did not read is read at once."""
         self.target = target
         self._poll.wake()
@@ -243,7 +242,7 @@ class _Poll:
             self._wanted_now = True
         self._woken.set()
 
-    async def result_after(self, seen: int, target: Target | Above) -> tuple[PollResult, int]:
+    async def result_after(self, seen: int, target: Target | VersionsAbove) -> tuple[PollResult, int]:
         """Wait for a result that is newer than ``seen`` and covers the target."""
         while True:
             if self._snapshot is not None and self._serial > seen and self._snapshot.covers(target):
@@ -313,7 +312,7 @@ class _Poll:
             self.client.discard(hook)
         return result
 
-    def _begin(self) -> frozenset[Target | Above]:
+    def _begin(self) -> frozenset[Target | VersionsAbove]:
         self._wanted_now = False
         self._started += 1
         self._began = asyncio.get_running_loop().time()

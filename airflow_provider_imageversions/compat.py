@@ -218,7 +218,7 @@ def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, l
     events = context["inlet_events"][asset]
     if hasattr(events, "after"):
         return list(events.after(since.isoformat()).ascending().limit(limit))
-    # Before Airflow 3.2 there is no other way than to read them all.
+    # Before Airflow 3.2 they can only be read all at once.
     return sorted((event for event in events if event.timestamp >= since), key=lambda event: event.timestamp)[:limit]
 
 

@@ -108,7 +108,7 @@ def _damaged(kind: str, what: str) -> Row:
         what,
         cells(readers="ResponseParserError", sensors=WAITS, event=WAITS, changers=WAITS),
         {"kind": kind, "times": 1},
-        "answer is broken",
+        "response is broken",
     )
 
 

@@ -15,12 +15,13 @@ from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.errors import (
+    CredentialsError,
     ImageVersionFailedError,
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
     SageMakerImageVersionPollingError,
 )
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,

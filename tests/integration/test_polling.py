@@ -20,7 +20,7 @@ from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.decide import Waiting
 from airflow_provider_imageversions.errors import ErrorKind
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.model import LISTED_FIELDS, Above, Target
+from airflow_provider_imageversions.model import LISTED_FIELDS, Target, VersionsAbove
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 
@@ -237,7 +237,7 @@ async def test_a_joiner_with_another_target_is_served_what_it_needs(emulator, co
     emulator.create_versions(IMAGE, 300)
     with subscribe(Target(version=300)) as early:
         await early.next()
-        with subscribe(Above(10)) as late:
+        with subscribe(VersionsAbove(10)) as late:
             assert len((await late.next()).versions) >= 290
 
 
@@ -637,10 +637,10 @@ def test_a_task_in_a_worker_may_look_more_often_than_a_doubled_pause_has_room_fo
 
 
 def test_a_snapshot_covers_a_watcher_that_needs_less():
-    snapshot = PollResult(targets=frozenset({Above(5), Target()}))
-    assert [snapshot.covers(Above(number)) for number in (4, 5, 6)] == [False, True, True]
+    snapshot = PollResult(targets=frozenset({VersionsAbove(5), Target()}))
+    assert [snapshot.covers(VersionsAbove(number)) for number in (4, 5, 6)] == [False, True, True]
     assert [snapshot.covers(target) for target in (Target(), Target(version=9))] == [True, False]
-    assert not PollResult(targets=frozenset({Target()})).covers(Above(5))
+    assert not PollResult(targets=frozenset({Target()})).covers(VersionsAbove(5))
 
 
 async def test_polls_that_began_together_spread_over_the_interval():
