@@ -67,7 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                     "max_xcom_bytes": {
                         "description": "Size in bytes of JSON above which SageMakerListImageVersionsOperator fails "
                         "rather than write its result to the metadata database; 0: no limit. It does not apply to "
-                        "results that an XCom backend keeps elsewhere. VersionsAbove 262144 there is a warning.",
+                        "results that an XCom backend keeps elsewhere. Above 262144 there is a warning.",
                         "version_added": "0.1.0",
                         "type": "integer",
                         "example": None,
