@@ -6,8 +6,9 @@ import socket
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_imageversions._parameters import parse_time
 from airflow_provider_imageversions.compat import Stats
-from airflow_provider_imageversions.model import ErrorKind, parse_time
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
