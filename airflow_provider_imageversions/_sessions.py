@@ -13,22 +13,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import parse_time
 from airflow_provider_imageversions.model import (
-    Above,
     AliasCursor,
     Cursor,
     ErrorKind,
     Target,
+    VersionsAbove,
     describe_error,
     event_id,
-    parse_time,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator, Iterable
 
     from airflow_provider_imageversions._reading import PollResult
-    from airflow_provider_imageversions.model import ImageVersion, Watched
+    from airflow_provider_imageversions.model import ImageVersion, WatchConfig
 
 BACKOFF_CAP = 300.0
 """Maximum time in seconds between two polls while SageMaker or the network fails (or the interval, if longer)."""
@@ -369,7 +369,9 @@ class WaitSession:
         return self.status.log_fault(kind, error)
 
 
-def log_waiting(status: StatusLogger, target: Target | Above | None, outcome: decide.Waiting) -> tuple[Log, ...]:
+def log_waiting(
+    status: StatusLogger, target: Target | VersionsAbove | None, outcome: decide.Waiting
+) -> tuple[Log, ...]:
     """
     Return what to log of an outcome that is to wait.
 
@@ -394,7 +396,7 @@ def _spread(jitter: float, low: float, high: float) -> float:
 class Poll(Step):
     """Poll for a target, at least every so many seconds from now on; answer with the ``PollResult``."""
 
-    target: Target | Above
+    target: Target | VersionsAbove
     interval: float
 
 
@@ -440,9 +442,9 @@ class NewVersions:
     """Whether the cursor is stored before the event is emitted, rather than when Airflow has had time to store it."""
     alias = None
 
-    def __init__(self, config: Watched) -> None:
+    def __init__(self, config: WatchConfig) -> None:
         self._config = config
-        self.target = Above()
+        self.target = VersionsAbove()
 
     def aim(self, cursor: Cursor, versions: Iterable[ImageVersion] = ()) -> None:
         """Let the next poll read as far as the cursor needs."""
@@ -493,7 +495,7 @@ class AliasMoves:
     # again is known from the events that are kept as sent.
     commits_first = True
 
-    def __init__(self, config: Watched) -> None:
+    def __init__(self, config: WatchConfig) -> None:
         self.alias = str(config.alias)
         self._from_earliest = config.start_from == "earliest"
         self.target = Target(alias=self.alias)
@@ -557,7 +559,7 @@ class WatchSession:
 
     def __init__(
         self,
-        config: Watched,
+        config: WatchConfig,
         states: list[dict[str, Any]],
         *,
         interval: float,
@@ -588,9 +590,9 @@ class WatchSession:
         self._committed = self._cursor
 
     @property
-    def target(self) -> Target | Above:
+    def target(self) -> Target | VersionsAbove:
         """What the next poll has to read."""
-        target: Target | Above = self._detector.target
+        target: Target | VersionsAbove = self._detector.target
         return target
 
     def run(self) -> Generator[Step, tuple[Any, float], None]:

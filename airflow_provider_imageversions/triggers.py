@@ -18,8 +18,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
 from airflow_provider_imageversions._cursor_store import CursorStore
+from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
 from airflow_provider_imageversions._reading import write_logs
 from airflow_provider_imageversions._sessions import (
     Emit,
@@ -51,12 +52,8 @@ from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
     Wait,
-    Watched,
+    WatchConfig,
     event_payload,
-    parse_boolean,
-    parse_queue_url,
-    parse_seconds,
-    refuse,
 )
 
 if TYPE_CHECKING:
@@ -362,7 +359,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             return self
         names = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
         if not isinstance(self.rendered, dict) or not self.rendered.keys() <= set(names):
-            raise refuse("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
+            raise invalid_parameter("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
     def _parse(self, source: Any) -> Wait:
@@ -533,13 +530,13 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             )
         self._watchers[self.state_key] = [*others[-10:], (now, self)]
 
-    def _parse(self) -> tuple[Watched, str | None]:
+    def _parse(self) -> tuple[WatchConfig, str | None]:
         """Check the arguments, and return what is watched and the queue's URL."""
         self.include_details = parse_boolean("include_details", self.include_details)
         self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
         check_aws_parameters(aws_parameters(self))
         wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
-        return Watched(self.image_name, self.statuses, self.start_from, self.alias), wake_queue
+        return WatchConfig(self.image_name, self.statuses, self.start_from, self.alias), wake_queue
 
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
@@ -575,5 +572,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     case Save(state):
                         answer = await store.write(state)
                     case Emit(version, event):
-                        yield TriggerEvent(event_payload(version, name, subscription.region, **event))
+                        payload = event_payload(version, name, subscription.region, **event)
+                        _metrics.count_event(payload)
+                        yield TriggerEvent(payload)
                 step = steps.send((answer, clock()))

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -15,13 +14,13 @@ from airflow_provider_imageversions import _sessions, decide
 from airflow_provider_imageversions._reading import PollResult
 from airflow_provider_imageversions._sessions import Emit, NeedDetails, Poll, Save, WatchSession
 from airflow_provider_imageversions.model import (
-    Above,
     AliasCursor,
     Cursor,
     ErrorKind,
     SettledRun,
     Target,
-    Watched,
+    VersionsAbove,
+    WatchConfig,
     event_id,
 )
 from tests.decision_table import version, versions
@@ -68,7 +67,7 @@ class Driver:
             target = self.step.target
             self.send(read(target))
             self.follow(unreadable, killed)
-            if not (isinstance(target, Above) and self.step.target.number < target.number):
+            if not (isinstance(target, VersionsAbove) and self.step.target.number < target.number):
                 return
 
     def follow(self, unreadable, killed):
@@ -167,7 +166,7 @@ class Watching(RuleBasedStateMachine):
             self.service.tick()
             self.service.create()
             self.service.finish(self.service.next_number - 1)
-        self.config = Watched("my-image", ["CREATED"], start_from, None)
+        self.config = WatchConfig("my-image", ["CREATED"], start_from, None)
         self.include_details = include_details
         self.now = 0.0
         self.store = Store()
@@ -316,9 +315,6 @@ class WatchingSeldom(Watching):
             Watching.a_poll_leaves_nothing_owed(self)
 
 
-Watching.TestCase.settings = WatchingSeldom.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAlways = Watching.TestCase
 TestWatchingSeldom = WatchingSeldom.TestCase
 
@@ -352,7 +348,7 @@ def test_a_known_number_that_was_created_later_is_a_new_version():
     cursor = settle("1:CREATED 2:CREATED 3:CREATED")
     again = [{**each, "CreationTime": (START + timedelta(days=90 + each["Version"])).isoformat()}
              for each in versions("1:CREATED 2:CREATING")]  # fmt: skip
-    assert decide.lowest_unsettled(again[1:], cursor) == Above()
+    assert decide.lowest_unsettled(again[1:], cursor) == VersionsAbove()
     fresh, after = decide.detect_new_versions(again, cursor)
     assert numbers(fresh) == [1]
     again[1]["ImageVersionStatus"] = "CREATED"
@@ -407,8 +403,8 @@ def test_an_event_s_identity_does_not_depend_on_how_the_time_is_written():
 def test_after_a_restart_the_first_poll_reads_down_to_the_lowest_version_that_may_be_open():
     cursor = settle("1:CREATED 2:CREATING 3:CREATED 4:CREATING 5:CREATED")
     assert decide.lowest_unsettled((), cursor).number < 2
-    assert decide.lowest_unsettled((), settle("2:CREATED 3:CREATED")) == Above()
-    assert decide.lowest_unsettled((), Cursor()) == Above()
+    assert decide.lowest_unsettled((), settle("2:CREATED 3:CREATED")) == VersionsAbove()
+    assert decide.lowest_unsettled((), Cursor()) == VersionsAbove()
 
 
 # --- An alias's moves ------------------------------------------------------------------------------------
@@ -540,7 +536,7 @@ class WatchingAnAlias(RuleBasedStateMachine):
         self.stored += [] if lost else self.in_flight
         self.in_flight = []
         self.crashed = True
-        self.driver = Driver(self, Watched("my-image", ["CREATED"], self.start_from, "prod"), self.stores)
+        self.driver = Driver(self, WatchConfig("my-image", ["CREATED"], self.start_from, "prod"), self.stores)
 
     @rule()
     def clear_the_state(self):
@@ -576,9 +572,6 @@ class WatchingAnAliasAlways(WatchingAnAlias):
             WatchingAnAlias.nothing_is_missed(self)
 
 
-WatchingAnAlias.TestCase.settings = WatchingAnAliasAlways.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAnAlias = WatchingAnAlias.TestCase
 TestWatchingAnAliasAlways = WatchingAnAliasAlways.TestCase
 

@@ -1,0 +1,127 @@
+"""``make contract``, with an emulator in place of the account."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.contract.account import BASE_IMAGE, PREFIX, ROLE_ARN
+from tests.contract.conftest import environment
+from tests.contract.statement import HERE
+from tests.studio import Studio
+
+ROOT = HERE.parents[1]
+RUN = ("run", "--role-arn", ROLE_ARN, "--base-image", BASE_IMAGE)
+
+
+@pytest.fixture
+def emulator(distant_emulator):
+    """An emulator in a process of its own, as the rehearsal has one in its process."""
+    distant_emulator.reset()
+    distant_emulator.creation_seconds = 0.1
+    return distant_emulator
+
+
+@pytest.fixture
+def start(emulator, tmp_path, cleanup):
+    """Start the command."""
+
+    def popen(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.contract", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment(emulator.endpoint_url), "CONTRACT_OUT": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        cleanup.callback(process.wait)
+        cleanup.callback(process.kill)
+        return process
+
+    return popen
+
+
+def left(emulator):
+    """Return the names that the command left in the emulator."""
+    sagemaker, queues, rules = (emulator.client(service) for service in ("sagemaker", "sqs", "events"))
+    return [
+        *(image["ImageName"] for image in sagemaker.list_images(NameContains=PREFIX, MaxResults=100)["Images"]),
+        *(each["AppImageConfigName"] for each in sagemaker.list_app_image_configs()["AppImageConfigs"]),
+        *(profile["UserProfileName"] for profile in sagemaker.list_user_profiles()["UserProfiles"]),
+        *queues.list_queues(QueueNamePrefix=PREFIX).get("QueueUrls", ()),
+        *(rule["Name"] for rule in rules.list_rules(NamePrefix=PREFIX)["Rules"]),
+    ]
+
+
+def test_a_run_writes_a_report_and_answers_and_leaves_nothing(emulator, start, tmp_path):
+    domain_id = Studio(emulator.client("sagemaker")).domain()
+    before = emulator.client("sagemaker").describe_domain(DomainId=domain_id)["DefaultUserSettings"]
+    process = start(*RUN, "--confirm", "--domain-id", domain_id)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    assert "Estimated cost: 0.00 USD" in output
+    assert " user profiles\n" in output
+    report = (tmp_path / "report.md").read_text()
+    assert "does not hold" not in report
+    assert report.endswith("## Answers that the emulator gives differently\n\nNone.\n")
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    assert {"test_versions_are_numbered_from_1", "test_the_last_page_has_no_token"} < {a["statement"] for a in answers}
+    assert PREFIX not in json.dumps(answers)
+    assert left(emulator) == []
+    after = emulator.client("sagemaker").describe_domain(DomainId=domain_id)["DefaultUserSettings"]
+    assert after.pop("JupyterLabAppSettings") == {"CustomImages": []}
+    assert after == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(emulator, start, number):
+    process = start(*RUN, "--confirm", "--only", "images")
+    deadline = time.monotonic() + 300
+    while len(left(emulator)) < 3:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "Deleting image airflow-contract-" in output
+    assert left(emulator) == []
+
+
+def test_nothing_is_created_without_consent(emulator, start):
+    process = start(*RUN, "--only", "updates")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert " images\n" in output
+    assert "CONFIRM=yes" in output
+    assert emulator.calls() == []
+
+
+def test_what_a_killed_run_left_is_deleted_alone(emulator, start):
+    sagemaker, queues, rules = (emulator.client(service) for service in ("sagemaker", "sqs", "events"))
+    studio = Studio(sagemaker)
+    ours, others = f"{PREFIX}abcdef-0001", "churn"
+    entries = [{"ImageName": name, "AppImageConfigName": name} for name in (ours, others)]
+    domain_id = studio.domain(JupyterLabAppSettings={"CustomImages": entries})
+    time.sleep(0.2)
+    for name in (ours, others):
+        studio.image(name, 1, aliases={1: ["prod"]})
+        studio.config(name)
+    sagemaker.create_user_profile(DomainId=domain_id, UserProfileName=ours)
+    queues.create_queue(QueueName=ours)
+    rules.put_rule(Name=ours, EventPattern="{}")
+    rules.put_targets(Rule=ours, Targets=[{"Id": "queue", "Arn": f"arn:aws:sqs:us-east-1:123456789012:{ours}"}])
+    process = start("clean-up", "--confirm", "--domain-id", domain_id, "--events")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert left(emulator) == [others]  # its app image config
+    assert [image["ImageName"] for image in sagemaker.list_images()["Images"]] == [others]
+    assert studio.user_settings(domain_id)["JupyterLabAppSettings"]["CustomImages"] == entries[1:]
