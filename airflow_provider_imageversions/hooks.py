@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
-from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 import botocore.loaders
@@ -22,10 +19,22 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._botocore import (
+    broken_response,
+    complete,
+    explain_missing,
+    fractional_bounds,
+    parse_config,
+    parse_stored_config,
+    parse_timestamp,
+    shared_loader,
+    subject_of,
+    version_record,
+    whole_seconds,
+)
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
     USAGE_SCOPES,
-    invalid_parameter,
     is_blank,
     is_literal,
     locate_queue,
@@ -34,6 +43,7 @@ from airflow_provider_imageversions._parameters import (
     parse_ecr_image,
     parse_image_name,
     parse_names,
+    parse_rate,
     parse_region,
     parse_verify,
     truncated_repr,
@@ -63,7 +73,9 @@ from airflow_provider_imageversions.model import clean_text, to_record
 from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     import boto3
 
@@ -75,8 +87,6 @@ if TYPE_CHECKING:
         UpdateImageRequest,
         UpdateImageVersionRequest,
     )
-
-T = TypeVar("T")
 
 # A minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
@@ -148,40 +158,9 @@ def _parse_aws_parameter(name: str, value: object) -> Any:
         return parse_conn_id(name, value)
     if value is None or is_blank(value):
         return None
-    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": _parse_stored_config}[name](
+    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": parse_stored_config}[name](
         name, value
     )
-
-
-def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
-    """Return botocore's settings, which are stored in a trigger's arguments and in a task's rendered fields."""
-    config = _parse_config(name, value)
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
-    if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
-        raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
-            "the Airflow connection, as config_kwargs."
-        )
-    return config
-
-
-def _parse_config(name: str, value: object) -> dict[str, Any]:
-    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
-            "keyword arguments."
-        )
-    try:
-        Config(**value)
-    except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
-        raise ValueError(
-            f"{name} is not valid, {truncated_repr(str(error))}: {[truncated_repr(option) for option in value]}"
-        ) from error
-    return value
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -216,7 +195,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         for name, value in {"aws_conn_id": aws_conn_id, "region_name": region_name, "verify": verify}.items():
             _parse_aws_parameter(name, value)
         if config is not None and not isinstance(config, Config):
-            config = _parse_config("config", config)
+            config = parse_config("config", config)
         super().__init__(
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -383,9 +362,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
         factory = botocore_session.get_component("response_parser_factory")
-        factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
+        factory.set_parser_defaults(timestamp_parser=parse_timestamp)
         data_path = botocore_session.get_config_variable("data_path")
-        botocore_session.register_component("data_loader", _shared_loader(data_path))
+        botocore_session.register_component("data_loader", shared_loader(data_path))
         return session
 
     def _refresh(self, credentials: Any, **_event: Any) -> None:
@@ -468,13 +447,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
         request = ListImageVersionsRequest.of(locals())
-        statuses_wanted: Any = request.statuses
-        return decide.select(
-            self._records(request),
-            statuses=statuses_wanted,
-            limit=request.limit,
-            bounds=_fractional_bounds(request),
-        )
+        bounds = fractional_bounds(request)
+        return decide.select(self._records(request), statuses=request.statuses, limit=request.limit, bounds=bounds)
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
         """
@@ -504,7 +478,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
         request = DescribeImageVersionRequest(image_name, version, alias)
-        return _record(self._call("describe_image_version", request, "ImageVersionStatus"))
+        return version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -573,7 +547,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
         request = ListImagesRequest.of(locals())
-        return decide.select(self._images(request), limit=request.limit, bounds=_fractional_bounds(request))
+        return decide.select(self._images(request), limit=request.limit, bounds=fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -655,7 +629,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # SageMaker's model allows "None". The call can be repeated with the same token.
-            raise _broken(f"ImageVersionArn is {number!r}")
+            raise broken_response(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -726,7 +700,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         parse_image_name("image_name", image_name)
         wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
-        pace = Pace(_usage_rate() if calls_per_second is None else _parse_rate("calls_per_second", calls_per_second))
+        pace = Pace(_usage_rate() if calls_per_second is None else parse_rate("calls_per_second", calls_per_second))
         domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
         return UsageReader(self, image_name, pace, domain).read(wanted)
 
@@ -804,7 +778,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
         with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return _complete(answer, STUDIO_LISTS[operation])
+        return complete(answer, STUDIO_LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -818,7 +792,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         with self._explained(identity) as client:
             answer = getattr(client, operation)(**identity)
         key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
-        return {name: value for name, value in _complete(answer, key).items() if name != "ResponseMetadata"}
+        return {name: value for name, value in complete(answer, key).items() if name != "ResponseMetadata"}
 
     def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
         """
@@ -836,19 +810,19 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         sent = {**request.to_boto(), **members}
         with self._explained(sent) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**sent)
-        return answer if key is None else _complete(answer, key)
+        return answer if key is None else complete(answer, key)
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         listed: set[int] = set()
-        for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
-            for record in map(_record, page["ImageVersions"]):
+        for page in self._pages("list_image_versions", whole_seconds(request), "ImageVersions"):
+            for record in map(version_record, page["ImageVersions"]):
                 if record["Version"] not in listed:
                     listed.add(record["Version"])
                     yield record
 
     def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
         listed: set[str] = set()
-        for page in self._pages("list_images", _whole_seconds(request), "Images"):
+        for page in self._pages("list_images", whole_seconds(request), "Images"):
             for item in page["Images"]:
                 if item["ImageName"] not in listed:
                     listed.add(item["ImageName"])
@@ -863,12 +837,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 page = next(pages, None)
                 if page is None:
                     return
-                page = _complete(page, key)
+                page = complete(page, key)
             yield page
             # botocore detects a token that is repeated at once, but not a longer cycle.
             token = page.get("NextToken")
             if token is not None and token in tokens:
-                listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
+                listed = f"{operation} of {subject_of(request)}" if subject_of(request) else operation
                 raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
             tokens.add(token)
 
@@ -887,8 +861,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
-        if isinstance(error, botocore.exceptions.ClientError):
-            return self._explain_missing(error, request) if classify_error(error) is ErrorKind.MISSING else error
+        if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
+            return explain_missing(error, request, str(self.conn_region_name), self.effective_conn_id)
         if is_unsendable(error):
             return self._unsendable_credentials()
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
@@ -899,21 +873,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
         if isinstance(error, BOTOCORE_ERRORS):
             return error
-        # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
-        # parsers, which meet an answer that SageMaker would not give.
-        return _broken(f"{type(error).__name__}: {truncated_repr(str(error))}")
-
-    def _explain_missing(
-        self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
-    ) -> botocore.exceptions.ClientError:
-        what = _subject(request)
-        answer: Any = {**error.response, "Error": {**error.response["Error"]}}
-        answer["Error"]["Message"] = (
-            f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
-            f"{self.conn_region_name} through connection {self.effective_conn_id!r}: check the name, the region and "
-            "the account of that connection)"
-        )
-        return type(error)(answer, error.operation_name)
+        # What is left comes from botocore's parsers, given a response that SageMaker would not send: credentials were
+        # refreshed before, and errors of sending have types of botocore's.
+        return broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
@@ -925,13 +887,7 @@ _MANIFEST_LISTS = {
 
 def _usage_rate() -> float:
     rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-    return _parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
-
-
-def _parse_rate(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise invalid_parameter(name, value, "it must be a number above 0.")
-    return float(value)
+    return parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
 
 
 STUDIO_LISTS = {
@@ -940,71 +896,3 @@ STUDIO_LISTS = {
     "list_user_profiles": "UserProfiles",
     "list_spaces": "Spaces",
 }
-# What a call is about, from the part to the whole.
-_SUBJECTS = (
-    ("Alias", "alias {!r}"),
-    ("Version", "version {}"),
-    ("ImageName", "image {!r}"),
-    ("UserProfileName", "user profile {!r}"),
-    ("SpaceName", "space {!r}"),
-    ("DomainId", "domain {!r}"),
-    ("AppImageConfigName", "app image config {!r}"),
-)
-
-
-def _subject(request: Mapping[str, Any]) -> str:
-    return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
-
-
-def _fractional_bounds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, datetime]:
-    """Return the bounds that are not sent exactly; see :func:`_whole_seconds`."""
-    return {
-        name: value for name, value in request.to_boto().items() if isinstance(value, datetime) and value.microsecond
-    }
-
-
-def _whole_seconds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, Any]:
-    # Older botocore cuts fractions of a second off, by which a bound before a moment would lose what is listed.
-    return {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
-
-
-def _ceiled(moment: datetime) -> datetime:
-    """Round a moment up to a whole second."""
-    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
-
-
-def _broken(problem: str) -> botocore.parsers.ResponseParserError:
-    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
-
-
-def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
-    if answer.get(key) is None:
-        raise _broken(f"it has no {key}")
-    return answer
-
-
-_RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": str, "CreationTime": datetime}
-
-
-def _record(item: Any) -> ImageVersion:
-    """Make a version's record; invalid_parameter an item that lacks what each version has."""
-    for key, expected in _RECORD_TYPES.items():
-        if not isinstance(item, dict) or not isinstance(item.get(key), expected):
-            raise _broken(f"a version has no {key}")
-    return to_record(item)
-
-
-@cache
-def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
-    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
-    return botocore.loaders.create_loader(data_path)
-
-
-def _parse_timestamp(value: Any) -> datetime:
-    # botocore's own parser, which converts to the local time zone first, takes half of the time of a page.
-    try:
-        return datetime.fromtimestamp(value, timezone.utc)
-    except TypeError:
-        parsed: datetime = botocore.utils.parse_timestamp(value)
-        return parsed

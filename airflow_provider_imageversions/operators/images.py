@@ -17,15 +17,13 @@ from airflow_provider_imageversions._parameters import (
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
+from airflow_provider_imageversions.operators._base import ChangingOperator
 from airflow_provider_imageversions.studio import describe_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-
-
-from airflow_provider_imageversions.operators._base import ChangingOperator
 
 
 @attrs.frozen(field_transformer=with_converters)

@@ -22,14 +22,13 @@ from airflow_provider_imageversions.errors import none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import DETAIL_FIELDS, LISTED_FIELDS
+from airflow_provider_imageversions.operators._base import ImageOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from airflow_provider_imageversions.model import ImageVersion
-
-from airflow_provider_imageversions.operators._base import ImageOperator
 
 LARGE_XCOM = 256 * 1024
 """Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""

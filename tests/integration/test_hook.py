@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from airflow_provider_imageversions import hooks
+from airflow_provider_imageversions import _botocore, hooks
 from airflow_provider_imageversions._parameters import TEMPLATE
 from airflow_provider_imageversions.errors import CertificateError, ErrorKind, MissingConnectionError, classify_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
@@ -576,8 +576,8 @@ def test_an_error_that_no_call_should_raise_is_not_judged():
 
 
 def test_timestamps_of_either_form_are_parsed():
-    assert hooks._parse_timestamp(1767225600.123) == START + timedelta(milliseconds=123)
-    assert hooks._parse_timestamp("2026-01-01T00:00:00Z") == START
+    assert _botocore.parse_timestamp(1767225600.123) == START + timedelta(milliseconds=123)
+    assert _botocore.parse_timestamp("2026-01-01T00:00:00Z") == START
 
 
 ANSWERS = {
