@@ -1109,7 +1109,7 @@ def test_pruning_keeps_a_version_that_stays_creating(emulator, image, client, co
     emulator.add_fault("invalid_state", operation="DeleteImageVersion", times=None)
     emulator.add_fault("unknown_status", operation="DescribeImageVersion", times=None, status="CREATING")
     assert prune(keep_newest=1).execute(context)["kept"] == kept(newest=[3], in_use=[1, 2])
-    assert "version 1 is kept: version 1 is CREATING" in capsys.readouterr().out
+    assert "kept version 1: version 1 is CREATING" in capsys.readouterr().out
 
 
 # --- what all share --------------------------------------------------------------------------------------
