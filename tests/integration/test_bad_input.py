@@ -61,9 +61,8 @@ OPTIONS = st.dictionaries(st.sampled_from(sorted(Config.OPTION_DEFAULTS)), JSON,
 
 def given_junk(values, examples=25):
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return lambda test: settings(max_examples=examples, deadline=None, suppress_health_check=quiet)(
-        given(value=values)(test)
-    )
+    number = min(examples, settings.default.max_examples)
+    return lambda test: settings(max_examples=number, suppress_health_check=quiet)(given(value=values)(test))
 
 
 LONG = "x" * 100_000

@@ -92,8 +92,9 @@ def test_each_json_block_is_json(page):
 
 
 def commands(page):
-    """What a page tells to type: the lines of its shell blocks, and code in its text that begins like a command."""
-    lines = [line for block in blocks(page, "console", "shell", "sh", "bash") for line in block.splitlines()]
+    """The commands of a page: the lines of its shell blocks, and code in its text that begins like a command."""
+    shell = blocks(page, "console", "shell", "sh", "bash")
+    lines = [line for block in shell for line in block.replace("\\\n", "").splitlines()]
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     lines += re.findall(r"`((?:make|airflow|pip install|(?:\S*/)?python -m) [^`]+)`", text)
     return [words for line in lines if (words := shlex.split(line, comments=True))]
@@ -104,7 +105,7 @@ def test_each_command_exists(page):
     targets = re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = importlib.metadata.metadata("airflow-provider-imageversions").get_all("Provides-Extra")
     for command in commands(page):
-        words = [word for word in command if not re.fullmatch(r"[A-Z]+=\S*", word)]
+        words = [word for word in command if not re.fullmatch(r"[A-Z_]+=\S*", word)]
         match words:
             case ["make", *wanted]:
                 assert set(wanted) <= set(targets), command

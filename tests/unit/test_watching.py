@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -212,9 +211,6 @@ class WatchingSeldom(Watching):
             Watching.a_poll_leaves_nothing_owed(self)
 
 
-Watching.TestCase.settings = WatchingSeldom.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAlways = Watching.TestCase
 TestWatchingSeldom = WatchingSeldom.TestCase
 
@@ -533,9 +529,6 @@ class WatchingAnAliasAlways(WatchingAnAlias):
             WatchingAnAlias.nothing_is_missed(self)
 
 
-WatchingAnAlias.TestCase.settings = WatchingAnAliasAlways.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAnAlias = WatchingAnAlias.TestCase
 TestWatchingAnAliasAlways = WatchingAnAliasAlways.TestCase
 
