@@ -1,4 +1,4 @@
-"""The hook: pages through the API. Nothing above it knows about tokens, clients or botocore's errors."""
+"""The hook: pages, clients and credentials. No other module uses tokens or clients."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         UpdateImageVersionRequest,
     )
 
-# A minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
+# At worst a minute instead of botocore's five: a poll that hangs delays all waits for the image.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
 _PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
@@ -109,10 +109,11 @@ AWS_PARAMETERS = tuple(AWS_DEFAULTS)
 
 def aws_parameters(source: object) -> dict[str, Any]:
     """
-    Give the four parameters that say how to reach AWS, from whichever operator, sensor or trigger has them.
+    Return the four parameters of the connection from an operator, sensor or trigger.
 
-    The one place that knows their names, so that none is lost between a sensor, its trigger and the hook; and that
-    takes what a template makes of a missing region or a boolean.
+    A value that rendered to nothing becomes the default, and the text of a boolean becomes the boolean.
+
+    :param source: The operator, sensor or trigger.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
     for name in AWS_PARAMETERS:
@@ -142,11 +143,12 @@ def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) ->
 
 def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[str] | None = None) -> None:
     """
-    Check what is known of the four parameters.
+    Check the parameters of the connection that are known when a DAG is parsed.
 
     :param values: Any of them, by name.
-    :param template: What a template begins with, whose value is checked when the task runs. (default: none is one)
-    :raises ValueError: boto3 does not take a value, or ``botocore_config`` holds a password.
+    :param template: Pattern of where a template begins; templates are checked when the task runs. (default: no value is
+        a template)
+    :raises ValueError: boto3 does not accept a value, or ``botocore_config`` contains a password.
     """
     for name, value in values.items():
         if template is None or is_literal(value, template):
@@ -165,7 +167,7 @@ def _parse_aws_parameter(name: str, value: object) -> Any:
 
 class SageMakerImageVersionsHook(AwsBaseHook):
     """
-    Interact with the versions of Amazon SageMaker images.
+    Interact with Amazon SageMaker images and their versions.
 
     If the connection ``aws_default`` does not exist, the hook logs a warning and uses boto3's default credential chain,
     as every Amazon hook does. Unlike other Amazon hooks, it raises an error if any other connection does not exist. It
@@ -219,9 +221,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         botocore_config: dict[str, Any] | None,
     ) -> SageMakerImageVersionsHook:
         """
-        Make the hook from what :func:`aws_parameters` gives.
+        Return the hook for the parameters that :func:`aws_parameters` returns.
 
-        :raises ValueError: One of them is none that boto3 takes.
+        :raises ValueError: boto3 does not accept one of them.
         """
         config = _parse_aws_parameter("botocore_config", botocore_config)
         return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=config)
@@ -239,7 +241,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
                 f"{truncated_repr(str(error))}"
             ) from error
-        # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
+        # With a configuration of its own, the wrapper would ignore the connection's, including proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
         retries = dict(given.retries or {})
         pinned = {**_PINNED_RETRIES, **retries}
@@ -305,20 +307,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except AirflowNotFoundException as error:
             raise MissingConnectionError(aws_conn_id) from error
         except (AttributeError, NameError, TypeError):
-            # A bug, here or there, which does not pass by itself.
+            # A bug here or in Airflow, which is not temporary.
             raise
         except Exception as error:
             raise ConnectionLookupError(aws_conn_id, error) from error
 
     @contextmanager
     def _credential_errors(self) -> Iterator[None]:
-        """Raise whatever comes out of the credential chain as an error that says so; see :class:`CredentialsError`."""
+        """Re-raise any error of the credential chain as a :class:`CredentialsError`."""
         try:
             yield
         except botocore.exceptions.NoRegionError:
             raise
         except Exception as error:
-            # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
+            # Anything else is wrapped: an AccessDenied of AWS STS would be taken for one of SageMaker.
             if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
                 ErrorKind.THROTTLED,
                 ErrorKind.TRANSIENT,
@@ -328,7 +330,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 raise self._unsendable_credentials() from None
             raise CredentialsError(
                 provider=self._credentials_provider,
-                # It may be the page of a proxy.
+                # The text may be a proxy's page.
                 error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
             ) from error
 
@@ -354,10 +356,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         signs = self.config.signature_version is not UNSIGNED
         with self._credential_errors():
             session = super().get_session(region_name=region_name, deferrable=deferrable)
-            # Here rather than when the client is made, so that what it raises can be told from a wrong setting.
+            # Here rather than when the client is created, to distinguish its errors from those of a wrong setting.
             credentials = session.get_credentials() if signs and not deferrable else None
         if credentials is not None:
-            # They are refreshed while a call is signed; for these services only, as the chain itself may call AWS STS.
+            # Refresh them when a call is signed; for these services only, as the chain itself may call AWS STS.
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
@@ -372,23 +374,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             credentials.get_frozen_credentials()
 
     def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the client, as the Amazon hook does, with a word on where a wrong setting can come from."""
+        """Create the client; an error says which parameter can be wrong."""
         try:
             return super().get_client_type(*args, **kwargs)
         except botocore.exceptions.NoRegionError as error:
             raise ValueError(
-                f"region_name={self._region_name!r} and aws_conn_id={self.effective_conn_id!r} name no AWS region, and "
-                "neither do boto3's settings: give one of them one."
+                f"No AWS region configured (region_name={self._region_name!r}, "
+                f"aws_conn_id={self.effective_conn_id!r}). Set region_name on the task or the connection, or "
+                "AWS_DEFAULT_REGION."
             ) from error
         except _CONFIG_ERRORS as error:
             raise ValueError(
-                f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
+                f"Cannot create a client from botocore_config and connection {self.effective_conn_id!r}: "
                 f"{truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
         """
-        Make a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
+        Return a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
 
         :param queue_url: URL of the queue. Its region is the client's.
         :param wait_seconds: How long in seconds the client's calls may wait for messages.
@@ -423,7 +426,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         List an image's versions lazily: a page is fetched when its first record is needed.
 
-        A version that moves to a later page, because another was added in between, is given once.
+        A version that moves to a later page, because another was added in between, is returned once.
 
         :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
         :param creation_time_after: Only versions created at or after this moment; an aware datetime or an
@@ -431,15 +434,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param creation_time_before: Only versions created at or before this moment.
         :param last_modified_time_after: Only versions modified at or after this moment.
         :param last_modified_time_before: Only versions modified at or before this moment.
-        :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
-        :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
-        :param page_size: Versions a page, 1 to 100; default 100.
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+        :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``)
+        :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
+        :param page_size: Versions per API call, 1 to 100. (default: 100)
+        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
         :param statuses: Only versions in one of these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``,
-            ``DELETING``, ``DELETE_FAILED``); filtered here, as the API cannot. Default: all.
-        :param limit: At most so many records; no page is fetched beyond the last one. Default: all.
+            ``DELETING``, ``DELETE_FAILED``); filtered by the hook, as the API cannot. (default: all)
+        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
@@ -469,9 +472,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more.
-        :param alias: An alias of the version. With neither, the service picks the latest by then.
+        :param alias: An alias of the version. Without either, SageMaker picks the latest version.
         :raises ValueError: A parameter is outside its limits, or both version and alias are given.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image, version or alias.
 
         .. seealso::
@@ -487,7 +490,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more; default: all versions.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image or version.
 
         .. seealso::
@@ -540,7 +543,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
         :return: Plain JSON with SageMaker's own keys, as of :meth:`describe_image`, but without ``RoleArn``.
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
-        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
         .. seealso::
@@ -555,7 +558,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param request: The call, checked.
         :return: The image's ARN. The image is CREATING, for seconds.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` if there is an image of
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` if there is an image of
             this name.
 
         .. seealso::
@@ -568,11 +571,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Describe an image itself.
 
         :param image_name: Name of the image.
-        :return: Plain JSON with the service's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
+        :return: Plain JSON with SageMaker's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
             ``CreationTime``, ``LastModifiedTime`` and, where there are some, ``DisplayName``, ``Description``,
             ``FailureReason``.
         :raises ValueError: The name is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
             image.
 
         .. seealso::
@@ -585,7 +588,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Update an image's role, name to show and description. What the request omits stays as it is.
 
         :param request: The parameters of the call.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
@@ -594,14 +597,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image(self, image_name: str) -> None:
         """
-        Begin to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
+        Start to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
 
         The image is DELETING for seconds; its name is free after that. AWS asks to detach an image from all SageMaker
         domains first.
 
         :param image_name: Name of the image.
         :raises ValueError: The name is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while the image is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
             changed, ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
@@ -619,7 +622,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             one. AWS does not document for how long.
         :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
             another one where several are made at the same time.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the image is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
             changed, ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
@@ -638,7 +641,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param request: The call, checked. The service refuses it as a whole if a version has one of the
             ``aliases_to_add`` already, or this version lacks one of the ``aliases_to_delete``.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
         .. seealso::
@@ -648,12 +651,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
-        Begin to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
+        Start to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
 
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
         .. seealso::
@@ -690,7 +693,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             ``False`` for an entry that always means the newest version. ``running`` is ``None`` where apps were not
             read.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers. Where access is denied, the message names the
+        :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
             permission: an answer that could not be read never counts as "not used".
 
         .. seealso::
@@ -751,7 +754,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param second: The other version's.
         :return: A table with a row for each member that either version has; the names of those that differ are bold.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image,
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
         records = [self._detailed(image_name, selector) for selector in (first, second)]
@@ -772,7 +775,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param domain_id: Only those in this domain; not for ``list_domains``. (default: all)
         :param next_token: ``NextToken`` of the page before. (default: the first page)
         :return: The answer, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces`` and perhaps ``NextToken``.
-        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
         request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
@@ -787,7 +790,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param operation: Such as ``describe_domain``.
         :param identity: What names it, by the API's members.
         :return: The answer, with times as datetimes.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if it does not exist.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
         with self._explained(identity) as client:
             answer = getattr(client, operation)(**identity)
@@ -796,11 +799,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
         """
-        Begin to update a domain or a user profile.
+        Start to update a domain or a user profile.
 
         :param operation: ``update_domain`` or ``update_user_profile``.
         :param request: The call's members. A structure of settings of one app replaces the one that is there.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while it is being updated.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
         with self._explained(request) as client:
             getattr(client, operation)(**request)

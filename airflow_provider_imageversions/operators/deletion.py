@@ -46,8 +46,8 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
     deleted when it can be.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
         version that has the alias by then: give the number where the alias may be another version's meanwhile.
@@ -64,8 +64,8 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: The number of the version; ``None`` if no version had the alias.
 
     .. seealso::
@@ -90,7 +90,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> int | None:
-        """Delete it."""
+        """Delete the version."""
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
         image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
@@ -125,7 +125,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
 
 def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
     """
-    Begin to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
+    Start to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
 
     :param hook: The hook.
     :param image_name: Name of the image.
@@ -160,8 +160,8 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
     a template and renders to nothing is refused, rather than let more be deleted.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
     :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
         least one of the two; a version that either keeps is kept.
@@ -184,8 +184,8 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
         that it holds up no other. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
     :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
         [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
         version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
@@ -271,7 +271,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         }
 
     def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
-        """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
+        """Start to delete a version; return the reason for which it stays if it cannot be deleted."""
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:

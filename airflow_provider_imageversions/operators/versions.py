@@ -96,8 +96,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
     DAGs scheduled on the asset start at once.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
     :param aliases: Aliases for the version, that no other version has; a list, or a string with commas.
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
@@ -129,8 +129,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
@@ -185,8 +185,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         if not self.wait_for_completion:
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
-                "would start before the version is CREATED. Leave out one or the other; the asset's own watcher tells "
-                "of the version when it is."
+                "would start before the version is CREATED. Leave out one or the other; the asset's own watcher "
+                "emits an event when it is."
             )
 
     def execute(self, context: Any) -> ImageVersion:
@@ -194,9 +194,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._create_and_wait(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Go on after the deferral, or after it timed out."""
+        """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
-            # The triggerer may have been away. The same request gives the number again.
+            # The triggerer may have been down. The same request returns the number again.
             try:
                 return self._create_and_wait(context, deferrable=False, left=0.0)
             except SageMakerImageOperationTimeoutError:
@@ -233,20 +233,20 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
         target, was_there = Target(version=number), False
 
-        def look(hook: SageMakerImageVersionsHook) -> decide.Outcome:
+        def check(hook: SageMakerImageVersionsHook) -> decide.Outcome:
             nonlocal was_there
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             was_there |= version is not None
             return decide.outcome([] if version is None else [version], target, was_there=was_there)
 
-        self._raise_if_failed(task.wait(look))
+        self._raise_if_failed(task.wait(check))
         return self._emit_outlet_events(
             context, task.call(lambda hook: hook.add_details(request.image_name, {"Version": number})), task.hook
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> ImageVersion:
         """
-        Go on after the deferral.
+        Continue after the deferral.
 
         :param context: The task's context.
         :param event: The trigger's payload.
@@ -271,7 +271,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 f"base_image={request.base_image!r}. Check account, region, repository and tag"
             )
 
-        def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
+        def check(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
             listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
             return decide.unchanged_since(
                 listed,
@@ -279,7 +279,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 lambda number: none_if_not_found(hook.describe_image_version, request.image_name, version=number),
             )
 
-        found = task.wait(look)
+        found = task.wait(check)
         if not isinstance(found, decide.Ready):
             write_task_state(context, key, owner)
             return None
@@ -313,8 +313,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            # No try makes more than the tries before it could have lost, so a first one takes what it gets: its version
-            # may fail, or not be found yet, before it is looked at, and must not be doubled for that.
+            # A try creates at most one more version than the tries before it, so the first try keeps the version
+            # that it gets: that may fail, or not be found yet, and must not be duplicated.
             if count >= ti.try_number - 1 or self._can_reuse(hook, request, number):
                 return number
         raise AssertionError
@@ -342,11 +342,13 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
-            # It may have been made a moment ago, and not be found yet.
+            # It may have been created a moment ago, and not be found yet.
             time.sleep(min(_OWN_PAUSE, self.check_interval))
         if decide.adoptable(version):
             return True
-        self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
+        self.log.info(
+            "SageMaker image %r: version %d can't become CREATED; creating another one", request.image_name, number
+        )
         held = set(request.aliases or ()).intersection(
             none_if_not_found(hook.list_aliases, request.image_name, number) or ()
         )
@@ -407,11 +409,11 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
     Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
 
-    Nothing is called for what is so already, so this is safe to repeat. A version that is CREATING is changed as soon
-    as it can be. To give a version an alias that another one has, use :class:`SageMakerPromoteImageVersionOperator`.
+    Nothing is changed that is as requested already, so this is safe to repeat. A version that is CREATING is changed as
+    soon as it can be. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``.
     :param aliases_to_add: Aliases to add to the version, that no other version has; a list, or a string with commas.
@@ -433,8 +435,8 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: An alias to add belongs to another version.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -464,7 +466,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
-        """Change it."""
+        """Update the version."""
         self._check_rendered()
         parameters = _UpdateParameters.of(self)
         image_name = parameters.image_name
@@ -540,13 +542,12 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
     Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
 
-    Each alias is taken from the version that has it, if there is one, and given to this one. SageMaker needs two calls
-    for that, so for a moment no version has the alias. A task that is killed in between leaves it so, and its retry
-    gives the alias to the version. If SageMaker refuses the second call for good, the alias is given back. This is safe
-    to repeat.
+    Each alias is removed from the version that has it, if there is one, and added to this one. That takes two API
+    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the version.
+    If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param version: The number of the version to promote, 0 or more. It has to be CREATED.
     :param alias: An alias of the version to promote, such as ``candidate``, in place of ``version``.
     :param aliases: Aliases to move to the version, such as ``prod``; a list, or a string with commas.
@@ -562,10 +563,10 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises AirflowSkipException: A version with a higher number has one of the aliases, and ``allow_rollback`` is
         False.
-    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -588,7 +589,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
-        """Promote it."""
+        """Move the aliases."""
         self._check_rendered()
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
@@ -646,21 +647,21 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             if alias not in taken:
                 self.log.info(
                     "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while "
-                    "it moved it. Giving it to version %d",
+                    "moving it. Adding it to version %d",
                     self.image_name,
                     alias,
                     number,
                 )
             return None
         self.log.info(
-            "SageMaker image %r: taking the alias %r from version %d; no version has it until version %d does",
+            "SageMaker image %r: removing the alias %r from version %d; no version has it until version %d gets it",
             self.image_name,
             alias,
             owner["Version"],
             number,
         )
         taken[alias] = owner["Version"]
-        # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
+        # If the version lost the alias meanwhile, another task moved it; adding it then fails if a version has it.
         return none_if_not_found(
             _update,
             hook,
@@ -676,7 +677,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                         UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
                     )
                     self.log.warning(
-                        "SageMaker image %r: the alias %r could not be given to version %d and was given back to "
+                        "SageMaker image %r: the alias %r could not be added to version %d and was restored to "
                         "version %d",
                         self.image_name,
                         alias,
@@ -685,8 +686,8 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                     )
             except Exception:  # noqa: PERF203  # each alias counts; the first error is the one to raise
                 self.log.exception(
-                    "SageMaker image %r: no version has the alias %r now, which was version %d's. A retry of this task "
-                    "will give it to version %d",
+                    "SageMaker image %r: no version has the alias %r now, which version %d had. A retry of this task "
+                    "will add it to version %d",
                     self.image_name,
                     alias,
                     owner,

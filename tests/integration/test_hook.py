@@ -566,7 +566,7 @@ def test_missing_credentials_are_judged_as_such(emulator):
 
 
 def test_a_missing_region_is_a_misconfiguration(connection):
-    with pytest.raises(ValueError, match="region_name=None and aws_conn_id=None name no AWS region") as caught:
+    with pytest.raises(ValueError, match=r"No AWS region configured .*Set region_name on the task") as caught:
         SageMakerImageVersionsHook(None).list_image_versions(IMAGE)
     assert classify_error(caught.value) is ErrorKind.PERMANENT
 

@@ -810,7 +810,7 @@ def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, version
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)
     assert owner(versions, "prod") == 1
-    assert "given back to version 1" in capsys.readouterr().out
+    assert "was restored to version 1" in capsys.readouterr().out
 
 
 def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_it(emulator, versions, context, capsys):
