@@ -232,8 +232,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             # Once for all versions, before any is deleted.
             nonlocal users
             if users is None:
-                scope = parse_scope("keep_used", policy.keep_used)
-                users = self._find_users(task, image_name, scope) if scope else {}
+                users = self._find_users(task, image_name, policy.keep_used) if policy.keep_used else {}
             return users.get(str(number), [])
 
         if not policy.keep_used:

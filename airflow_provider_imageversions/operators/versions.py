@@ -543,8 +543,8 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
 
     Each alias is removed from the version that has it, if there is one, and added to this one. That takes two API
-    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the version.
-    If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
+    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the
+    version. If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
         the parameters that follow)
