@@ -4,7 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+# More than there are cores: most of the tests over HTTP wait, for a version or for a fault to pass.
+WORKERS ?= 4
+STEPS := lint types docs wheel e2e
 
 # What is in the caller's environment must not reach Airflow or AWS by accident; only the contract is with AWS.
 # Compiled modules halve the time that each of Airflow's processes takes to start.
@@ -13,7 +17,8 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract bench compat lint format types unit wheel e2e browser screenshots docs audit venv constraints clean
+.PHONY: help demo test contract unit integration lint format types docs wheel coverage e2e compat bench audit \
+	browser screenshots dist venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
@@ -21,19 +26,32 @@ help: ## list the commands
 demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its web page up until Ctrl-C
 	@$(BIN)/python -m dev.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
-# What an Airflow does, rather than what the package does: for a new Airflow, by make e2e.
-test: SELECTED := -m "not probe"
-test: lint types docs wheel e2e ## run everything: lint, types, documentation, all tests
+test: $(INSTALLED) ## run everything, each test once: lint, types, documentation, tests of the built wheel, end-to-end tests
+	@start=$$(date +%s); number=0; \
+	for step in $(STEPS); do \
+	    number=$$((number + 1)); \
+	    echo "==> [$$number/$(words $(STEPS))] make $$step ($$(($$(date +%s) - start)) s so far)"; \
+	    $(MAKE) --no-print-directory $$step SELECTED='-m "not probe"' PROFILE=thorough || \
+	        { echo "==> make $$step failed" >&2; exit 1; }; \
+	done; \
+	echo "==> All passed in $$(($$(date +%s) - start)) s"
 
 contract: $(INSTALLED) ## check what is assumed of SageMaker against an AWS account; docs/contract.md has the variables
 	@$(BIN)/python -m tests.contract $(if $(filter-out 0 no,$(CLEAN_UP)),clean-up,run --role-arn '$(ROLE_ARN)' \
 	    --base-image '$(BASE_IMAGE)' $(if $(ONLY),--only $(ONLY))) --domain-id '$(DOMAIN_ID)' $(if $(filter-out 0 no,$(EVENTS)),--events) \
 	    $(if $(filter-out 0 no,$(CONFIRM)),--confirm)
 
-lint: $(INSTALLED) ## check style and formatting
+unit: $(INSTALLED) ## run the pure tests, neither Airflow nor HTTP: seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+
+integration: $(INSTALLED) ## run the tests with Airflow's classes and over HTTP to the emulator: a minute
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/unit --ignore tests/e2e
+
+lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml airflow_provider_imageversions
+	$(BIN)/codespell
+	$(BIN)/zizmor --quiet --offline --min-severity medium .
 
 format: $(INSTALLED) ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
@@ -42,28 +60,50 @@ format: $(INSTALLED) ## format the code and fix what can be fixed
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
-unit: $(INSTALLED) ## run the unit and integration tests
-	@# Four at a time, on two cores too: most of them wait, for a version or for a fault to pass.
-	$(BIN)/python -m pytest -n 4 tests/unit tests/integration
+docs: $(INSTALLED) ## build the documentation into build/docs/html
+	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
+	@echo "build/docs/html/index.html"
 
-wheel: $(INSTALLED) ## run them against the built wheel, away from the source tree; WHEEL=dist/....whl for one that is built
+dist: $(INSTALLED) ## build the source distribution and, from it, the wheel into build/dist, and check what they contain
+	rm -rf build/dist
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
+	$(BIN)/check-wheel-contents build/dist/*.whl
+	@# Everything that is in the repository, except for its automation, and nothing else.
+	git ls-files --cached --others --exclude-standard | grep -v '^\.ci/\|^\.github/' | LC_ALL=C sort > build/dist.expected
+	tar -tzf build/dist/*.tar.gz | sed 's:^[^/]*/::' | grep -v '^PKG-INFO$$' | LC_ALL=C sort | diff build/dist.expected -
+
+wheel: $(if $(WHEEL),$(INSTALLED),dist) ## run all tests but the end-to-end ones on the built wheel; WHEEL=dist/....whl on that one
 	rm -rf build/wheel
 	mkdir -p build/wheel
-	$(if $(WHEEL),cp $(WHEEL) build/wheel,PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet \
-	    --disable-pip-version-check --no-deps --wheel-dir build/wheel .)
 	$(BIN)/python -m venv --without-pip build/wheel/venv
-	$(BIN)/python -m pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps \
-	    build/wheel/*.whl
+	$(BIN)/python $(PIP) --python build/wheel/venv/bin/python install --quiet --no-deps $(or $(WHEEL),build/dist/*.whl)
 	@# What it needs is in .venv, whose link to the source tree is not followed from there.
 	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
-	cp -R tests docs example_dags dev benchmarks noxfile.py pyproject.toml Makefile *.md build/wheel
+	cp -R tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
-	cd build/wheel && venv/bin/python -m pytest -n 4 tests/unit tests/integration
+	cd build/wheel && venv/bin/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile $(or $(PROFILE),quick) \
+	    $(MEASURE) tests --ignore tests/e2e
+
+coverage: MEASURE := --cov --cov-report term --cov-report xml --cov-fail-under 90
+coverage: wheel ## measure the coverage of those tests, branches too, and compare it with the minimum
 
 e2e: browser ## run the tests that start a real Airflow
-	@# The distributed Airflow and the one on SQLite side by side.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(SELECTED) tests/e2e
+	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
+	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
+
+compat: $(INSTALLED) ## test on each Airflow that is supported, an hour; LINE=2.11 on one, of those in dev/compat.py
+	$(BIN)/python -m dev.compat $(LINE)
+
+bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
+	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/bench
+	$(BIN)/uv pip install --quiet --python build/bench -e '.[emulator]' aiobotocore
+	build/bench/bin/python -m benchmarks $(BENCH)
+
+audit: $(INSTALLED) ## ask the vulnerability database about the pinned dependencies; needs the internet
+	@# Strict: what could not be looked up has not been found harmless.
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
 	@$(BIN)/python -m dev.browser
@@ -72,27 +112,6 @@ screenshots: browser ## take the pictures in docs/images anew
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/e2e/test_web.py
 	@# They are a quarter smaller then.
 	@! command -v optipng > /dev/null || optipng -quiet -o4 docs/images/*.png
-
-docs: $(INSTALLED) ## build the documentation into build/docs/html
-	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
-	@echo "build/docs/html/index.html"
-
-compat: ## test on each Airflow that is supported, an hour; LINE=2.11 on one, of those in noxfile.py
-	@test -d $(VENV)-compat || $(PYTHON) -m venv $(VENV)-compat
-	$(VENV)-compat/bin/python -m pip install --quiet --disable-pip-version-check nox uv
-	$(VENV)-compat/bin/nox $(if $(LINE),--session $(LINE))
-
-bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
-	@test -d $(VENV)-bench || $(PYTHON) -m venv $(VENV)-bench
-	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
-	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e . aiobotocore
-	$(VENV)-bench/bin/python -m benchmarks $(BENCH)
-
-audit: ## ask the vulnerability database about the pinned dependencies; needs the internet
-	@test -d $(VENV)-audit || $(PYTHON) -m venv $(VENV)-audit
-	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	@# Strict: what could not be looked up has not been found harmless.
-	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 venv: $(INSTALLED) ## install everything into .venv
 
@@ -104,22 +123,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about a minute, and the time to download 300 MB at the first time"
 	@test -e $@ || rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@# By PIP_CONSTRAINT, unlike by -c, the build backend is pinned too. Silent where nobody watches.
+	@# Silent where nobody watches. The pip that comes with a Python is too old to install dependency groups.
 	@test -t 1 || quiet=--quiet; \
-	    PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check $$quiet -e '.[dev,docs]'
+	    $(BIN)/python $(PIP) install $$quiet --constraint constraints.txt --upgrade pip && \
+	    $(BIN)/python $(PIP) install $$quiet --constraint constraints.txt --build-constraint constraints.txt \
+	        --editable '.[emulator]' --group dev
 	@touch $@
 
-constraints: ## find the newest versions that fit together and write constraints.txt
-	rm -rf build/uv
-	$(PYTHON) -m venv build/uv
-	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	grep '^#' constraints.txt > build/uv/new.txt
-	printf '%s\n' 'hatchling>=1.26' editables | build/uv/bin/uv pip compile --quiet --no-config \
-	    --universal --python-version 3.10 --extra dev --extra docs --no-emit-package airflow-provider-imageversions \
-	    --no-annotate --no-header pyproject.toml - >> build/uv/new.txt
-	mv build/uv/new.txt constraints.txt
-	rm -rf build/uv
+constraints: $(INSTALLED) ## find the newest versions that fit together and write constraints.txt
+	mkdir -p build
+	grep '^#' constraints.txt > build/constraints.txt
+	printf '%s\n' 'hatchling>=1.26' editables | $(BIN)/uv pip compile --quiet --no-config \
+	    --universal --python-version 3.10 --extra emulator --group dev --no-emit-package airflow-provider-imageversions \
+	    --no-annotate --no-header pyproject.toml - >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 clean: ## remove what the commands above made
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-bench $(VENV)-compat .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,8 +16,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_imageversions.compat import conf, read_asset_events, read_asset_progress, write_asset_progress
-from airflow_provider_imageversions.model import parse_alias, refuse
+from airflow_provider_imageversions._parameters import invalid_parameter, parse_alias, parse_seconds
+from airflow_provider_imageversions.compat import (
+    asset_or_time_schedule,
+    conf,
+    read_asset_events,
+    read_asset_progress,
+    write_asset_progress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,12 +38,16 @@ STARTED_AT_ONCE = 100
 """Runs that one run of the dispatching DAG starts: each is a mapped task, which reads the XCom of all of them."""
 REMEMBERED = 500
 """Run ids that are remembered; fewer than are read at once, so that the lower bound always advances."""
+REMEMBERED_AS_IT_IS = 60
+"""Length up to which a run id is remembered as it is. Airflow's state store takes 64 KB: 130 bytes for each."""
 OVERLAP = timedelta(minutes=10)
 """How far below the latest event the lower bound stays: an event may be stored after one with a later timestamp."""
 SLACK = timedelta(seconds=5)
 """How much older than the event that queued the first run an event may be that does not count as history."""
 QUEUED_WITHIN = timedelta(minutes=10)
-"""How long the first run may have been queued when it is started on one of several assets."""
+"""How long the first run may have been queued when it is started on one of several assets, or by the clock."""
+RECHECK_INTERVAL = 3600.0
+"""Seconds between runs of the dispatching DAG by the clock: an event that finds it paused queues no run of it."""
 RETRIES: dict[str, Any] = {
     "retries": 20,
     "retry_delay": timedelta(seconds=10),
@@ -62,6 +72,13 @@ class Event(NamedTuple):
     run_id: str
     payload: dict[str, Any]
 
+    @property
+    def key(self) -> str:
+        """What is remembered of the event: the id of its run, or a digest of it where it is long."""
+        if len(self.run_id) <= REMEMBERED_AS_IT_IS:
+            return self.run_id
+        return f"sha256-{hashlib.sha256(self.run_id.encode()).hexdigest()[:32]}"
+
 
 @dataclass
 class Progress:
@@ -69,7 +86,7 @@ class Progress:
     How far a dispatching DAG is with an asset.
 
     :param since: Events before it are not dispatched.
-    :param dispatched: Timestamps of events at or after it that are dispatched, by the id of their run.
+    :param dispatched: Timestamps of events at or after it that are dispatched, by their key.
     """
 
     since: datetime
@@ -77,7 +94,7 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        dispatched = {run_id: timestamp.isoformat() for run_id, timestamp in self.dispatched.items()}
+        dispatched = {key: timestamp.isoformat() for key, timestamp in self.dispatched.items()}
         return {"since": self.since.isoformat(), "dispatched": dispatched}
 
     @classmethod
@@ -87,7 +104,7 @@ class Progress:
 
         :param stored: The JSON.
         """
-        dispatched = {run_id: datetime.fromisoformat(text) for run_id, text in stored["dispatched"].items()}
+        dispatched = {key: datetime.fromisoformat(text) for key, text in stored["dispatched"].items()}
         return cls(datetime.fromisoformat(stored["since"]), dispatched)
 
     def includes(self, event: Event) -> bool:
@@ -96,7 +113,7 @@ class Progress:
 
         :param event: The event.
         """
-        return event.timestamp < self.since or event.run_id in self.dispatched
+        return event.timestamp < self.since or event.key in self.dispatched
 
     def after(self, dispatched: Iterable[Event], read: Sequence[datetime], pending: Iterable[Event]) -> Progress:
         """
@@ -106,7 +123,7 @@ class Progress:
         :param read: Timestamps of all events that were read, ascending.
         :param pending: Events that are left for a later run.
         """
-        all_dispatched = {**self.dispatched, **{event.run_id: event.timestamp for event in dispatched}}
+        all_dispatched = {**self.dispatched, **{event.key: event.timestamp for event in dispatched}}
         newest = sorted(all_dispatched.items(), key=lambda item: item[1])
         forgotten = newest[:-REMEMBERED]
         since = self.since
@@ -201,11 +218,11 @@ def plan(
     :param limit: Maximum number of runs to start.
     """
     # Assets may have events of one version in common, such as two assets of one image.
-    dispatched = {run_id for each in progress.values() for run_id in each.dispatched}
+    dispatched = {key for each in progress.values() for key in each.dispatched}
     candidates: dict[str, list[Event]] = {}
     for asset, events in read.items():
         for _, event in events:
-            if event is not None and event.run_id not in dispatched and not progress[asset].includes(event):
+            if event is not None and event.key not in dispatched and not progress[asset].includes(event):
                 candidates.setdefault(event.run_id, []).append(event)
     exist = existing(list(candidates))
     missing = sorted((run_id for run_id in candidates if run_id not in exist), key=lambda each: candidates[each][0][1])
@@ -247,6 +264,7 @@ def run_dag_per_version(
     *more_assets: Asset,
     dag_id: str | None = None,
     run_id: Callable[[dict[str, Any]], str] | None = None,
+    recheck_interval: float | timedelta | None = RECHECK_INTERVAL,
     **dag_arguments: Any,
 ) -> DAG:
     """
@@ -277,6 +295,9 @@ def run_dag_per_version(
     :param run_id: Function that returns the id of the run for an event's payload. Events with the same id start one
         run. An id has up to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the
         version's number and the first 8 digits of the ``event_id``)
+    :param recheck_interval: Time in seconds, or as a timedelta, between runs of the returned DAG that need no event.
+        They start what events that arrived while it was paused, or runs of it that failed, left without a run.
+        ``None``: only an event runs it. (default: 3600)
     :param dag_arguments: Further arguments of the DAG that is returned, such as ``tags``. (default:
         ``max_active_runs=1``, ``catchup=False``, and 20 retries in ``default_args``)
     :raises ValueError: A parameter is invalid.
@@ -297,8 +318,12 @@ def run_dag_per_version(
     assets = [asset, *more_assets]
     for each in assets:
         if not isinstance(each, Asset):
-            raise refuse("asset", each, "it must be an asset, as image_version_asset() returns.")
+            raise invalid_parameter("asset", each, "it must be an asset, as image_version_asset() returns.")
     _check(target, own_id, run_id, dag_arguments)
+    schedule: Any = [asset] if not more_assets else AssetAny(*assets)
+    if recheck_interval is not None:
+        interval = timedelta(seconds=parse_seconds("recheck_interval", recheck_interval))
+        schedule = asset_or_time_schedule(schedule, interval)
 
     arguments = {
         "description": f"Starts a run of {target} for each image version.",
@@ -307,8 +332,8 @@ def run_dag_per_version(
         **dag_arguments,
         "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {})},
     }
-    schedule = [asset] if not more_assets else AssetAny(*assets)
-    with DAG(own_id, schedule=schedule, **arguments) as dispatching:
+    # Its own group too, or a task group around the call would take the tasks.
+    with DAG(own_id, schedule=schedule, **arguments) as dispatching, dispatching.task_group:
 
         @task(inlets=assets)
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
@@ -324,6 +349,8 @@ def run_dag_per_version(
             """Store what was dispatched; return whether another run has to continue."""
             progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
             for each in assets:
+                if each.name not in progress:
+                    continue
                 own = Progress.from_json(progress[each.name])
                 stored = read_asset_progress(context, each, state_key(own_id))
                 merged = own if stored is None else own.merged_with(Progress.from_json(stored))
@@ -347,13 +374,17 @@ def run_dag_per_version(
 
 def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
     if not isinstance(target, str) or not target:
-        raise refuse("dag", target, "it must be a DAG or the id of one.")
+        raise invalid_parameter("dag", target, "it must be a DAG or the id of one.")
     if own_id == target:
-        raise refuse("dag_id", own_id, "it is the id of the DAG to start; give another one.")
+        raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start; give another one.")
     if run_id is not None and not callable(run_id):
-        raise refuse("run_id", run_id, "it must be a function that returns the run's id for an event's payload.")
+        raise invalid_parameter(
+            "run_id", run_id, "it must be a function that returns the run's id for an event's payload."
+        )
     if "schedule" in dag_arguments:
-        raise refuse("schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out.")
+        raise invalid_parameter(
+            "schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out."
+        )
 
 
 def _find(
@@ -367,8 +398,9 @@ def _find(
     for asset in assets:
         stored = read_asset_progress(context, asset, state_key(own_id))
         if stored is None:
-            triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
-            bound = first_bound(triggering, context["dag_run"].run_after, among_several=len(assets) > 1)
+            bound = _first_bound(context, asset, among_several=len(assets) > 1)
+            if bound is None:
+                continue
             log.info("First run for asset %r: events before %s are not dispatched", asset.name, bound.isoformat())
             progress[asset.name] = Progress(bound.astimezone(timezone.utc))
             # Before anything is started, as the events of a run that fails are not those of the next one.
@@ -391,6 +423,16 @@ def _find(
     return planned
 
 
+def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: bool) -> datetime | None:
+    run = context["dag_run"]
+    if run.run_type == "scheduled":
+        # An event whose own run is about to be created, or history: that run, or the next one by the clock, can tell.
+        bound: datetime = run.run_after - QUEUED_WITHIN
+        return None if read_asset_events(context, asset, bound, 1) else bound
+    triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
+    return first_bound(triggering, run.run_after, among_several=among_several)
+
+
 def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -> Event | None:
     payload = payload_of(event)
     if payload is None:
@@ -398,7 +440,7 @@ def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -
         return None
     run_id = run_id_of(payload)
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
-        raise refuse(
+        raise invalid_parameter(
             "run_id",
             run_id,
             f"the function returned it for version {payload['Version']}; a run id has 1 to 250 letters, digits and "

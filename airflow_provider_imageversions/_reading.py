@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_imageversions import _sessions, decide
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import find, judge
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, Target, parse_time
+from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX, parse_time
+from airflow_provider_imageversions.errors import classify_error, describe_error, none_if_not_found
+from airflow_provider_imageversions.model import LISTED_FIELDS, ErrorKind, Target, VersionsAbove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -35,21 +35,21 @@ class PollResult:
     :param lasting: Seconds since the first poll that met this fault.
     """
 
-    targets: frozenset[Target | Above]
+    targets: frozenset[Target | VersionsAbove]
     versions: tuple[ImageVersion, ...] = ()
-    outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
+    outcomes: Mapping[Target | VersionsAbove, decide.Outcome] = field(default_factory=dict)
     refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
-    fault: Fault | None = None
+    fault: ErrorKind | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
-    def covers(self, target: Target | Above) -> bool:
+    def covers(self, target: Target | VersionsAbove) -> bool:
         """Whether the target can be judged by this result."""
         if self.fault is not None or target in self.targets:
             return True
-        return isinstance(target, Above) and any(
-            isinstance(read, Above) and read.number <= target.number for read in self.targets
+        return isinstance(target, VersionsAbove) and any(
+            isinstance(read, VersionsAbove) and read.number <= target.number for read in self.targets
         )
 
     @property
@@ -58,25 +58,27 @@ class PollResult:
         return self.fault in _sessions.GRACE and self.lasting >= _sessions.GRACE[self.fault]
 
 
-def read_versions(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]) -> PollResult:
+def read_versions(
+    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
+) -> PollResult:
     """
     Read as much of an image's versions as the targets need. Blocks.
 
     One call in the ordinary case. A number further down than the first page costs one more call, not the pages
     between.
 
-    :raises Exception: Only what :func:`~airflow_provider_imageversions.hooks.judge` does not know.
+    :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
     """
     try:
         return _read(hook, image_name, frozenset(targets))
     except Exception as error:
-        fault = judge(error)
+        fault = classify_error(error)
         if fault is None:
             raise
         return PollResult(targets=frozenset(targets), fault=fault, error=error)
 
 
-def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | Above]) -> PollResult:
+def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]) -> PollResult:
     in_list = [target for target in targets if alias_of(target) is None]
     aliases = {alias for alias in map(alias_of, targets) if alias is not None}
     found: dict[str | None, list[ImageVersion]] = {}
@@ -99,11 +101,13 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
     if refused and not found:
         raise next(iter(refused.values()))
     waits = [target for target in targets if isinstance(target, Target) and target.alias in found]
-    outcomes: dict[Target | Above, decide.Outcome] = {wait: decide.outcome(found[wait.alias], wait) for wait in waits}
+    outcomes: dict[Target | VersionsAbove, decide.Outcome] = {
+        wait: decide.outcome(found[wait.alias], wait) for wait in waits
+    }
     return PollResult(targets, tuple(found.get(None, ())), outcomes, refused, calls)
 
 
-def alias_of(target: Target | Above) -> str | None:
+def alias_of(target: Target | VersionsAbove) -> str | None:
     return target.alias if isinstance(target, Target) else None
 
 
@@ -112,13 +116,13 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
     try:
         return read(*arguments, **named)
     except Exception as error:
-        if judge(error) is not Fault.PERMANENT:
+        if classify_error(error) is not ErrorKind.PERMANENT:
             raise
         return error
 
 
 def _list_down(
-    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]
+    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
 ) -> tuple[list[ImageVersion], int]:
     """Give versions from the highest number down, as far as the targets need them, and how many calls it took."""
     versions: list[ImageVersion] = []
@@ -143,14 +147,9 @@ def _list_down(
 
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
-    found = find(hook.describe_image_version, image_name, **which)
+    found = none_if_not_found(hook.describe_image_version, image_name, **which)
     # The same record as from a list: details are for those who ask for them.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
-
-
-def describe_error(error: BaseException | None) -> str:
-    """Give an error as one line of text with its kind."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class StatusLogger:
@@ -167,7 +166,7 @@ class StatusLogger:
         self._looked_at = looked_at
         self._label = f"SageMaker image {image_name!r}"
         self._note: str | None = None
-        self._fault: Fault | None = None
+        self._fault: ErrorKind | None = None
 
     def sees(self, result: PollResult) -> bool:
         """Whether a result shows the image's versions; what keeps it from that is reported."""
@@ -176,9 +175,9 @@ class StatusLogger:
                 self.report("can be polled again", warn=False)
             self._fault = None
             return True
-        if result.fault is Fault.MISSING:
+        if result.fault is ErrorKind.MISSING:
             self.report(f"does not exist yet: {describe_error(result.error)}", warn=True, told=self._was_told(None))
-        elif self._fault in {None, Fault.MISSING} or (
+        elif self._fault in {None, ErrorKind.MISSING} or (
             result.fault in _sessions.GRACE and result.fault is not self._fault
         ):
             self.report(f"can't be polled, will go on trying: {describe_error(result.error)}", warn=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from airflow_provider_imageversions.decide import Fault
+from airflow_provider_imageversions.model import ErrorKind
 
 BACKOFF_CAP = 300.0
 """Seconds between two polls at the most while the service or the way to it fails (or the interval, if longer)."""
-GRACE = {Fault.PERMANENT: 10.0, Fault.CREDENTIALS: 120.0}
+GRACE = {ErrorKind.PERMANENT: 10.0, ErrorKind.CREDENTIALS: 120.0}
 """Seconds for which such an error must last before a wait ends with it: IAM changes and rotations take a moment."""
 GRACE_PACE = 5.0
 """Seconds between two polls at the most within that time."""
@@ -20,10 +20,10 @@ class FaultTimer:
     """Since when the same kind of fault is met again and again."""
 
     def __init__(self) -> None:
-        self._fault: Fault | None = None
+        self._fault: ErrorKind | None = None
         self._since = 0.0
 
-    def lasts(self, fault: Fault | None) -> float:
+    def lasts(self, fault: ErrorKind | None) -> float:
         """
         Count what was just met.
 

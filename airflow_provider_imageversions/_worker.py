@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_imageversions import _sessions, decide
-from airflow_provider_imageversions._reading import PollResult, StatusLogger, describe_error, read_versions
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError
-from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters, judge
+from airflow_provider_imageversions._reading import PollResult, StatusLogger, read_versions
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error, describe_error
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import Target
 
 T = TypeVar("T")
-_PASSING = {Fault.IN_USE, Fault.THROTTLED, Fault.TRANSIENT}
+_PASSING = {ErrorKind.IN_USE, ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
 
 
 class WorkerPoller:
@@ -86,7 +86,7 @@ class WorkerPoller:
                 lambda: self.hook.add_details(self._image_name, version), self.watch.report_details
             )
         except Exception as error:
-            if judge(error) in {None, *_sessions.GRACE}:
+            if classify_error(error) in {None, *_sessions.GRACE}:
                 raise
             self.watch.report_details(error)
             return decide.Waiting("its details can't be read yet")
@@ -99,7 +99,7 @@ class WorkerPoller:
         return self.watch.judge(result, target)
 
     def _report_fault(self, error: Exception) -> None:
-        self.watch.sees(PollResult(frozenset(), fault=judge(error), error=error))
+        self.watch.sees(PollResult(frozenset(), fault=classify_error(error), error=error))
 
     def _with_grace(self, poll: Callable[[], T], report: Callable[[Exception], object]) -> T:
         while True:
@@ -112,13 +112,15 @@ class WorkerPoller:
                 self._failing.lasts(None)
                 return found
 
-    def _has_grace(self, error: Exception, faults: Collection[Fault], report: Callable[[Exception], object]) -> bool:
+    def _has_grace(
+        self, error: Exception, faults: Collection[ErrorKind], report: Callable[[Exception], object]
+    ) -> bool:
         """Whether to try again what failed, after a pause that is over when this returns."""
-        fault = judge(error)
+        fault = classify_error(error)
         lasting = self._failing.lasts(fault if fault in faults else None)
         if fault is None or fault not in faults or lasting >= _sessions.GRACE[fault]:
             return False
-        if fault is Fault.CREDENTIALS:
+        if fault is ErrorKind.CREDENTIALS:
             # The connection, or the credential chain, may have new ones by now.
             if self._hook is not None:
                 self._had_connection |= self._hook.has_connection
@@ -148,15 +150,15 @@ class WorkerPoller:
             try:
                 found = step(self.hook)
             except Exception as error:  # noqa: PERF203  # likewise
-                if self._has_grace(error, {Fault.CREDENTIALS}, self._report_retry):
+                if self._has_grace(error, {ErrorKind.CREDENTIALS}, self._report_retry):
                     continue
-                fault = judge(error)
+                fault = classify_error(error)
                 pause = random.uniform(0.1, min(2.0 ** min(failures, 30), _sessions.LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
                 if fault not in _PASSING:
                     raise
                 if time.monotonic() + pause > self._deadline:
                     raise self._timed_out(describe_error(error)) from error
-                if fault is Fault.IN_USE and time.monotonic() + pause > impatient:
+                if fault is ErrorKind.IN_USE and time.monotonic() + pause > impatient:
                     raise
                 self._report_retry(error)
                 time.sleep(pause)

@@ -62,6 +62,12 @@ try:
 except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
 
+try:
+    # The copy that the triggerer initializes: nobody initializes the Task SDK's there, which then sends nothing.
+    from airflow.observability.stats import Stats
+except ImportError:  # before Airflow 3.2
+    from airflow.stats import Stats  # type: ignore[assignment]
+
 STARTS_FROM_TRIGGER = hasattr(BaseTrigger, "render_template_fields")
 """Whether Airflow can send a task from the scheduler to the triggerer, templates and all: from 3.3."""
 
@@ -70,7 +76,7 @@ ENDS_FROM_TRIGGER = hasattr(XCom, "aset")
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 __all__ = [
     "ENDS_FROM_TRIGGER",
@@ -86,7 +92,9 @@ __all__ = [
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
+    "Stats",
     "Variable",
+    "asset_or_time_schedule",
     "assets_have_access_control",
     "conf",
     "delete_xcom",
@@ -190,6 +198,21 @@ async def write_asset_state(trigger: BaseTrigger, key: str, value: Any) -> None:
         await (store.aset(key, value) if hasattr(store, "aset") else sync_to_async(store.set)(key, value))
 
 
+def asset_or_time_schedule(assets: Any, interval: timedelta) -> Any:
+    """
+    Return the schedule of a DAG that an asset's event or the clock starts.
+
+    :param assets: The assets, as for ``DAG(schedule=...)``.
+    :param interval: Time between two runs by the clock.
+    """
+    try:
+        from airflow.sdk import AssetOrTimeSchedule, DeltaTriggerTimetable  # noqa: PLC0415  # Airflow 3.2
+    except ImportError:
+        from airflow.timetables.assets import AssetOrTimeSchedule  # type: ignore[assignment]  # noqa: PLC0415
+        from airflow.timetables.trigger import DeltaTriggerTimetable  # type: ignore[assignment]  # noqa: PLC0415
+    return AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(interval), assets=assets)
+
+
 def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, limit: int) -> list[Any]:
     """
     Read the events of an asset from a moment on, oldest first.
@@ -202,7 +225,7 @@ def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, l
     events = context["inlet_events"][asset]
     if hasattr(events, "after"):
         return list(events.after(since.isoformat()).ascending().limit(limit))
-    # Before Airflow 3.2 there is no other way than to read them all.
+    # Before Airflow 3.2 they can only be read all at once.
     return sorted((event for event in events if event.timestamp >= since), key=lambda event: event.timestamp)[:limit]
 
 

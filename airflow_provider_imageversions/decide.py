@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
+from airflow_provider_imageversions._parameters import parse_time
+from airflow_provider_imageversions.model import Cursor, ImageVersionStatus, SettledRun, VersionsAbove, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -150,9 +150,9 @@ def _moment(time: str) -> datetime:
     return parse_time("time", time)
 
 
-def suffices(version: ImageVersion, target: Target | Above) -> bool:
+def suffices(version: ImageVersion, target: Target | VersionsAbove) -> bool:
     """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
-    if isinstance(target, Above):
+    if isinstance(target, VersionsAbove):
         return version["Version"] <= target.number
     if target.version is not None:
         return version["Version"] <= target.version
@@ -250,7 +250,7 @@ def baseline(
     return Cursor(tuple(sorted(passed)))
 
 
-def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
+def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
     """
     Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
 
@@ -260,11 +260,11 @@ def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
     listed = {version["Version"]: version for version in versions}
     if not listed and cursor.runs and cursor.runs[0].first <= 1:
         # At a start, all that is known is what is settled.
-        return Above(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
+        return VersionsAbove(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
     if not listed or _extinct(listed, cursor):
-        return Above()
+        return VersionsAbove()
     open_ones = [number for number in listed if cursor.run_of(number) is None]
-    return Above(min([*open_ones, max(listed) - _LATE]) - 1)
+    return VersionsAbove(min([*open_ones, max(listed) - _LATE]) - 1)
 
 
 def _extinct(listed: Mapping[int, ImageVersion], cursor: Cursor) -> set[SettledRun]:
@@ -302,7 +302,7 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
     """Give the service's words on a failure as one line, fit for a log or an exception."""
-    return " ".join(failed.get("FailureReason", "").split()) or "the service gives no reason"
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "the service gives no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:
@@ -601,96 +601,3 @@ def _is_within(version: Mapping[str, Any], bounds: Mapping[str, datetime]) -> bo
         if name.endswith("Before") and _moment(version[name.removesuffix("Before")]) > bound:
             return False
     return True
-
-
-class Fault(Enum):
-    """What an error of the service or of the way to it means for somebody who waits."""
-
-    MISSING = "missing"
-    """The image, version or alias does not exist (yet)."""
-    CREDENTIALS = "credentials"
-    """The credentials are expired, rotated or missing: load them again, then it may go on."""
-    IN_USE = "in use"
-    """Somebody else is changing the same image or version: once they are done, it may go on."""
-    THROTTLED = "throttled"
-    """Too many calls: transient, and a reason to call less often."""
-    TRANSIENT = "transient"
-    """Nothing that the caller could mend: wait and call again."""
-    PERMANENT = "permanent"
-    """Access denied, an invalid request: calling again gives the same answer until a person acts."""
-
-
-_MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
-_IN_USE = {"ConflictException", "ResourceInUse", "ResourceInUseException"}
-# Which of the two a version that is CREATING gets is not documented; AWS answers the second for an image.
-_STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}
-_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-    "UnrecognizedClient",
-    "AuthFailure",
-}
-_THROTTLED = {
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "TransactionInProgressException",
-}
-_TRANSIENT = {
-    "InternalFailure",
-    "InternalServerError",
-    "InternalServerException",
-    "IDPCommunicationError",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "ServiceUnavailable",
-}
-_REQUEST_TIMEOUT = 408
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERRORS = 500
-
-
-def may_be_status_conflict(code: str) -> bool:
-    """
-    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
-
-    :param code: The error's code, as botocore has it in ``response["Error"]["Code"]``.
-    """
-    return code in _STATUS_CONFLICTS
-
-
-def fault(code: str, http_status: int) -> Fault:
-    """
-    Judge an error answer of the service.
-
-    :param code: The error's code, as botocore gives it in ``response["Error"]["Code"]``.
-    :param http_status: The answer's HTTP status.
-    """
-    if code in _MISSING:
-        return Fault.MISSING
-    if code in _IN_USE:
-        return Fault.IN_USE
-    if code in _CREDENTIALS:
-        return Fault.CREDENTIALS
-    if code in _THROTTLED or http_status == _TOO_MANY_REQUESTS:
-        return Fault.THROTTLED
-    if code in _TRANSIENT or http_status == _REQUEST_TIMEOUT or http_status >= _SERVER_ERRORS:
-        return Fault.TRANSIENT
-    return Fault.PERMANENT

@@ -1,8 +1,73 @@
-"""Exceptions that operators raise."""
+"""Public exceptions, and what an error of AWS, of the network or of Airflow means for a task that waits."""
 
 from __future__ import annotations
 
-from airflow_provider_imageversions.compat import AirflowException
+import socket
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import botocore.exceptions
+import botocore.parsers
+import botocore.session
+
+from airflow_provider_imageversions.compat import AirflowException, AirflowFailException
+from airflow_provider_imageversions.model import ErrorKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "BOTOCORE_ERRORS",
+    "CertificateError",
+    "ConnectionLookupError",
+    "CredentialsError",
+    "ErrorKind",
+    "ImageVersionFailedError",
+    "MissingConnectionError",
+    "SageMakerImageOperationError",
+    "SageMakerImageOperationTimeoutError",
+    "SageMakerImageVersionPollingError",
+    "UnknownRegionError",
+    "classify_code",
+    "classify_error",
+    "describe_error",
+    "is_unsendable",
+    "lacks_region",
+    "may_be_status_conflict",
+    "none_if_not_found",
+]
+
+T = TypeVar("T")
+
+BOTOCORE_ERRORS = (
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+    botocore.parsers.ResponseParserError,
+)
+"""What botocore raises on purpose; these have no base class in common."""
+
+
+# --- Exceptions ------------------------------------------------------------------------------------------
+
+
+class ImageVersionFailedError(AirflowFailException):
+    """
+    The version can no longer become CREATED; the message has SageMaker's reason.
+
+    This is an AirflowFailException: retrying cannot succeed because the version will never become CREATED.
+    ``soft_fail`` and ``never_fail`` skip the task in every mode.
+    """
+
+
+class SageMakerImageVersionPollingError(RuntimeError):
+    """
+    A deferred task could not read the image's versions: access denied, invalid arguments, or a missing connection.
+
+    This is not an AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In poke and reschedule mode
+    the underlying error is raised itself.
+    """
 
 
 class SageMakerImageOperationError(AirflowException):
@@ -15,3 +80,268 @@ class SageMakerImageOperationTimeoutError(SageMakerImageOperationError, TimeoutE
 
     The cause, if there is one, is SageMaker's last error, such as throttling.
     """
+
+
+class MissingConnectionError(LookupError):
+    """
+    The Airflow connection does not exist, or Airflow 3 could not look it up: it does not distinguish these.
+
+    This is not an AirflowException, so that ``soft_fail`` cannot hide it.
+
+    :param aws_conn_id: The connection's id.
+    """
+
+    def __init__(self, aws_conn_id: str) -> None:
+        super().__init__(
+            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
+            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
+            "purpose."
+        )
+
+
+class ConnectionLookupError(RuntimeError):
+    """
+    Airflow could not look up the connection, as when its database or a secrets backend is unavailable.
+
+    :param aws_conn_id: The connection's id.
+    :param error: What the lookup raised.
+    """
+
+    def __init__(self, aws_conn_id: str, error: Exception) -> None:
+        super().__init__(f"connection {aws_conn_id!r} could not be looked up: {type(error).__name__}: {error}")
+
+
+class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: ignore[misc]  # botocore is untyped
+    """
+    The AWS credentials could not be loaded or refreshed, for a reason that may be temporary.
+
+    Raised for any error of boto3's credential chain or of the Amazon provider's session factory, which do not wrap
+    errors of metadata endpoints, files, external processes and identity providers.
+    """
+
+    fmt = "Could not load AWS credentials from {provider}: {error_msg}"
+
+
+class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
+    """The endpoint's certificate cannot be verified, or the CA bundle cannot be used."""
+
+    fmt = (
+        "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "
+        "connection, to the path of a CA bundle that the endpoint's certificate is signed by)"
+    )
+
+
+class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
+    """The region does not exist: neither botocore nor DNS knows it."""
+
+    fmt = (
+        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
+        "region_name, of the task or of connection {aws_conn_id!r})"
+    )
+
+
+# --- Classification --------------------------------------------------------------------------------------
+
+_IN_USE = ("ConflictException", "ResourceInUse", "ResourceInUseException")
+_KINDS: dict[str, ErrorKind] = {
+    **dict.fromkeys(("ResourceNotFound", "ResourceNotFoundException"), ErrorKind.MISSING),
+    **dict.fromkeys(_IN_USE, ErrorKind.IN_USE),
+    **dict.fromkeys(
+        (
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "IncompleteSignature",
+            "MissingAuthenticationToken",
+            "RequestExpired",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+            "UnrecognizedClient",
+            "AuthFailure",
+        ),
+        ErrorKind.CREDENTIALS,
+    ),
+    **dict.fromkeys(
+        (
+            "BandwidthLimitExceeded",
+            "EC2ThrottledException",
+            "LimitExceededException",
+            "PriorRequestNotComplete",
+            "ProvisionedThroughputExceededException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "ThrottledException",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "TransactionInProgressException",
+        ),
+        ErrorKind.THROTTLED,
+    ),
+    **dict.fromkeys(
+        (
+            "InternalFailure",
+            "InternalServerError",
+            "InternalServerException",
+            "IDPCommunicationError",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "ServiceUnavailable",
+        ),
+        ErrorKind.TRANSIENT,
+    ),
+}
+# Which of the two a version that is CREATING gets is not documented; AWS answers the second for an image.
+_STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}
+_REQUEST_TIMEOUT = 408
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = 500
+
+
+def classify_code(code: str, http_status: int) -> ErrorKind:
+    """
+    Return the kind of an error that AWS answered.
+
+    :param code: The error's code, as in botocore's ``response["Error"]["Code"]``.
+    :param http_status: The answer's HTTP status.
+    """
+    if code in _KINDS:
+        return _KINDS[code]
+    if http_status == _TOO_MANY_REQUESTS:
+        return ErrorKind.THROTTLED
+    if http_status == _REQUEST_TIMEOUT or http_status >= _SERVER_ERRORS:
+        return ErrorKind.TRANSIENT
+    return ErrorKind.PERMANENT
+
+
+def classify_error(error: Exception) -> ErrorKind | None:
+    """
+    Return the kind of an error that a call of the hook raised; ``None`` for one that no call should raise.
+
+    :param error: The error.
+    """
+    if isinstance(error, botocore.exceptions.ClientError):
+        return classify_code(_code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if isinstance(
+        error,
+        (
+            botocore.exceptions.NoCredentialsError,
+            botocore.exceptions.PartialCredentialsError,
+            botocore.exceptions.CredentialRetrievalError,
+            botocore.exceptions.TokenRetrievalError,
+            botocore.exceptions.SSOError,
+            # Airflow 3 raises the same while its database or a secrets backend is unavailable.
+            MissingConnectionError,
+        ),
+    ):
+        return ErrorKind.CREDENTIALS
+    if (
+        isinstance(error, UnknownRegionError)
+        or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
+        or _is_unusable(error)
+    ):
+        return ErrorKind.PERMANENT
+    if isinstance(
+        error,
+        (
+            botocore.exceptions.ConnectionError,
+            botocore.exceptions.HTTPClientError,
+            botocore.exceptions.PaginationError,
+            botocore.exceptions.IncompleteReadError,
+            botocore.parsers.ResponseParserError,
+            ConnectionLookupError,
+            # While a client is created, as of a disk or of too many open files; a call raises botocore's own.
+            OSError,
+        ),
+    ):
+        return ErrorKind.TRANSIENT
+    if isinstance(error, (botocore.exceptions.BotoCoreError, ValueError)):
+        return ErrorKind.PERMANENT
+    return None
+
+
+def may_be_status_conflict(error: Exception) -> bool:
+    """
+    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
+
+    :param error: What the hook raised.
+    """
+    return isinstance(error, botocore.exceptions.ClientError) and _code(error) in _STATUS_CONFLICTS
+
+
+def none_if_not_found(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
+    """
+    Return the result of a call, or ``None`` if SageMaker finds no such image, version or alias.
+
+    :param call: A method of the hook.
+    :param arguments: Its arguments.
+    :param named: Its keyword arguments.
+    """
+    try:
+        return call(*arguments, **named)
+    except botocore.exceptions.ClientError as error:
+        if classify_error(error) is ErrorKind.MISSING:
+            return None
+        raise
+
+
+def describe_error(error: BaseException | None) -> str:
+    """
+    Return an error as one line of text that starts with its class.
+
+    :param error: The error.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _code(error: botocore.exceptions.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _is_unusable(error: Exception) -> bool:
+    """Return whether a value, such as a proxy's address, can never be used to send a request."""
+    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
+
+
+def is_unsendable(error: Exception) -> bool:
+    """
+    Return whether a header of a request has a value that HTTP does not allow.
+
+    :param error: What a call raised. Its text may show a session token.
+    """
+    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
+
+
+def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
+    """Return whether the certificate or the CA bundle is unfit, rather than the connection interrupted."""
+    cause = next(iter(getattr(error.kwargs["error"], "args", ())), None)
+    if isinstance(cause, ssl.SSLError):
+        return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in {"X509", "PEM"}
+    return isinstance(cause, OSError)
+
+
+def lacks_region(error: botocore.exceptions.EndpointConnectionError, region: str) -> bool:
+    """
+    Return whether an endpoint does not exist because its region does not; a known region may be back soon.
+
+    :param error: What a call raised.
+    :param region: The region.
+    """
+    cause = getattr(error.kwargs["error"], "__cause__", None)
+    host = urlsplit(error.kwargs["endpoint_url"]).hostname or ""
+    return (
+        isinstance(cause, socket.gaierror)
+        and cause.errno == socket.EAI_NONAME
+        and region in host.split(".")
+        and region not in _known_regions()
+    )
+
+
+@cache
+def _known_regions() -> frozenset[str]:
+    session = botocore.session.get_session()
+    partitions = session.get_available_partitions()
+    return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))

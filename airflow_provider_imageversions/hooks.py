@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
-import socket
-import ssl
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.loaders
@@ -23,47 +19,60 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import UNSIGNED
-from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
-from airflow_provider_imageversions.model import (
+from airflow_provider_imageversions._parameters import (
+    PAGE_SIZE_MAX,
     USAGE_SCOPES,
-    ListImagesRequest,
-    ListImageVersionsRequest,
-    VersionSet,
-    clean_text,
-    excerpt,
+    invalid_parameter,
     is_blank,
-    is_settled,
+    is_literal,
     locate_queue,
-    parse_alias,
-    parse_boolean,
     parse_conn_id,
     parse_domain_id,
     parse_ecr_image,
     parse_image_name,
-    parse_integer,
     parse_names,
     parse_region,
-    parse_seconds,
-    parse_statuses,
     parse_verify,
-    refuse,
-    to_record,
+    truncated_repr,
 )
+from airflow_provider_imageversions._requests import (
+    DeleteImageVersionRequest,
+    DescribeImageVersionRequest,
+    ImageRequest,
+    ListAliasesRequest,
+    ListImagesRequest,
+    ListImageVersionsRequest,
+)
+from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
+from airflow_provider_imageversions.errors import (
+    BOTOCORE_ERRORS,
+    CertificateError,
+    ConnectionLookupError,
+    CredentialsError,
+    ErrorKind,
+    MissingConnectionError,
+    UnknownRegionError,
+    classify_error,
+    is_unsendable,
+    lacks_region,
+)
+from airflow_provider_imageversions.model import clean_text, to_record
 from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import boto3
 
+    from airflow_provider_imageversions._requests import Request
     from airflow_provider_imageversions.model import (
         CreateImageRequest,
         CreateImageVersionRequest,
         ImageVersion,
+        UpdateImageRequest,
         UpdateImageVersionRequest,
     )
 
@@ -83,13 +92,6 @@ _CONFIG_ERRORS = (
 )
 
 _SHOWN_OF_ERRORS = 500
-
-# What botocore raises on purpose; these have no base in common.
-_BOTOCORE_ERRORS = (
-    botocore.exceptions.BotoCoreError,
-    botocore.exceptions.ClientError,
-    botocore.parsers.ResponseParserError,
-)
 
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
 AWS_PARAMETERS = tuple(AWS_DEFAULTS)
@@ -137,7 +139,7 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
     :raises ValueError: boto3 does not take a value, or ``botocore_config`` holds a password.
     """
     for name, value in values.items():
-        if template is None or is_settled(value, template):
+        if template is None or is_literal(value, template):
             _parse_aws_parameter(name, value)
 
 
@@ -152,153 +154,34 @@ def _parse_aws_parameter(name: str, value: object) -> Any:
 
 
 def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
-    """Parse settings for botocore that go into a trigger's arguments and a task's rendered fields."""
+    """Return botocore's settings, which are stored in a trigger's arguments and in a task's rendered fields."""
     config = _parse_config(name, value)
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid, it is no JSON: {error}") from error
+        raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
     if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
         raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: put it into "
+            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
             "the Airflow connection, as config_kwargs."
         )
     return config
 
 
 def _parse_config(name: str, value: object) -> dict[str, Any]:
-    """Parse the keyword arguments of botocore's Config, which itself finds out too late what is wrong with them."""
+    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
     if not isinstance(value, dict):
-        # Without the value, in which a password may be.
         raise ValueError(
-            f"{name} is not valid, it is a {type(value).__name__}: give botocore.config.Config's keyword arguments as "
-            "a dict."
+            f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
+            "keyword arguments."
         )
-    config = {
-        option: _CONFIG_PARSERS.get(option, _as_it_is)(f"{name}[{option!r}]", setting)
-        for option, setting in value.items()
-        if setting is not None or option not in _CONFIG_PARSERS or option in _TIMEOUTS
-    }
     try:
-        Config(**config)
+        Config(**value)
     except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
-        # Without the values, one of which may be a password.
         raise ValueError(
-            f"{name} is not valid, {excerpt(str(error))}: {[excerpt(option) for option in value]}"
+            f"{name} is not valid, {truncated_repr(str(error))}: {[truncated_repr(option) for option in value]}"
         ) from error
-    return config
-
-
-def _as_it_is(_name: str, value: object) -> object:
     return value
-
-
-def _parse_text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise refuse(name, value, "it must be a text.")
-    return value
-
-
-def _parse_timeout(name: str, value: object) -> float | None:
-    return None if value is None else parse_seconds(name, value, maximum=86400.0)
-
-
-def _parse_proxies(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(part, str) for item in value.items() for part in item):
-        raise ValueError(f"{name} is not valid: it must be a dict from a scheme to a proxy's address.")
-    return value
-
-
-def _parse_signature_version(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in AUTH_TYPE_MAPS:
-        raise refuse(name, value, "it must be one of botocore's, such as v4.")
-    return value
-
-
-_TIMEOUTS = ("connect_timeout", "read_timeout")
-# The others Config checks itself.
-_CONFIG_PARSERS: dict[str, Callable[[str, object], Any]] = {
-    "region_name": parse_region,
-    "signature_version": _parse_signature_version,
-    **dict.fromkeys(
-        (
-            "user_agent",
-            "user_agent_extra",
-            "user_agent_appid",
-            "defaults_mode",
-            "request_checksum_calculation",
-            "response_checksum_validation",
-            "account_id_endpoint_mode",
-            "auth_scheme_preference",
-        ),
-        _parse_text,
-    ),
-    **dict.fromkeys(_TIMEOUTS, _parse_timeout),
-    "max_pool_connections": lambda name, value: parse_integer(name, value, minimum=1),
-    "request_min_compression_size_bytes": lambda name, value: parse_integer(name, value, minimum=0),
-    "proxies": _parse_proxies,
-    **dict.fromkeys(
-        ("parameter_validation", "use_dualstack_endpoint", "use_fips_endpoint", "tcp_keepalive"), parse_boolean
-    ),
-}
-
-
-class MissingConnectionError(LookupError):
-    """
-    The Airflow connection does not exist, or Airflow 3 could not look it up: it does not tell these apart.
-
-    No AirflowException, so that ``soft_fail`` cannot hide it.
-
-    :param aws_conn_id: The connection's id.
-    """
-
-    def __init__(self, aws_conn_id: str) -> None:
-        super().__init__(
-            f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
-            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
-            "purpose."
-        )
-
-
-class ConnectionLookupError(RuntimeError):
-    """
-    Airflow could not look up the connection, as when its database or a secrets backend is unavailable.
-
-    :param aws_conn_id: The connection's id.
-    :param error: What the lookup raised.
-    """
-
-    def __init__(self, aws_conn_id: str, error: Exception) -> None:
-        super().__init__(f"connection {aws_conn_id!r} could not be looked up: {type(error).__name__}: {error}")
-
-
-class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: ignore[misc]  # botocore is untyped
-    """
-    The AWS credentials could not be loaded or refreshed, for a reason that may pass.
-
-    Raised for whatever boto3's credential chain or the session factory of the Amazon provider raises: they let errors
-    of metadata endpoints, files, external processes and identity providers through as they are.
-    """
-
-    fmt = "Could not load AWS credentials from {provider}: {error_msg}"
-
-
-class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
-    """The endpoint's certificate does not verify, or the CA bundle to verify it with can't be used."""
-
-    fmt = (
-        "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "
-        "connection, to the path of a CA bundle that the endpoint's certificate is signed by)"
-    )
-
-
-class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
-    """There is no such region: neither botocore nor the name service knows it."""
-
-    fmt = (
-        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
-        "region_name, of the task or of connection {aws_conn_id!r})"
-    )
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -374,7 +257,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 parse_region("region_name", wrapper.region_name)
         except Exception as error:
             raise ValueError(
-                f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: {excerpt(str(error))}"
+                f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
+                f"{truncated_repr(str(error))}"
             ) from error
         # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
@@ -456,9 +340,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise
         except Exception as error:
             # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
-            if isinstance(error, _BOTOCORE_ERRORS) and judge(error) in {decide.Fault.THROTTLED, decide.Fault.TRANSIENT}:
+            if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
+                ErrorKind.THROTTLED,
+                ErrorKind.TRANSIENT,
+            }:
                 raise
-            if _is_unsendable(error):
+            if is_unsendable(error):
                 raise self._unsendable_credentials() from None
             raise CredentialsError(
                 provider=self._credentials_provider,
@@ -480,7 +367,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
-        Get the boto3 session, tuned: listing is about twice as fast, and a second client comes almost for free.
+        Return the boto3 session, with a faster parser of timestamps, and a loader of service models that is shared.
 
         :param region_name: AWS region.
         :param deferrable: Ask for an aiobotocore session, which this package never does.
@@ -495,9 +382,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        factory = _ResponseParserFactory()
+        factory = botocore_session.get_component("response_parser_factory")
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
-        botocore_session.register_component("response_parser_factory", factory)
         data_path = botocore_session.get_config_variable("data_path")
         botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
@@ -518,7 +404,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except _CONFIG_ERRORS as error:
             raise ValueError(
                 f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
-                f"{excerpt(str(error))}"
+                f"{truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
@@ -576,26 +462,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
         :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
             such image.
-        :raises botocore.exceptions.PaginationError: The service's tokens go round in circles.
+        :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
-        request = ListImageVersionsRequest(
-            image_name=image_name,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
+        request = ListImageVersionsRequest.of(locals())
+        statuses_wanted: Any = request.statuses
         return decide.select(
             self._records(request),
-            statuses=None if statuses is None else parse_statuses("statuses", statuses),
-            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
+            statuses=statuses_wanted,
+            limit=request.limit,
             bounds=_fractional_bounds(request),
         )
 
@@ -626,18 +503,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
-        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name)}
-        if version is not None and alias is not None:
-            raise ValueError(
-                f"version={excerpt(version)} and alias={excerpt(alias)} exclude each other: give one of them."
-            )
-        if version is not None:
-            request["Version"] = parse_integer("version", version, minimum=0)
-        if alias is not None:
-            request["Alias"] = parse_alias("alias", alias)
-        with self._explained(request) as client:
-            answer = client.describe_image_version(**request)
-        return _record(_complete(answer, "ImageVersionStatus"))
+        request = DescribeImageVersionRequest(image_name, version, alias)
+        return _record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -652,11 +519,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
         """
-        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name), "MaxResults": 100}
-        if version is not None:
-            request["Version"] = parse_integer("version", version, minimum=0)
+        request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
         key = "SageMakerImageVersionAliases"
-        # Each once, though one may move to a later page because another was added in between.
+        # Each once: an alias may move to a later page because another was added in between.
         return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
@@ -707,22 +572,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
-        request = ListImagesRequest(
-            name_contains=name_contains,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
-        return decide.select(
-            self._images(request),
-            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
-            bounds=_fractional_bounds(request),
-        )
+        request = ListImagesRequest.of(locals())
+        return decide.select(self._images(request), limit=request.limit, bounds=_fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -736,10 +587,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            answer = client.create_image(**members)
-        return str(_complete(answer, "ImageArn")["ImageArn"])
+        return str(self._call("create_image", request, "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
@@ -756,26 +604,19 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
-        request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request) as client:
-            answer = client.describe_image(**request)
-        return dict(to_record(_complete(answer, "ImageStatus")))
+        return dict(to_record(self._call("describe_image", ImageRequest(image_name), "ImageStatus")))
 
-    def update_image(self, request: CreateImageRequest) -> None:
+    def update_image(self, request: UpdateImageRequest) -> None:
         """
-        Give an image that exists the role, the name to show and the description of a request.
+        Update an image's role, name to show and description. What the request omits stays as it is.
 
-        :param request: What creating it would have asked for. What it leaves out stays as it is, and so do the tags,
-            which are not for UpdateImage to change.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
-            image.
+        :param request: The parameters of the call.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
         """
-        members = {name: value for name, value in request.to_boto().items() if name != "Tags"}
-        with self._explained(members) as client:
-            client.update_image(**members)
+        self._call("update_image", request)
 
     def delete_image(self, image_name: str) -> None:
         """
@@ -792,9 +633,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
-        request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request) as client:
-            client.delete_image(**request)
+        self._call("delete_image", ImageRequest(image_name))
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -812,15 +651,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            answer = client.create_image_version(**members, ClientToken=client_token)
-        number = str(_complete(answer, "ImageVersionArn")["ImageVersionArn"]).rpartition("/")[2]
+        answer = self._call("create_image_version", request, "ImageVersionArn", ClientToken=client_token)
+        number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
-            # The service's model allows for "None". With the same token it can be asked again.
-            raise botocore.parsers.ResponseParserError(
-                f"The service's answer is broken: ImageVersionArn is {number!r}."
-            )
+            # SageMaker's model allows "None". The call can be repeated with the same token.
+            raise _broken(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -835,9 +670,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            client.update_image_version(**members)
+        self._call("update_image_version", request)
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
@@ -852,12 +685,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
         """
-        request = {
-            "ImageName": parse_image_name("image_name", image_name),
-            "Version": parse_integer("version", version, minimum=0),
-        }
-        with self._explained(request) as client:
-            client.delete_image_version(**request)
+        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version))
 
     def find_image_version_usage(
         self,
@@ -952,11 +780,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
-        records = [self._detailed(image_name, which) for which in (first, second)]
+        records = [self._detailed(image_name, selector) for selector in (first, second)]
         return comparison(image_name, *records)
 
-    def _detailed(self, image_name: str, which: int | str) -> ImageVersion:
-        named = {"alias": which} if isinstance(which, str) else {"version": which}
+    def _detailed(self, image_name: str, selector: int | str) -> ImageVersion:
+        named = {"alias": selector} if isinstance(selector, str) else {"version": selector}
         record = self.describe_image_version(image_name, **named)
         return {**record, "Aliases": self.list_aliases(image_name, version=record["Version"])}
 
@@ -1003,25 +831,33 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         with self._explained(request) as client:
             getattr(client, operation)(**request)
 
+    def _call(self, operation: str, request: Request, key: str | None = None, **members: Any) -> Mapping[str, Any]:
+        """Make an API call whose response must have a key."""
+        sent = {**request.to_boto(), **members}
+        with self._explained(sent) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**sent)
+        return answer if key is None else _complete(answer, key)
+
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
-        given = VersionSet()
+        listed: set[int] = set()
         for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
             for record in map(_record, page["ImageVersions"]):
-                if given.add(record["Version"]):
+                if record["Version"] not in listed:
+                    listed.add(record["Version"])
                     yield record
 
     def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
-        given: set[str] = set()
+        listed: set[str] = set()
         for page in self._pages("list_images", _whole_seconds(request), "Images"):
             for item in page["Images"]:
-                if item["ImageName"] not in given:
-                    given.add(item["ImageName"])
+                if item["ImageName"] not in listed:
+                    listed.add(item["ImageName"])
                     yield dict(to_record(item))
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-        # The token goes in as an ordinary parameter: as a StartingToken botocore would try to decode it.
+        # The token is an ordinary parameter: botocore would try to decode a StartingToken.
         pages = iter(self.conn.get_paginator(operation).paginate(**request))
-        landmark, distance, limit = request.get("NextToken"), 0, 1
+        tokens = {request.get("NextToken")}
         while True:
             with self._explained(request):
                 page = next(pages, None)
@@ -1029,17 +865,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                     return
                 page = _complete(page, key)
             yield page
-            # botocore sees a token that comes twice in a row, but not a longer circle. Comparing with a landmark
-            # that moves on at growing distances (Brent's algorithm) sees every circle and keeps one token.
+            # botocore detects a token that is repeated at once, but not a longer cycle.
             token = page.get("NextToken")
-            if token is not None and token == landmark:
+            if token is not None and token in tokens:
                 listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
-                raise botocore.exceptions.PaginationError(
-                    message=f"{listed}: the service's next tokens go round in circles"
-                )
-            distance += 1
-            if distance == limit:
-                landmark, distance, limit = token, 0, limit * 2
+                raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
+            tokens.add(token)
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
@@ -1053,26 +884,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             if explained is error:
                 raise
             # What cannot be sent may be a session token, which its error shows.
-            raise explained from None if _is_unsendable(error) else error
+            raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
         if isinstance(error, botocore.exceptions.ClientError):
-            return self._explain_missing(error, request) if judge(error) is decide.Fault.MISSING else error
-        if _is_unsendable(error):
+            return self._explain_missing(error, request) if classify_error(error) is ErrorKind.MISSING else error
+        if is_unsendable(error):
             return self._unsendable_credentials()
-        if isinstance(error, botocore.exceptions.SSLError) and judge(error) is decide.Fault.PERMANENT:
+        if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError):
             region = str(self.conn_region_name)
-            if _lacks_region(error, region):
+            if lacks_region(error, region):
                 return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, _BOTOCORE_ERRORS):
+        if isinstance(error, BOTOCORE_ERRORS):
             return error
         # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
         # parsers, which meet an answer that SageMaker would not give.
-        return botocore.parsers.ResponseParserError(
-            f"The service's answer is broken: {type(error).__name__}: {excerpt(str(error))}"
-        )
+        return _broken(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
     def _explain_missing(
         self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
@@ -1101,7 +930,7 @@ def _usage_rate() -> float:
 
 def _parse_rate(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise refuse(name, value, "it must be a number above 0.")
+        raise invalid_parameter(name, value, "it must be a number above 0.")
     return float(value)
 
 
@@ -1127,117 +956,6 @@ def _subject(request: Mapping[str, Any]) -> str:
     return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
 
 
-def judge(error: Exception) -> decide.Fault | None:
-    """
-    Say what an error of a call means for somebody who waits; ``None`` if it is none that a call should raise.
-
-    :param error: What the hook raised.
-    """
-    if isinstance(error, botocore.exceptions.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return decide.fault(error.response.get("Error", {}).get("Code", ""), status)
-    if isinstance(
-        error,
-        (
-            botocore.exceptions.NoCredentialsError,
-            botocore.exceptions.PartialCredentialsError,
-            botocore.exceptions.CredentialRetrievalError,
-            botocore.exceptions.TokenRetrievalError,
-            botocore.exceptions.SSOError,
-            # Airflow 3 says the same where its database or a secrets backend is away.
-            MissingConnectionError,
-        ),
-    ):
-        return decide.Fault.CREDENTIALS
-    if (
-        isinstance(error, UnknownRegionError)
-        or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
-        or _is_unusable(error)
-    ):
-        return decide.Fault.PERMANENT
-    if isinstance(
-        error,
-        (
-            botocore.exceptions.ConnectionError,
-            botocore.exceptions.HTTPClientError,
-            botocore.exceptions.PaginationError,
-            botocore.exceptions.IncompleteReadError,
-            botocore.parsers.ResponseParserError,
-            ConnectionLookupError,
-            # While a client is made, as of a disk or of too many open files; what a call raises is botocore's own.
-            OSError,
-        ),
-    ):
-        return decide.Fault.TRANSIENT
-    if isinstance(error, (botocore.exceptions.BotoCoreError, ValueError)):
-        return decide.Fault.PERMANENT
-    return None
-
-
-def may_be_status_conflict(error: Exception) -> bool:
-    """
-    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
-
-    :param error: What the hook raised.
-    """
-    return isinstance(error, botocore.exceptions.ClientError) and decide.may_be_status_conflict(
-        error.response.get("Error", {}).get("Code", "")
-    )
-
-
-def find(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
-    """
-    Give what a call of the hook gives, or ``None`` if the service finds no such image, version or alias.
-
-    :param call: A method of the hook.
-    :param arguments: Its arguments.
-    :param named: Its keyword arguments.
-    """
-    try:
-        return call(*arguments, **named)
-    except botocore.exceptions.ClientError as error:
-        if judge(error) is decide.Fault.MISSING:
-            return None
-        raise
-
-
-def _is_unusable(error: Exception) -> bool:
-    """Whether a value cannot be used to send a request, such as a proxy's address, however often it is tried."""
-    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
-
-
-def _is_unsendable(error: Exception) -> bool:
-    """Whether a header of a request has a value that HTTP does not allow."""
-    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
-
-
-def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
-    """Whether the certificate or the CA bundle is unfit, rather than the connection broken."""
-    cause = next(iter(getattr(error.kwargs["error"], "args", ())), None)
-    if isinstance(cause, ssl.SSLError):
-        return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in {"X509", "PEM"}
-    return isinstance(cause, OSError)
-
-
-def _lacks_region(error: botocore.exceptions.EndpointConnectionError, region: str) -> bool:
-    """Whether the address does not exist for its region; that of a known one may be back when the network is."""
-    cause = getattr(error.kwargs["error"], "__cause__", None)
-    host = urlsplit(error.kwargs["endpoint_url"]).hostname or ""
-    return (
-        isinstance(cause, socket.gaierror)
-        and cause.errno == socket.EAI_NONAME
-        and region in host.split(".")
-        and region not in _known_regions()
-    )
-
-
-@cache
-def _known_regions() -> frozenset[str]:
-    session = botocore.session.get_session()
-    partitions = session.get_available_partitions()
-    return frozenset(region for name in partitions for region in session.get_available_regions("sagemaker", name))
-
-
 def _fractional_bounds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, datetime]:
     """Return the bounds that are not sent exactly; see :func:`_whole_seconds`."""
     return {
@@ -1255,10 +973,14 @@ def _ceiled(moment: datetime) -> datetime:
     return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
 
 
+def _broken(problem: str) -> botocore.parsers.ResponseParserError:
+    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
+
+
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Refuse an answer that lacks what it is for: botocore takes a body that is no JSON for an empty answer."""
+    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
     if answer.get(key) is None:
-        raise botocore.parsers.ResponseParserError(f"The service's answer is broken: it has no {key}.")
+        raise _broken(f"it has no {key}")
     return answer
 
 
@@ -1266,76 +988,21 @@ _RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": s
 
 
 def _record(item: Any) -> ImageVersion:
-    """Make a version's record; refuse an item that lacks what each version has."""
+    """Make a version's record; invalid_parameter an item that lacks what each version has."""
     for key, expected in _RECORD_TYPES.items():
         if not isinstance(item, dict) or not isinstance(item.get(key), expected):
-            raise botocore.parsers.ResponseParserError(f"The service's answer is broken: a version has no {key}.")
+            raise _broken(f"a version has no {key}")
     return to_record(item)
 
 
 @cache
 def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
-    # Each session would load SageMaker's service model anew: a third of a second and 2 MB.
-    loader = botocore.loaders.create_loader(data_path)
-    loader.file_loader = _FileLoader()
-    return loader
-
-
-class _FileLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # botocore is untyped
-    """
-    Loads botocore's files without garbage collections in between.
-
-    Python before 3.12 collects even inside of the parser, some 60 times for 40,000 objects of which none is garbage,
-    the last time perhaps through all of Airflow's heap, and everything stands still for 0.2 seconds.
-    """
-
-    def load_file(self, file_path: str) -> Any:
-        if not gc.isenabled():
-            return super().load_file(file_path)
-        gc.disable()
-        try:
-            return super().load_file(file_path)
-        finally:
-            gc.enable()
-
-
-class _ResponseParserFactory(botocore.parsers.ResponseParserFactory):  # type: ignore[misc]  # likewise
-    def create_parser(self, protocol_name: str) -> Any:
-        return _JSONParser(**self._defaults) if protocol_name == "json" else super().create_parser(protocol_name)
-
-
-class _JSONParser(botocore.parsers.JSONParser):  # type: ignore[misc]  # likewise
-    """Looks up what a structure's members are once for each answer, rather than for each version of a page."""
-
-    def __init__(self, **defaults: Any) -> None:
-        super().__init__(**defaults)
-        self._members: dict[Any, list[tuple[str, str, Any]]] = {}
-
-    def _handle_structure(self, shape: Any, value: Any) -> Any:
-        if value is None or shape.is_document_type or shape.is_tagged_union:
-            return super()._handle_structure(shape, value)
-        members = self._members.get(shape)
-        if members is None:
-            members = self._members[shape] = [
-                (name, member.serialization.get("name", name), self._parser_of(member))
-                for name, member in shape.members.items()
-            ]
-        parsed = {}
-        for name, wire_name, parse in members:
-            member_value = value.get(wire_name)
-            if member_value is not None:
-                parsed[name] = parse(member_value) if parse else member_value
-        return parsed
-
-    def _parser_of(self, shape: Any) -> Any:
-        """Give what parses values of a shape; ``None`` if they stay as they are."""
-        if shape.type_name == "timestamp":
-            return self._timestamp_parser
-        return partial(self._parse_shape, shape) if hasattr(self, f"_handle_{shape.type_name}") else None
+    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
+    return botocore.loaders.create_loader(data_path)
 
 
 def _parse_timestamp(value: Any) -> datetime:
-    # botocore's own parser goes through the local time zone and dateutil, half of the cost of a page.
+    # botocore's own parser, which converts to the local time zone first, takes half of the time of a page.
     try:
         return datetime.fromtimestamp(value, timezone.utc)
     except TypeError:

@@ -19,8 +19,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
-from airflow_provider_imageversions._reading import PollResult, StatusLogger, describe_error
+from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
+from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     has_asset_state,
@@ -28,28 +29,24 @@ from airflow_provider_imageversions.compat import (
     read_asset_state,
     write_asset_state,
 )
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
     check_aws_parameters,
-    judge,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
-    Above,
     AliasCursor,
     Cursor,
     Target,
+    VersionsAbove,
     Wait,
-    Watched,
+    WatchConfig,
     event_payload,
-    parse_boolean,
-    parse_queue_url,
-    parse_seconds,
-    refuse,
 )
 
 if TYPE_CHECKING:
@@ -58,15 +55,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
-
-
-class SageMakerImageVersionPollingError(RuntimeError):
-    """
-    A deferred task could not read the image's versions: access denied, invalid arguments, no such connection.
-
-    No AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In the poke and reschedule modes the
-    error behind it is raised itself.
-    """
 
 
 def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
@@ -147,13 +135,13 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = judge(error)
+                fault = classify_error(error)
                 if fault is None:
                     raise
                 if trouble.lasts(fault) >= _sessions.GRACE.get(fault, math.inf):
                     return {"status": "error", "error": describe_error(error)}
                 self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
-                if fault is decide.Fault.CREDENTIALS:
+                if fault is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
                 trouble.lasts(None)
@@ -353,7 +341,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             return self
         names = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
         if not isinstance(self.rendered, dict) or not self.rendered.keys() <= set(names):
-            raise refuse("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
+            raise invalid_parameter("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
     def _parse(self, source: Any) -> Wait:
@@ -535,7 +523,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
-            watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
+            watched = WatchConfig(self.image_name, self.statuses, self.start_from, self.alias)
             self.include_details = parse_boolean("include_details", self.include_details)
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
             wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
@@ -557,7 +545,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 result, unfinished = unfinished or await subscription.next(), None
                 sees = watch.sees(result)
                 # An image that does not exist has no versions to pass over.
-                if cursor is None and (sees or result.fault is decide.Fault.MISSING):
+                if cursor is None and (sees or result.fault is ErrorKind.MISSING):
                     cursor = search.baseline(result, blind_since)
                     await journal.begin(cursor)
                 if not sees:
@@ -582,6 +570,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     unfinished = None
                     continue
                 for payload in payloads:
+                    _metrics.count_event(payload)
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
                 cursor = after
                 await journal.advance(cursor, told=bool(payloads))
@@ -616,11 +605,11 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 class _NewVersions:
     """What a watcher looks for without an alias."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: WatchConfig) -> None:
         self._watched = watched
-        self.target = Above()
+        self.target = VersionsAbove()
 
-    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> Above:
+    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> VersionsAbove:
         """Give what the next poll has to read."""
         if cursor is not None:
             self.target = decide.depth(versions, cursor)
@@ -655,7 +644,7 @@ class _NewVersions:
 class _Moves:
     """What a watcher looks for with an alias."""
 
-    def __init__(self, watched: Watched, watch: StatusLogger, journal: _Journal) -> None:
+    def __init__(self, watched: WatchConfig, watch: StatusLogger, journal: _Journal) -> None:
         self._alias = str(watched.alias)
         self._first = watched.start_from == "earliest"
         self._watch = watch
@@ -668,7 +657,7 @@ class _Moves:
 
     def baseline(self, result: PollResult, _started: datetime | None) -> AliasCursor:
         """Give the cursor of the very first start; nothing tells when an alias moved."""
-        if self._first or result.fault is decide.Fault.MISSING:
+        if self._first or result.fault is ErrorKind.MISSING:
             return AliasCursor()
         return decide.moved(result.outcomes[self.target], AliasCursor(), self._alias)[1]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import botocore.exceptions
 
 from airflow_provider_imageversions import decide, studio
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import STUDIO_LISTS, find, judge
-from airflow_provider_imageversions.model import USAGE_SCOPES
+from airflow_provider_imageversions._parameters import USAGE_SCOPES
+from airflow_provider_imageversions.errors import ErrorKind, classify_error, none_if_not_found
+from airflow_provider_imageversions.hooks import STUDIO_LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ PATIENCE = 300.0
 """Time in seconds for which one call is repeated while it is throttled or the network fails."""
 _SLOWEST_RATE = 0.1
 _LONGEST_PAUSE = 20.0
-_PASSING = {Fault.THROTTLED, Fault.TRANSIENT}
+_PASSING = {ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
 # Each needs a call to list, and all but apps a call to describe each.
 _IDENTITY = ("DomainId", "UserProfileName", "SpaceName", "AppType", "AppName")
 _ACTIONS = {
@@ -66,7 +66,7 @@ class Pace:
             try:
                 result = step()
             except Exception as error:
-                if judge(error) not in _PASSING or time.monotonic() > deadline:
+                if classify_error(error) not in _PASSING or time.monotonic() > deadline:
                     raise
                 self.rate = max(self.rate / 2, min(_SLOWEST_RATE, self._full_rate))
                 pause = random.uniform(0.5, 1.0) * min(1 / self.rate, _LONGEST_PAUSE)  # noqa: S311  # spreads calls
@@ -158,7 +158,7 @@ class UsageReader:
                 return listed
             if token in tokens:
                 raise botocore.exceptions.PaginationError(
-                    message=f"{operation}: the service's next tokens go round in circles"
+                    message=f"{operation}: SageMaker returned a repeating NextToken"
                 )
             tokens.add(token)
 
@@ -170,7 +170,9 @@ class UsageReader:
 
     def _describe(self, scope: str, operation: str, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return self._pace.call(
-            lambda: self._explained(scope, operation, lambda: find(self._hook.describe_studio, operation, identity))
+            lambda: self._explained(
+                scope, operation, lambda: none_if_not_found(self._hook.describe_studio, operation, identity)
+            )
         )
 
     def _newest(self) -> int | None:
@@ -183,7 +185,9 @@ class UsageReader:
         return self._pace.call(newest)
 
     def _owner(self, alias: str) -> int | None:
-        version = self._pace.call(lambda: find(self._hook.describe_image_version, self._image_name, alias=alias))
+        version = self._pace.call(
+            lambda: none_if_not_found(self._hook.describe_image_version, self._image_name, alias=alias)
+        )
         if version is None:
             self._hook.log.warning(
                 "SageMaker image %r: Studio refers to the alias %r, which no version has", self._image_name, alias

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import meta, nodes
 
+from airflow_provider_imageversions._parameters import is_literal, iter_strings, template_pattern
 from airflow_provider_imageversions.compat import (
     ENDS_FROM_TRIGGER,
     STARTS_FROM_TRIGGER,
@@ -14,7 +15,6 @@ from airflow_provider_imageversions.compat import (
     conf,
     keeps_xcom_in_database,
 )
-from airflow_provider_imageversions.model import is_settled, template_pattern, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,7 +56,7 @@ What a template may use to start in the triggerer, and whatever is below it.
 Each was seen to render the same there as in a worker: tests/e2e/context_table.csv.
 """
 SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
-"""What it may use as it is: below a time there are methods such as ``now()``."""
+"""What it may use without attributes: a time has methods such as ``now()``."""
 SAFE_ITEMS = "params"
 """Of which each item is safe, but not the object with its methods: in the triggerer it is of another type."""
 _METHODS = frozenset(dir(dict)) - {"get"}
@@ -65,7 +65,7 @@ _PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
 def unsafe_names(text: str) -> list[str]:
     """
-    Return what a template uses that may not render in the triggerer as it does in a worker.
+    Return the names in a template that may render differently in the triggerer than in a worker.
 
     :param text: The template, with Jinja's own delimiters.
     """
@@ -122,15 +122,15 @@ def _path(node: nodes.Node) -> str | None:
 
 def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     """
-    Return why a task may not start in the triggerer, with no worker before.
+    Return why a task cannot start in the triggerer without a worker.
 
-    :param task: The task, as it is when its DAG is serialized.
+    :param task: The task when its DAG is serialized.
     :param fields: Names of the template fields that its trigger needs.
     """
     values = [getattr(task, name) for name in fields]
     dag = task.get_dag()
     pattern = template_pattern(getattr(dag, "jinja_environment_kwargs", None))
-    templates = [text for value in values for text in texts_in(value) if not is_settled(text, pattern)]
+    templates = [text for value in values for text in iter_strings(value) if not is_literal(text, pattern)]
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
         "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
@@ -139,7 +139,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
         "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
         is not None
         or task.max_active_tis_per_dagrun is not None,
-        "execution_timeout is not told apart from timeout there": task.execution_timeout is not None,
+        "the triggerer does not distinguish execution_timeout from timeout": task.execution_timeout is not None,
         "inlets are validated by workers only": bool(task.inlets),
         "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
         "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
@@ -154,7 +154,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
 def _is_resolved_at_run_time(value: object) -> bool:
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         return any(map(_is_resolved_at_run_time, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, str) and not is_settled(value)
+    return not isinstance(value, str) and not is_literal(value)
 
 
 def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[str]:
@@ -208,9 +208,9 @@ def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
 
 def obstacles_to_end(task: Any) -> list[str]:
     """
-    Return why a task may not end in the triggerer, with no worker after.
+    Return why a task cannot end in the triggerer without a worker.
 
-    :param task: The task, as it is when its DAG is serialized or when it runs.
+    :param task: The task when its DAG is serialized or when it runs.
     """
     skipped = ("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs")
     given = [name for name in skipped if getattr(task, name, None)]

@@ -34,12 +34,12 @@ def _count(versions: Iterable[Any], *, memory: bool) -> int:
             # What nobody holds is no growth: botocore's garbage, 200 bytes a page, which few collections reach in a
             # process as big as Airflow, and the 4,096 names that CPython looked methods up by.
             gc.collect()
-            sys._clear_type_cache()  # noqa: SLF001  # documented, in spite of its name
+            sys._clear_type_cache()  # noqa: SLF001  # documented, even with this name
     return count
 
 
 def _ways(endpoint: str, *, memory: bool) -> dict[str, Callable[[], int]]:
-    """Name the ways; each gives the number of records."""
+    """Return the ways by name; each returns the number of records."""
     client = boto3.client(
         "sagemaker", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=KEY
     )

@@ -27,7 +27,7 @@ _LONG = 0.2
 
 def environment(endpoint: str, home: str) -> dict[str, str]:
     """
-    Give the environment for a measured process: Airflow's defaults, and a connection to the stand-in.
+    Return the environment for a measured process: Airflow's defaults, and a connection to the stand-in.
 
     :param endpoint: The stand-in's address.
     :param home: An empty directory for Airflow.
@@ -80,8 +80,8 @@ class LoopWatch:
 
     A coroutine measures how late it wakes up. A thread confirms it: it measures how long the loop takes to answer,
     and how late the thread itself wakes up, as it does when something holds the interpreter's lock. Garbage
-    collections stop all threads, for as long as Airflow's own objects take to look through, so the figures are also
-    given without them.
+    collections stop all threads, for as long as it takes to scan Airflow's own objects, so the figures are also
+    reported without them.
     """
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class LoopWatch:
             self._unanswered = max(self._unanswered, time.monotonic() - before)
 
     def report(self) -> dict[str, float]:
-        """Give the figures, in seconds."""
+        """Return the figures, in seconds."""
         return {
             "longest": max(self._blocked, default=0.0),
             "total_over_200_ms": sum(late for late in self._blocked if late > _LONG),

@@ -1,7 +1,7 @@
 """
 Runs sensors in a real Airflow on this machine, and measures what they take of the workers and how soon they end.
 
-One sensor by itself, a few times, and many that are ready at the same moment: these queue for the executor's workers,
+One sensor alone, a few times, and many that are ready at the same moment: these queue for the executor's workers,
 so the time until they end is mostly that of the others' processes.
 """
 
@@ -41,7 +41,7 @@ class _Workers:
         self.started: set[int] = set()
 
     def cpu_seconds(self) -> float:
-        """Give what they have used, those that ended included."""
+        """Return what they have used, including those that ended."""
         total = self._scheduler.cpu_times()
         seconds = total.children_user + total.children_system
         for process in self._scheduler.children(recursive=True):
@@ -114,7 +114,7 @@ def measure(*, endpoint: str, kind: str, waits: int, interval: float, repeats: i
 
     :param endpoint: The stand-in's address.
     :param kind: One of those that the DAG file knows.
-    :param waits: How many sensors wait at the same time, after the one that waits by itself.
+    :param waits: How many sensors wait at the same time, after the one that waits alone.
     :param interval: Seconds between two polls.
     :param repeats: How often to run the one, and the many.
     """

@@ -45,7 +45,7 @@ class Goal:
         return None if self.figure is None else round(self.figure, 2) <= self.limit
 
     def cells(self) -> list[str]:
-        """Give the line for the table."""
+        """Return the line for the table."""
         shown = ["" if value is None else f"{_show(value)} {self.unit}" for value in (self.figure, self.peer)]
         met = {True: "yes", False: "**no**", None: "not measured"}[self.met]
         return [self.what, f"<= {_show(self.limit)} {self.unit}", *shown, met, self.note]
@@ -90,7 +90,7 @@ def _wait_goals(results: Row) -> list[Goal]:
         _goal_of_memory(results),
         compare(start, 0.1, "s", lambda run: run["loop_at_start"]["longest"]),
         compare(
-            "the same but for Python's garbage collections, which look through all of Airflow",
+            "the same but for Python's garbage collections, which scan all of Airflow",
             0.1,
             "s",
             lambda run: run["loop_at_start"]["longest_without_collections"],
@@ -181,7 +181,7 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
 
 
 def markdown(results: Row) -> str:
-    """Give the report."""
+    """Return the report."""
     environment = results["environment"]
     loads = [row["load_average"] for part in results.values() if isinstance(part, list) for row in part]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
@@ -203,7 +203,7 @@ Wall time and CPU: the best of three in a process, the median of the processes. 
 ## Waiting
 
 The peer is a trigger made of the Amazon provider's AwsBaseWaiterTrigger and botocore's `image_version_created` waiter.
-Each image has 100 versions. Ours calls once a second at the most, after ten at once (the default). The version becomes
+Each image has 100 versions. Ours makes up to one call a second, after ten at once (the default). The version becomes
 CREATED right after a poll, the worst moment.
 
 {_table(_wait_rows(results))}
@@ -293,7 +293,7 @@ def _airflow_part(results: Row) -> str:
     return f"""\
 ## In a real Airflow
 
-LocalExecutor, {_find(results, "airflow", supported=True)[0]["repeats"]} runs. One sensor by itself, and many that are
+LocalExecutor, {_find(results, "airflow", supported=True)[0]["repeats"]} runs. One sensor alone, and many that are
 ready at the same moment, which queue for the executor's workers where a worker has to end them. A figure is the median
 of the runs, and in a run the mean of the sensors; the slowest is that of all.
 
@@ -314,7 +314,7 @@ _PANELS: list[tuple[str, Callable[[Row], float]]] = [
 
 
 def plot(results: Row) -> str:
-    """Draw what N waits on one image cost over N, both axes logarithmic; gives SVG."""
+    """Draw what N waits on one image cost over N, both axes logarithmic; return SVG."""
     interval = min(run["interval"] for run in results["waits"])
     runs = sorted(_find(results, "waits", images=1, interval=interval), key=lambda run: run["waits"])
     width, height = 2 * _WIDTH, 2 * _HEIGHT + 24

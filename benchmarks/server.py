@@ -51,12 +51,12 @@ class Image:
         return json.dumps(record).encode()
 
     def set_newest(self, status: str) -> None:
-        """Give the newest version another status."""
+        """Change the status of the newest version."""
         self._records[0] = self._record(len(self._records), status)
         self._pages: dict[tuple[int, int], bytes] = {}
 
     def page(self, size: int, start: int) -> bytes:
-        """Give the answer to ListImageVersions, newest first, whatever order was asked for."""
+        """Return the answer to ListImageVersions, newest first, whatever the requested order."""
         if (size, start) not in self._pages:
             token = b', "NextToken": "%d"' % (start + size) if start + size < len(self._records) else b""
             records = b", ".join(self._records[start : start + size])
@@ -64,7 +64,7 @@ class Image:
         return self._pages[size, start]
 
     def version(self, number: int | None) -> bytes:
-        """Give the answer to DescribeImageVersion."""
+        """Return the answer to DescribeImageVersion."""
         return self._records[0 if number is None else len(self._records) - number]
 
     def make_pages(self, sizes: list[int]) -> None:
@@ -104,7 +104,7 @@ class Service:
         self.calls = []
 
     def admin_switch(self, status: str) -> float:
-        """Give every image's newest version another status; answers when (``time.monotonic()``)."""
+        """Change the status of every image's newest version; return when (``time.monotonic()``)."""
         for image in self.images.values():
             image.set_newest(status)
         return time.monotonic()
@@ -143,7 +143,7 @@ async def _serve() -> None:
     service, loop = Service(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(service), LOOPBACK, 0)
     print(f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}", flush=True)
-    # Ends with whoever started it, however that one ends: the pipe closes.
+    # Ends with the process that started it, however that ends: the pipe closes.
     await loop.run_in_executor(None, sys.stdin.read)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -66,13 +67,17 @@ class Airflow2(LocalAirflow):
 
         self._wait(missing, time.monotonic() + timeout, f"DAG {dag_id}")
 
-    def _insist(self, method: str, path: str, body: Mapping[str, Any]) -> None:
-        """Give the command for a call of the API."""
-        dag_id = path.split("/")[4]
-        if method == "PATCH":
-            self._command("dags", "unpause", dag_id)
-        else:
-            self._command("dags", "trigger", dag_id, "--run-id", body["dag_run_id"], "--conf", json.dumps(body["conf"]))
+    def unpause(self, dag_id: str) -> None:
+        """Let the scheduler run the DAG."""
+        self._command("dags", "unpause", dag_id)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None) -> str:
+        """Unpause the DAG, start a run of it and return the run's id."""
+        self.unpause(dag_id)
+        run_id = f"manual__{secrets.token_hex(8)}"
+        date = ["--exec-date", logical_date] if logical_date else []
+        self._command("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(dict(conf or {})), *date)
+        return run_id
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of the DAG, oldest first."""

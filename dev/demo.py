@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from urllib.parse import quote
 
 from botocore.config import Config
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 EXAMPLE_DAGS = Path(__file__).resolve().parent.parent / "example_dags"
 IMAGE_NAME = "demo-image"
+ROLLOUT = "example_rollout_with_approval"
+STUDIO_IMAGE = "churn-studio"
 ROLE_ARN = "arn:aws:iam::123456789012:role/demo"
 CREATION_SECONDS = 8
 RUN_TIMEOUT = 150
@@ -42,7 +47,14 @@ LOG_TAIL = 40
 WATCHER = "demo-watcher"
 COLOURS = {"demo": "1", "airflow": "36", "task": "34", "version": "35", "xcom": "32", "failed": "31"}
 IS_AIRFLOW_2 = importlib.util.find_spec("airflow.sdk") is None
-UNDER_WAY = frozenset({"scheduled", "queued", "running", "deferred", "up_for_reschedule", "up_for_retry"})
+# Tasks that wait for a person came with Airflow 3.1.
+CAN_APPROVE = not IS_AIRFLOW_2 and importlib.util.find_spec("airflow.sdk.execution_time.hitl") is not None
+WAITS_FOR_A_PERSON = frozenset({"awaiting_input", "deferred"})
+UNDER_WAY = frozenset(
+    {"scheduled", "queued", "running", "deferred", "awaiting_input", "up_for_reschedule", "up_for_retry"}
+)
+APPROVED_AFTER = 5.0
+"""Seconds, which no person needs less of: Airflow takes a task that goes on before its worker has ended for killed."""
 
 
 class Demo(NamedTuple):
@@ -54,6 +66,10 @@ class Demo(NamedTuple):
     """If given, nobody triggers the DAG: versions made of these are registered at once, while nothing runs."""
     leads_to: str | None = None
     """A DAG that a task of this one starts, by what it does to the image; shown next."""
+    conf: tuple[str, ...] = ()
+    """What a run is started with, of what the Studio domain and earlier runs left in :attr:`Run.shared`."""
+    approves: str | None = None
+    """A task that waits for a person, in whose place the demo answers."""
 
 
 DEMOS = (
@@ -70,6 +86,13 @@ DEMOS = (
         leads_to="example_deploy_on_promotion",
     ),
     Demo("example_deploy_on_promotion", "deploys by itself what was promoted"),
+    Demo(
+        ROLLOUT,
+        "create if something changed, train, approve, promote, roll out to Studio, prune",
+        conf=("domain_id",),
+        approves="approve",
+    ),
+    Demo("example_roll_back", "puts back what Studio had before", conf=("domain_id", "previous")),
 )
 # Base images of the versions that exist before the first DAG runs. The emulator cannot find the second
 # one, so that version ends in CREATE_FAILED.
@@ -130,6 +153,33 @@ class Versions:
                     reason = f": {version['FailureReason']}" if "FailureReason" in version else ""
                     self._timeline.add("version", f"{name} version {key[1]} {change}{reason}")
 
+    def prepare_studio(self) -> str:
+        """Attach the first version of an image to a new Studio domain, and return the domain's id."""
+        client = self._client
+        client.create_image(ImageName=STUDIO_IMAGE, RoleArn=ROLE_ARN)
+        client.create_image_version(ImageName=STUDIO_IMAGE, BaseImage="team/churn:1", ClientToken="1", Aliases=["prod"])
+        client.create_app_image_config(AppImageConfigName=STUDIO_IMAGE, JupyterLabAppImageConfig={})
+        self._emulator.client("ecr").create_repository(repositoryName=STUDIO_IMAGE)
+        self.push("first")
+        entry = {"ImageName": STUDIO_IMAGE, "ImageVersionNumber": 1, "AppImageConfigName": STUDIO_IMAGE}
+        settings = {"ExecutionRole": ROLE_ARN, "JupyterLabAppSettings": {"CustomImages": [entry]}}
+        domain_id: str = client.create_domain(
+            DomainName="demo", AuthMode="IAM", DefaultUserSettings=settings, SubnetIds=["subnet-1"], VpcId="vpc-1"
+        )["DomainId"]
+        return domain_id
+
+    def push(self, content: str) -> None:
+        """Push a container image for Studio to Amazon ECR, with the tag "latest"."""
+        kind = "application/vnd.docker.distribution.manifest.v2+json"
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "content": content})
+        self._emulator.client("ecr").put_image(
+            repositoryName=STUDIO_IMAGE,
+            imageManifest=manifest,
+            imageManifestMediaType=kind,
+            imageTag="latest",
+            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
+        )
+
     def airflow_calls(self) -> Counter[str]:
         """Count the calls of SageMaker's API by operation, without those made here."""
         calls = self._emulator.calls()
@@ -139,8 +189,11 @@ class Versions:
 class Run:
     """A demonstration: the runs of one DAG, followed until they end."""
 
-    def __init__(self, demo: Demo, airflow: LocalAirflow, versions: Versions, timeline: Timeline) -> None:
+    def __init__(
+        self, demo: Demo, airflow: LocalAirflow, versions: Versions, timeline: Timeline, shared: dict[str, Any]
+    ) -> None:
         self.demo = demo
+        self.shared = shared
         self.state = "not started"
         self.facts: list[str] = []
         self._airflow = airflow
@@ -148,6 +201,7 @@ class Run:
         self._timeline = timeline
         self._run_id = ""
         self._tasks: dict[str, str] = {}
+        self._asked_at: float | None = None
 
     def follow(self) -> bool:
         """Start the DAG, report what happens until its runs end, and say whether they succeeded."""
@@ -161,10 +215,14 @@ class Run:
         elif self.demo.base_images:
             run_ids = self._started_by_versions()
         else:
-            run_ids = [self._airflow.trigger(dag_id)]
+            run_ids = [self.start()]
         states = [self._follow_run(run_id) for run_id in run_ids]
         self.state = "success" if set(states) == {"success"} else "failed"
         return self.state == "success"
+
+    def start(self) -> str:
+        """Start a run of the DAG, and return its id."""
+        return self._airflow.trigger(self.demo.dag_id, conf={name: self.shared[name] for name in self.demo.conf})
 
     def _follow_run(self, run_id: str) -> str:
         timeline, dag_id = self._timeline, self.demo.dag_id
@@ -223,10 +281,14 @@ class Run:
             except ApiError:  # not every task returns something
                 return
             self._timeline.add("xcom", f"{task}: {_shorten(value)}")
+            if isinstance(value, dict) and "previous" in value:
+                self.shared["previous"] = value["previous"]
             self.facts += _facts(task, value, self._duration(task_id, map_index))
 
     def _polled(self) -> None:
         self._versions.look()
+        if self._tasks.get(self.demo.approves or "") in WAITS_FOR_A_PERSON:
+            self._approve()
         if self._timeline.is_quiet():
             waiting = [f"{task} is {state}" for task, state in self._tasks.items() if state in UNDER_WAY]
             calls = self._versions.airflow_calls().total()
@@ -234,6 +296,20 @@ class Run:
                 "demo",
                 f"... {', '.join(waiting) or 'waiting for the scheduler'}; {calls} SageMaker calls so far",
             )
+
+    def _approve(self) -> None:
+        """Answer as a person does in Airflow's page, after a moment."""
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at >= APPROVED_AFTER:
+            self._asked_at = None
+            run = f"/api/v2/dags/{self.demo.dag_id}/dagRuns/{quote(self._run_id)}"
+            path = f"{run}/taskInstances/{self.demo.approves}/-1/hitlDetails"
+            asked = self._airflow.api("GET", path)
+            self._timeline.add("demo", f"a person reads: {asked['subject']}")
+            print(asked["body"], flush=True)
+            self._airflow.api("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
+            self._timeline.add("demo", "and approves")
 
     def _duration(self, task_id: str, map_index: int) -> float:
         for task in self._airflow.task_instances(self.demo.dag_id, self._run_id):
@@ -276,6 +352,9 @@ def _facts(task: str, value: Any, seconds: float) -> Iterator[str]:
         yield f"{task}: version {value['Version']} is {value['ImageVersionStatus']}{aliases}, after {seconds:.1f} s"
     elif isinstance(value, dict) and "deleted" in value:
         yield f"{task}: deleted {value['deleted'] or 'nothing'}, kept {value['kept']}"
+    elif isinstance(value, dict) and "previous" in value:
+        before, now = (value[name]["version"] for name in ("previous", "current"))
+        yield f"{task}: domain {value['domain_id']} had version {before} of {value['image_name']}, and has {now}"
     elif isinstance(value, dict) and "Model" in value:
         model = value["Model"]
         yield f"{task}: {model['ModelName']} with {model['PrimaryContainer']['Image']}"
@@ -296,36 +375,49 @@ def _summarise(runs: list[Run], versions: Versions, timeline: Timeline) -> None:
     print(f"  {time.monotonic() - timeline.started:.0f} s in all", flush=True)
 
 
-def _is_for_airflow_3(demo: Demo) -> bool:
-    """Tell whether the file with the DAG says so."""
-    texts = (path.read_text(encoding="utf-8") for path in EXAMPLE_DAGS.glob("*.py"))
-    return any("For Airflow 3." in text for text in texts if f'dag_id="{demo.dag_id}"' in text)
+def _copy_examples(folder: Path) -> None:
+    """Copy the examples that this Airflow can load, by what they say that they are for."""
+    for path in EXAMPLE_DAGS.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if ("For Airflow 3." in text and IS_AIRFLOW_2) or ("Needs Airflow 3.1" in text and not CAN_APPROVE):
+            continue
+        (folder / path.name).write_text(text, encoding="utf-8")
 
 
 def _show(timeline: Timeline, *, keep: bool) -> bool:
-    with Emulator(port=0, creation_seconds=CREATION_SECONDS) as emulator:
+    with (
+        Emulator(port=0, creation_seconds=CREATION_SECONDS) as emulator,
+        tempfile.TemporaryDirectory(prefix="demo-dags-") as dags_folder,
+    ):
         timeline.add("demo", f"SageMaker emulator at {emulator.endpoint_url}")
         versions = Versions(emulator, timeline)
         versions.seed()
+        shared = {"domain_id": versions.prepare_studio()}
         versions.look()
+        _copy_examples(Path(dags_folder))
 
         def progress(text: str) -> None:
             timeline.add("airflow", text)
             versions.look()
 
-        left_out = [demo for demo in DEMOS if IS_AIRFLOW_2 and _is_for_airflow_3(demo)]
+        texts = [path.read_text(encoding="utf-8") for path in Path(dags_folder).glob("*.py")]
+        left_out = [demo for demo in DEMOS if not any(f'"{demo.dag_id}"' in text for text in texts)]
         with (Airflow2 if IS_AIRFLOW_2 else LocalAirflow)(
-            EXAMPLE_DAGS,
+            dags_folder,
             env={"AIRFLOW_CONN_AWS_DEFAULT": emulator.airflow_connection()},
             progress=progress,
         ) as airflow:
             timeline.add("airflow", "ready" if IS_AIRFLOW_2 else f"ready at {airflow.url}")
             for demo in left_out:
-                timeline.add("demo", f"{demo.dag_id}: left out, its file uses asset watchers, which Airflow 2 has not")
-            runs = [Run(demo, airflow, versions, timeline) for demo in DEMOS if demo not in left_out]
+                timeline.add("demo", f"{demo.dag_id}: left out, as its file needs a newer Airflow")
+            runs = [Run(demo, airflow, versions, timeline, shared) for demo in DEMOS if demo not in left_out]
             outcomes = [run.follow() for run in runs]  # the next one after a failure too
             _summarise(runs, versions, timeline)
             if keep and not IS_AIRFLOW_2:
+                if CAN_APPROVE:
+                    versions.push("second")
+                    run_id = next(run for run in runs if run.demo.dag_id == ROLLOUT).start()
+                    print(f"\nThe run {run_id} of {ROLLOUT} is going to wait for you to approve.")
                 print(f"\nAirflow's web page: {airflow.url} ({airflow.login_hint})")
                 print("It stays up until Ctrl-C.", flush=True)
                 with contextlib.suppress(KeyboardInterrupt):

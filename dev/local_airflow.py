@@ -413,6 +413,7 @@ class LocalAirflow:
             },
             "dag_processor": {
                 "refresh_interval": 2,  # default 300: until a new file is found
+                "min_file_process_interval": 60,  # default 30, which takes half a core; edited files are parsed at once
                 "bundle_refresh_check_interval": 1,
                 "dag_file_processor_timeout": 150,
             },
@@ -595,8 +596,16 @@ class LocalAirflow:
         self._wait(missing, time.monotonic() + timeout, f"DAG {dag_id}")
 
     def unpause(self, dag_id: str) -> None:
-        """Let the scheduler run the DAG."""
-        self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+        """Let the scheduler run the DAG, and the triggerer watch its assets."""
+        dag = self.api("GET", f"/api/v2/dags/{quote(dag_id)}")
+        if dag["is_paused"]:
+            self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
+            # Airflow takes up watchers when it parses the file, which it would do within half a minute by itself.
+            self._insist("PUT", f"/api/v2/parseDagFile/{quote(dag['file_token'])}", None)
+
+    def pause(self, dag_id: str) -> None:
+        """Keep the scheduler from starting runs of the DAG and their tasks."""
+        self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": True})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None) -> str:
         """Unpause the DAG, start a run of it and return the run's id."""
@@ -606,7 +615,7 @@ class LocalAirflow:
         self._insist("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)
         return run_id
 
-    def _insist(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+    def _insist(self, method: str, path: str, body: Mapping[str, Any] | None) -> None:
         """
         Make a call that may be repeated.
 

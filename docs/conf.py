@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-# autodoc imports the modules, and they import Airflow, which writes its configuration where it is told to live.
+# autodoc imports the modules, and they import Airflow, which writes its configuration to AIRFLOW_HOME.
 os.environ["AIRFLOW_HOME"] = str(ROOT / "build" / "docs" / "airflow")
 os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
 sys.path.insert(0, str(ROOT))
@@ -35,7 +35,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.intersphinx", "myst_parser", "sp
 exclude_patterns = ["snippets"]
 nitpicky = True
 nitpick_ignore_regex = [
-    # The inventories below have only what is worth a link.
+    # The inventories below have only the objects that are worth a link.
     ("py:.*", r"(?!airflow_provider_imageversions).*"),
 ]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -31,27 +32,33 @@ os.environ.update(
 
 import botocore.handlers
 import pytest
-from botocore.config import Config
-from botocore.exceptions import HTTPClientError
+from hypothesis import settings
 
-from airflow_provider_imageversions.emulator import Emulator
 from tests.service_model import AnswerCheck
 
+# Airflow and the emulator are imported where they are used, as the pure tests need neither.
+
 IMAGE = "my-image"
+IS_AIRFLOW_2 = importlib.metadata.version("apache-airflow").startswith("2.")
+needs_watchers = pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no asset watchers")
 
 # For the sessions that the package, the Amazon provider and the tests make alike, wherever they do.
 _ANSWERS = AnswerCheck()
 botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
 
-# Whole files that older Airflows have nothing for; single tests skip with a reason.
-_NEEDS = {
-    "unit/test_assets.py": "airflow.sdk",
-    "unit/test_docs.py": "airflow.sdk",
-    "integration/test_lineage.py": "openlineage",
-}
-collect_ignore = [file for file, module in _NEEDS.items() if importlib.util.find_spec(module) is None]
-_IS_AIRFLOW_2 = importlib.util.find_spec("airflow.sdk") is None
-needs_watchers = pytest.mark.skipif(_IS_AIRFLOW_2, reason="Airflow 2 has no asset watchers")
+# Whole files that an environment has nothing for; single tests skip with a reason.
+collect_ignore = []
+if IS_AIRFLOW_2:
+    collect_ignore += ["integration/test_assets.py", "integration/test_docs.py"]
+if importlib.util.find_spec("openlineage") is None:
+    collect_ignore += ["integration/test_lineage.py"]
+if importlib.util.find_spec("statsd") is None:
+    collect_ignore += ["integration/test_metrics.py"]
+
+# A busy machine is no reason for a test to fail. CI and `make test` look further than a quick run.
+settings.register_profile("quick", max_examples=10, stateful_step_count=40, deadline=None)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +71,12 @@ def answer_check(request):
 
 
 def pytest_report_header():
-    return [f"left out for want of {_NEEDS[file]}: tests/{file}" for file in collect_ignore]
+    return [f"not collected on this Airflow: tests/{file}" for file in collect_ignore]
 
 
 @pytest.fixture(scope="session")
 def emulator_server():
+    from airflow_provider_imageversions.emulator import Emulator
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
     with Emulator(creation_seconds=2.0) as emulator:
@@ -88,6 +96,8 @@ def emulator(emulator_server):
 @pytest.fixture(scope="session")
 def distant_emulator():
     """An emulator in a process of its own, where it does not count in a measurement of ours."""
+    from airflow_provider_imageversions.emulator import Emulator
+
     command = [sys.executable, "-m", "airflow_provider_imageversions.emulator", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -125,7 +135,7 @@ class TaskInstance:
     def xcom_push(self, key, value, **_):
         self.xcoms[key] = json.loads(json.dumps(value))
 
-    if not _IS_AIRFLOW_2:
+    if not IS_AIRFLOW_2:
 
         def get_first_reschedule_date(self, _context):
             return self.first_reschedule_date
@@ -134,7 +144,7 @@ class TaskInstance:
 @pytest.fixture
 def context(monkeypatch):
     ti = TaskInstance()
-    if _IS_AIRFLOW_2:
+    if IS_AIRFLOW_2:
         # It asks its database, and there is none here.
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: ti.first_reschedule_date)
         monkeypatch.setattr("airflow.sensors.base._is_metadatabase_mysql", lambda: False)
@@ -223,6 +233,9 @@ def mode(request):
 @pytest.fixture(scope="session")
 def truncation_unseen(distant_emulator):
     """For tests of what botocore does not notice with most versions of urllib3."""
+    from botocore.config import Config
+    from botocore.exceptions import HTTPClientError
+
     distant_emulator.add_fault("truncated", operation="ListImages")
     once = Config(retries={"total_max_attempts": 1})
     try:

@@ -19,10 +19,11 @@ PARTS = {
     "promote": "promote operator",
     "delete": "delete operator",
     "prune": "prune operator",
+    "rollout": "roll-out operator",
 }
 READERS = ("hook", "list")
 SENSORS = ("poke", "reschedule", "deferrable")
-CHANGERS = ("create", "promote", "delete", "prune")
+CHANGERS = ("create", "promote", "delete", "prune", "rollout")
 
 UNNOTICED = "no harm"
 WAITS = "waits"
@@ -107,7 +108,7 @@ def _damaged(kind: str, what: str) -> Row:
         what,
         cells(readers="ResponseParserError", sensors=WAITS, event=WAITS, changers=WAITS),
         {"kind": kind, "times": 1},
-        "answer is broken",
+        "response is broken",
     )
 
 
@@ -247,7 +248,7 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "future",
             "the service's clock is an hour ahead: versions from the future",
-            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED),
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED, rollout=None),
             note="Pruning with `keep_younger_than` keeps them.",
         ),
     ],
@@ -260,19 +261,19 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "repeating_once",
             "the same page twice",
-            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED, delete=None),
+            cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED, delete=None, rollout=None),
             {"kind": "repeating_token", "times": 1},
         ),
         Row(
             "repeating",
             "the same page for ever",
-            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None),
+            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None, rollout=None),
             {"kind": "repeating_token", "times": None},
         ),
         Row(
             "cyclic",
             "tokens that lead in a circle",
-            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None),
+            cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None, rollout=None),
             {"kind": "cyclic_token", "times": None},
         ),
         Row(
@@ -323,7 +324,15 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "deleting",
             "the version is DELETING",
-            cells(sensors=FAILED, event=UNNOTICED, create=REFUSED, promote=REFUSED, delete=WAITS, prune=UNNOTICED),
+            cells(
+                sensors=FAILED,
+                event=UNNOTICED,
+                create=REFUSED,
+                promote=REFUSED,
+                delete=WAITS,
+                prune=UNNOTICED,
+                rollout=REFUSED,
+            ),
             says="version 3 is DELETING",
             note="To promote means to give it another version's alias, here and below.",
         ),
@@ -337,6 +346,7 @@ _GROUPS: dict[str, list[Row]] = {
                 promote="ResourceNotFound",
                 delete=UNNOTICED,
                 prune=UNNOTICED,
+                rollout="ResourceNotFound",
             ),
             note="To a sensor, a number that is not there yet and one that is there no more look alike.",
         ),
@@ -357,6 +367,7 @@ _GROUPS: dict[str, list[Row]] = {
                 promote=REFUSED,
                 delete=UNNOTICED,
                 prune=UNNOTICED,
+                rollout=REFUSED,
             ),
             {"kind": "unknown_status", "status": "ARCHIVED", "times": 3},
             "is ARCHIVED",
@@ -365,9 +376,36 @@ _GROUPS: dict[str, list[Row]] = {
         Row(
             "long_reason",
             "a FailureReason of 1,024 characters, some of them control characters, some not ASCII",
-            cells(readers=UNNOTICED, sensors=FAILED, event=UNNOTICED, changers=REFUSED, promote=None, prune=UNNOTICED),
+            cells(
+                readers=UNNOTICED,
+                sensors=FAILED,
+                event=UNNOTICED,
+                changers=REFUSED,
+                promote=None,
+                prune=UNNOTICED,
+                rollout=None,
+            ),
             says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}$",
             note="Control characters become \N{REPLACEMENT CHARACTER} everywhere, and in an error it is one line.",
+        ),
+    ],
+    "Studio": [
+        Row(
+            "update_fails",
+            "the update of the domain fails",
+            cells(rollout=REFUSED),
+            says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}",
+            note="The old list of custom images is put back.",
+        ),
+        Row(
+            "updating",
+            "somebody else's update of the domain is under way",
+            cells(rollout=WAITS),
+        ),
+        Row(
+            "domain_missing",
+            "there is no such domain",
+            cells(rollout="ResourceNotFound"),
         ),
     ],
 }

@@ -1,11 +1,11 @@
-"""The one exception that becomes an error of the service on the wire."""
+"""The exception that becomes a SageMaker error on the wire."""
 
 from __future__ import annotations
 
 
 class ApiError(Exception):
     """
-    An error that the service answers with.
+    An error that SageMaker returns.
 
     :param code: the error code as SDKs show it, such as ``ResourceNotFound``
     :param message: the text for people

@@ -139,7 +139,7 @@ class Fault:
         Answer a call.
 
         :param call: the call
-        :param proceed: gives the true answer
+        :param proceed: returns the true answer
         """
         return KINDS[self.kind](call, self, proceed)
 
@@ -176,7 +176,7 @@ class Faults:
 
     def clear(self, kind: str | None = None) -> None:
         """
-        Forget faults, and let calls go on that one of them holds up.
+        Remove faults, and release the calls that one of them holds up.
 
         :param kind: those of this kind; None is all
         """

@@ -47,7 +47,7 @@ MISSING_ROLE = "does-not-exist"
 IMAGE_QUOTA = 250
 
 GONE = "DELETED"
-"""The status of what is no longer there, which no answer shows."""
+"""The status of a deleted resource, which no answer shows."""
 
 state_manager.register_default_transition(IMAGE_MODEL, {"progression": "immediate"})
 state_manager.register_default_transition(IMAGE_DELETION_MODEL, {"progression": "manual", "times": 2})
@@ -70,13 +70,13 @@ def quota_message(quota: int, used: int) -> str:
 
 
 def now_ms() -> int:
-    """Return the time in whole milliseconds, the service's precision."""
+    """Return the time in whole milliseconds, which is SageMaker's precision."""
     return time.time_ns() // 1_000_000
 
 
 class Resource(ManagedState):
     """
-    What an image, a version and a resource of Studio have in common: two times, and a status that moves by itself.
+    What images, versions and Studio resources have in common: two times, and a status that changes over time.
 
     :param model_name: the name under which moto configures how the status moves
     :param failure_reason: why creating it fails; None: it becomes CREATED
@@ -102,7 +102,7 @@ class Resource(ManagedState):
 
     def begin(self, status: str, outcome: str, failure_reason: str | None = None) -> None:
         """
-        Enter a status that changes by itself.
+        Set a status that changes over time.
 
         :param status: one of those that change by themselves, such as ``UPDATING``
         :param outcome: the status that it changes to
@@ -117,7 +117,7 @@ class Resource(ManagedState):
         """
         Enter a status and stay there.
 
-        :param status: any text, known to the service or not
+        :param status: any text, known to SageMaker or not
         """
         self._status, self.held, self.modified = status, True, now_ms()
 
@@ -136,7 +136,7 @@ class Resource(ManagedState):
         config = state_manager.get_transition(self.model_name)
         self.modified = now_ms()
         if config["progression"] == "time":
-            # It happened when it was due, not when somebody looks; but not before the last look, which
+            # It happened when it was due, not when it is read; but not before the last read, which
             # could otherwise be so where the time span has been shortened since.
             due = since + timedelta(seconds=config["seconds"])
             self.modified = min(self.modified, max(last_look, int(due.timestamp() * 1000)))
@@ -186,7 +186,7 @@ class ImageVersion(Resource):
         return None if digest is None else str(digest).removeprefix("sha256:")
 
     def summary(self) -> dict[str, Any]:
-        """Return what ListImageVersions tells about the version."""
+        """Return the version as ListImageVersions does."""
         reason = {} if self.failure_reason is None else {"FailureReason": self.failure_reason}
         return {
             "CreationTime": self.created / 1000,
@@ -205,7 +205,7 @@ class ImageVersion(Resource):
         return self._summary
 
     def description(self) -> dict[str, Any]:
-        """Return what DescribeImageVersion tells about the version."""
+        """Return the version as DescribeImageVersion does."""
         container = {"ContainerImage": self.container_image} if self.current == "CREATED" else {}
         return {**self.summary(), **self.details, **container}
 
@@ -273,7 +273,7 @@ class Image(Resource):
         self.settle()
 
     def summary(self) -> dict[str, Any]:
-        """Return what ListImages tells about the image."""
+        """Return the image as ListImages does."""
         optional = {k: v for k, v in self.properties.items() if k != "RoleArn"}
         if self.failure_reason is not None:
             optional["FailureReason"] = self.failure_reason
@@ -288,9 +288,9 @@ class Image(Resource):
 
     def settle_versions(self, *, seen: bool = False) -> None:
         """
-        Let the versions move whose time has come; only those on the move are looked at.
+        Change the status of the versions that are due; only those in transition are read.
 
-        :param seen: a caller looks at them, which is what moto's "manual" progression counts
+        :param seen: whether a caller reads them, which is what moto's "manual" progression counts
         """
         now, timed = now_ms(), state_manager.get_transition(VERSION_MODEL)["progression"] == "time"
         for version in list(self._moving.values()):
@@ -401,7 +401,7 @@ class ImageBackend(BaseBackend):
             self._images.clear()
 
     def settle(self) -> None:
-        """Let the versions move whose time has come, though nobody looks at them."""
+        """Change the status of the versions that are due, although nobody reads them."""
         with self._lock:
             for image in self._images.values():
                 image.settle_versions()
@@ -640,7 +640,7 @@ class ImageBackend(BaseBackend):
 
     def set_version(self, name: str, number: int, changes: dict[str, Any]) -> None:
         """
-        Change what the service would decide about a version.
+        Set what SageMaker would decide about a version.
 
         :param name: the image's name
         :param number: the version's number
@@ -654,7 +654,7 @@ class ImageBackend(BaseBackend):
 
     def set_image(self, name: str, changes: dict[str, Any]) -> None:
         """
-        Change what the service would decide about an image.
+        Set what SageMaker would decide about an image.
 
         :param name: the image's name
         :param changes: any of ``status``, ``failure_reason``, ``created`` and ``modified`` (milliseconds)

@@ -33,7 +33,7 @@ class Token:
 
     :param query: the operation and all its parameters but the token and the page size
     :param position: key of the last item handed out; None is the beginning
-    :param salt: tells apart tokens for the same place; only injected faults need it
+    :param salt: makes tokens for the same place differ; only injected faults need it
     """
 
     query: str

@@ -406,7 +406,7 @@ class EmulatorClient:
 
         :param image_name: the image
         :param count: how many
-        :param status: their status, known to the service or not
+        :param status: their status, known to SageMaker or not
         :param start_time: when the first was created; by default so that the last was created just now
         :param spacing_seconds: how much later each next one was created
         :param region_name: the region
@@ -433,14 +433,14 @@ class EmulatorClient:
         region_name: str = "us-east-1",
     ) -> None:
         """
-        Change what the service would decide about a version; what is None stays.
+        Set what SageMaker would decide about a version; what is None stays.
 
-        A status set here stays: the version no longer moves by itself. It also sets the last modified time
+        A status set here stays: it no longer changes over time. It also sets the last modified time
         to now, unless that is given.
 
         :param image_name: the image
         :param version: the version's number
-        :param status: its status, known to the service or not
+        :param status: its status, known to SageMaker or not
         :param failure_reason: why it failed
         :param creation_time: when it was created
         :param last_modified_time: when it was last modified
@@ -567,7 +567,7 @@ class EmulatorClient:
 
     def clear_faults(self, kind: str | None = None) -> None:
         """
-        Forget faults, and let calls go on that one of them holds up.
+        Remove faults, and release the calls that one of them holds up.
 
         :param kind: those of this kind; None is all
         """
@@ -603,7 +603,7 @@ class Emulator(EmulatorClient):
     :param port: the port; 0 is a free one
     :param creation_seconds: how long a version stays CREATING or DELETING, an image DELETING, and a resource of Studio
         Pending, Updating or Deleting, in seconds; 0 is immediate (default: 2)
-    :param host: the address, which has to be a loopback one: whoever reaches it controls it
+    :param host: the address, which has to be a loopback address: any process that reaches it controls it
     :param verbose: log each request
     :param image_quota: the maximum number of images in a region (default: 250, as SageMaker's)
     """

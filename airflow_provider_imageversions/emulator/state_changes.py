@@ -30,7 +30,7 @@ class StateChanges:
 
     :param queue_url: URL of a queue of moto
     :param region_name: the queue's region
-    :raises ValueError: there is no such queue
+    :raises ValueError: The queue does not exist.
     """
 
     def __init__(self, queue_url: str, region_name: str) -> None:
@@ -39,7 +39,7 @@ class StateChanges:
         try:
             self._queues.get_queue(self._queue_name)
         except QueueDoesNotExist as error:
-            raise ValueError(f"There is no queue {queue_url!r} in region {region_name!r}.") from error
+            raise ValueError(f"Queue {queue_url!r} does not exist in region {region_name!r}.") from error
         self._account_id = account_id
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._settle, name="sagemaker-image-state-changes", daemon=True)
@@ -56,7 +56,7 @@ class StateChanges:
         self._thread.join()
 
     def _settle(self) -> None:
-        # A status moves when somebody looks at it, and here an event has to be sent before.
+        # A status changes when it is read, and here an event has to be sent before that.
         while not self._stopping.wait(_PACE):
             for backend in list(image_backends[self._account_id].values()):
                 backend.settle()

@@ -6,7 +6,7 @@ What SageMaker does here is known from its documentation and service model, not 
 - An update replaces each structure of settings of one kind of app (such as ``JupyterLabAppSettings``) as a whole, and
   keeps the other members of the user or space settings. There is no compare-and-set.
 - An update whose outcome is Update_Failed leaves the new settings in place.
-- Nothing looks at what the settings name: deleting a version, an image or an app image config that is in use succeeds,
+- Nothing checks what the settings name: deleting a version, an image or an app image config that is in use succeeds,
   and so does an update with a version that does not exist.
 - A domain with user profiles or spaces, and one of those with apps, cannot be deleted.
 - A deleted app remains listed as Deleted.
@@ -44,7 +44,7 @@ state_manager.register_default_transition(STUDIO_MODEL, {"progression": "immedia
 @dataclass(frozen=True)
 class _Kind:
     """
-    What tells one kind of Studio's resources from another.
+    How one kind of Studio resource differs from the others.
 
     :param noun: as in the names of operations
     :param identity: the members that identify one
@@ -180,12 +180,12 @@ class StudioResource(Resource):
         return "/".join(str(self.members[key]) for key in self.kind.identity if key in self.members)
 
     def description(self) -> dict[str, Any]:
-        """Return what describing it tells."""
+        """Return the resource as its Describe call does."""
         modified = {} if self.kind is APP else {"LastModifiedTime": self.modified / 1000}
         return {**self._common(self.kind.described), **modified}
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list tells about it."""
+        """Return the resource as its List call does."""
         modified = {} if self.kind is APP else {"LastModifiedTime": self.modified / 1000}
         summary = {**self._common(self.kind.listed), **modified}
         summary.pop("FailureReason", None)

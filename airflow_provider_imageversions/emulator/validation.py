@@ -1,4 +1,4 @@
-"""Checks a request against the limits in botocore's model of the service, as the service itself does."""
+"""Checks a request against the limits in botocore's service model, as SageMaker does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 def validate(operation: str, parameters: Any) -> dict[str, Any]:
     """
-    Give back the parameters that the operation knows, or refuse them.
+    Return the parameters that the operation knows, or refuse them.
 
     :param operation: an operation of SageMaker, such as ``ListImageVersions``
     :param parameters: what the request's body held
@@ -56,7 +56,7 @@ def _shape(reference: dict[str, Any]) -> Shape:
 
 
 def _cast(value: Any, shape: Shape) -> Any:
-    """Drop what the service ignores (nulls, unknown members); refuse JSON of another type."""
+    """Drop what SageMaker ignores (nulls, unknown members); refuse JSON of another type."""
     kind = shape["type"]
     if type(value) not in _JSON_TYPES[kind]:
         raise ApiError(
@@ -113,7 +113,7 @@ def _broken(value: Any, shape: Shape) -> list[str]:
 
 
 def _constraints(shape: Shape) -> Iterator[tuple[Any, str]]:
-    """Yield each constraint of a shape as a test and the service's words for it."""
+    """Yield each constraint of a shape as a test and SageMaker's wording of it."""
     is_number = shape["type"] in {"integer", "long"}
     size, noun = (int, "value") if is_number else (len, "length")
     if "max" in shape:

@@ -24,7 +24,7 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 
 def error_body(code: str, message: str) -> str:
     """
-    Return an error as the service writes it.
+    Return an error in SageMaker's wire format.
 
     :param code: the error code
     :param message: the text for people
@@ -37,7 +37,7 @@ def _object(**members: Any) -> str:
 
 
 def _page(name: str, items: list[str], following: Token | None) -> str:
-    """Put a page together from items that are JSON already: serializing 100 of them anew takes longer."""
+    """Join items that are JSON already into a page: serializing 100 of them again takes longer."""
     token = "" if following is None else f', "NextToken": {json.dumps(str(following))}'
     return f'{{"{name}": [{", ".join(items)}]{token}}}'
 

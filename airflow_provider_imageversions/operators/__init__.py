@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.operators.images import SageMakerCreateImageOperator, SageMakerDeleteImageOperator
 from airflow_provider_imageversions.operators.listing import LARGE_XCOM, SageMakerListImageVersionsOperator
 from airflow_provider_imageversions.operators.studio import (
@@ -23,8 +22,6 @@ __all__ = [
     "SageMakerCreateImageVersionOperator",
     "SageMakerDeleteImageOperator",
     "SageMakerDeleteImageVersionOperator",
-    "SageMakerImageOperationError",
-    "SageMakerImageOperationTimeoutError",
     "SageMakerImageVersionUsageOperator",
     "SageMakerListImageVersionsOperator",
     "SageMakerPromoteImageVersionOperator",

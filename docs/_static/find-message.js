@@ -7,21 +7,22 @@
   const groups = (message) =>
     message.split("…").flatMap((part) => {
       const found = words(part);
-      if (found.length < 3) return message.includes("…") ? [] : [found.join(" ")];
+      // Of short parts only the name of an error tells messages apart.
+      if (found.length < 3) return found.filter((word) => word.length > 10 || !message.includes("…"));
       return found.slice(2).map((_, index) => found.slice(index, index + 3).join(" "));
     });
 
   const show = (query) => {
     const text = ` ${words(query).join(" ")} `;
-    const found = window.MESSAGES.map((message) => {
+    const matching = window.MESSAGES.map((message) => {
       const wanted = groups(message.text);
       const hits = wanted.filter((group) => text.includes(` ${group} `)).length;
       return { ...message, hits, share: hits / wanted.length };
     })
       .filter((message) => message.hits > 0)
-      .sort((a, b) => b.hits - a.hits || b.share - a.share)
-      .slice(0, 3);
-    if (!found.length) return;
+      .sort((a, b) => b.hits - a.hits || b.share - a.share);
+    if (!matching.length) return;
+    const found = matching.filter((message) => message.hits > matching[0].hits / 2).slice(0, 3);
 
     const box = document.createElement("section");
     box.className = "matching-messages";

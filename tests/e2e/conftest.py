@@ -1,19 +1,38 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import LocalAirflow
+from tests.studio import Studio, custom_image, spec
 
 ROOT = Path(__file__).parents[2]
+CREATION_SECONDS = 2.0
+STUDIO_IMAGE = "churn-studio"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+class ByAirflow(LoadScopeScheduling):
+    """Keeps the tests of an Airflow in one of xdist's workers, so that each is started once."""
+
+    def _split_scope(self, nodeid):
+        return "distributed" if "test_distributed.py" in nodeid else "local"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByAirflow(config, log)
 
 
 def rewrite(path, **constants):
@@ -27,12 +46,52 @@ def rewrite(path, **constants):
     new.replace(path)
 
 
+def hasten(folder):
+    """Make the examples poll as often as they can."""
+    for path in folder.glob("example_*.py"):
+        path.write_text(re.sub(r"\b(poll|poke|check)_interval=\d+", r"\1_interval=1", path.read_text()))
+
+
 @pytest.fixture(scope="session")
 def service():
     """The emulator that Airflow talks to; tests keep apart by the names of their images."""
-    with Emulator(creation_seconds=4.0) as emulator:
+    with Emulator(creation_seconds=CREATION_SECONDS) as emulator:
         emulator.client("s3").create_bucket(Bucket="demo-bucket")
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def studio(service):
+    """A domain with version 1 of the image, which has the alias prod, and a space that starts from it."""
+    ecr, client = service.client("ecr"), service.client("sagemaker")
+    ecr.create_repository(repositoryName=STUDIO_IMAGE)
+    account = Studio(client)
+    account.image(STUDIO_IMAGE, 1, aliases={1: ["prod"]})
+    account.config(STUDIO_IMAGE)
+    account.client.domain_id = account.domain(
+        "rollout",
+        JupyterLabAppSettings={"CustomImages": [custom_image(STUDIO_IMAGE, 1, STUDIO_IMAGE), custom_image("other", 3)]},
+    )
+    while client.describe_domain(DomainId=client.domain_id)["Status"] != "InService":
+        time.sleep(0.2)
+    account.space(client.domain_id, "old", JupyterLabAppSettings={"DefaultResourceSpec": spec(STUDIO_IMAGE, 1)})
+    return account
+
+
+@pytest.fixture(scope="session")
+def push(service):
+    def push(content):
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "content": content})
+        service.client("ecr").put_image(
+            repositoryName=STUDIO_IMAGE,
+            imageManifest=manifest,
+            imageManifestMediaType=MANIFEST,
+            imageTag="latest",
+            # Otherwise moto gives it one of a hundred at random.
+            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
+        )
+
+    return push
 
 
 @pytest.fixture
@@ -58,6 +117,7 @@ def start_airflow(fernet_key, tmp_path_factory):
             shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         queue = service.client("sqs").create_queue(QueueName="image-versions")["QueueUrl"]
         rewrite(dags / "wakes.py", QUEUE=queue)
+        hasten(dags)
         connection = service.airflow_connection()
         denied = json.dumps({**json.loads(connection), "login": "denied"})
         environment = {
@@ -88,14 +148,19 @@ def image(service):
     return name
 
 
+def execute_at_once(airflow, runs, timeout=150):
+    """Run DAGs, each with its conf, side by side to their ends; gives the id, state and tasks' states of each run."""
+    started = []
+    for dag_id, conf in runs:
+        airflow.wait_for_dag(dag_id)
+        started.append((dag_id, airflow.trigger(dag_id, conf=conf)))
+    return [
+        (run_id, airflow.wait_for_run(dag_id, run_id, timeout), airflow.task_states(dag_id, run_id))
+        for dag_id, run_id in started
+    ]
+
+
 @pytest.fixture
 def execute(airflow):
     """Run a DAG to its end; gives its run id, its state and the states of its tasks."""
-
-    def execute_dag(dag_id, timeout=150, **conf):
-        airflow.wait_for_dag(dag_id)
-        run_id = airflow.trigger(dag_id, conf=conf)
-        state = airflow.wait_for_run(dag_id, run_id, timeout)
-        return run_id, state, airflow.task_states(dag_id, run_id)
-
-    return execute_dag
+    return lambda dag_id, timeout=150, **conf: execute_at_once(airflow, [(dag_id, conf)], timeout)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,12 +24,10 @@ from airflow_provider_imageversions._sessions import BACKOFF_CAP
 from airflow_provider_imageversions.emulator import Emulator
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from dev.local_airflow import DISTRIBUTED, TRIGGERERS, WORKERS
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, execute_at_once
 from tests.e2e.test_waiting import MODES, register, tries
 from tests.e2e.test_watching import (
-    IMAGE,
     KILLS,
-    RETRAIN,
     VERSIONS,
     dispatcher,
     events,
@@ -46,8 +45,11 @@ pytestmark = pytest.mark.e2e
 
 # SENSORS=100 KILLS=10 VERSIONS=20 OUTAGE=60 make e2e: as many and as long as a release wants it. By default, what fits
 # between two cups of coffee.
-SENSORS = int(os.environ.get("SENSORS", "24"))
+SENSORS = int(os.environ.get("SENSORS", "15"))
 OUTAGE = float(os.environ.get("OUTAGE", "10"))
+# The second DAG of README.md, which polls once a minute: by default, tests do not wait for that.
+README_AS_IT_IS = OUTAGE >= 60
+IMAGE, RETRAIN = "my-training-image", "retrain"
 IMAGES = 5
 POKE_INTERVAL = 2
 
@@ -90,10 +92,21 @@ def airflow(service, start_airflow):
     # Nothing but sharing is to keep the number of calls down.
     env = {"AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND": "100"}
     with start_airflow(service, env, components=DISTRIBUTED) as local:
-        # Airflow takes a watcher up when it parses the file for the second time, half a minute later.
         service.create_versions(IMAGE, 3)
+        (local.dags_folder / "readme.py").write_text(readme_dag())
         let_start(local, RETRAIN)
         yield local
+
+
+def readme_dag():
+    """The DAG of README.md that starts a run for each version."""
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+        if "run_dag_per_version" in block
+    )
+    assert len([line for line in code.splitlines() if line]) <= 15
+    return code if README_AS_IT_IS else code.replace("include_details=True", "include_details=True, poll_interval=1")
 
 
 def callbacks(airflow, run_id):
@@ -229,7 +242,7 @@ def be_without_database(airflow, change):
 
 def test_every_version_has_one_run_though_everything_is_killed_again_and_again(airflow, service, watched, fernet_key):
     dice = random.Random(7)  # noqa: S311 # a schedule, no secret
-    *early, away, late = service.create_versions(watched, VERSIONS, status="CREATING")
+    *early, away, paused = service.create_versions(watched, VERSIONS, status="CREATING")
     waiting = list(early)
     dice.shuffle(waiting)
     victims = ["triggerer"] * KILLS + ["scheduler", "dag-processor", "worker"] * -(-KILLS * 3 // 5)
@@ -240,21 +253,22 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
             service.set_version(watched, version, status="CREATED")
             time.sleep(dice.choice([0, 0, dice.uniform(0, 2)]))
         del waiting[:share]
-        time.sleep(dice.uniform(0, 8))
+        time.sleep(dice.uniform(0, 5))
         if victim == "triggerer":
             (name,) = eventually(airflow, lambda: watches(airflow, fernet_key, watched), 60, "one watches")
         else:
             name = dice.choice(WORKERS) if victim == "worker" else victim
         airflow.kill(name)
         airflow.start(name)
+        if number == len(victims) // 4:
+            airflow.pause(dispatcher(RETRAIN))
+            service.set_version(watched, paused, status="CREATED")
+            time.sleep(dice.uniform(0, 8))
+            airflow.unpause(dispatcher(RETRAIN))
         if number == len(victims) // 2:
             be_without_database(airflow, lambda: service.set_version(watched, away, status="CREATED"))
     assert not waiting
-    pause(airflow, dispatcher(RETRAIN), is_paused=True)
-    service.set_version(watched, late, status="CREATED")
-    time.sleep(dice.uniform(0, 8))
-    pause(airflow, dispatcher(RETRAIN), is_paused=False)
-    expected = sorted([*early, away, late])
+    expected = sorted([*early, away, paused])
     eventually(
         airflow,
         lambda: set(told(airflow, watched)) >= set(expected),
@@ -266,7 +280,7 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
     # A run whose worker was killed fails, as its task has no retries.
     eventually(
         airflow,
-        lambda: len(started(airflow)) >= VERSIONS and is_idle(airflow),
+        lambda: len(started(airflow, RETRAIN)) >= VERSIONS and is_idle(airflow, RETRAIN),
         patience,
         "all have a run",
         airflow.restart_ended,
@@ -274,11 +288,7 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
     identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
     log.info("%d versions were reported %d times", VERSIONS, len(told(airflow, watched)))
     # Each exactly once, though some were perhaps reported twice.
-    assert sorted(identities[identity] for identity in started(airflow)) == expected
-
-
-def pause(airflow, dag_id, *, is_paused):
-    airflow.api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": is_paused})
+    assert sorted(identities[identity] for identity in started(airflow, RETRAIN)) == expected
 
 
 def all_looked(airflow, run_id):
@@ -362,25 +372,37 @@ def test_waits_survive_the_service(airflow, server, service, image):
         assert tried(airflow, run_id, mode)[0][:2] == ("success", 1), mode
 
 
-def test_with_soft_fail_a_failure_and_a_timeout_are_skipped_in_every_mode(airflow, service, execute, image):
-    failing = register(service, image, tag="does-not-exist")
-    service.set_version(image, failing, status="CREATE_FAILED")
-    for version in (failing, 99):
-        run_id, _, states = execute("skips_in_every_mode", image_name=image, version=version)
-        assert states == dict.fromkeys(MODES, "skipped")
-        assert callbacks(airflow, run_id) == {(mode, "-1", "skipped"): 1 for mode in MODES}
+@pytest.fixture(scope="module")
+def bad_ends(airflow, service):
+    """Waits in every mode, side by side, of which none gets its version; gives their runs by why."""
+    service.create_versions("never", 1, status="CREATE_FAILED")
+    service.add_fault("access_denied", access_key_id="denied", times=None)
+    skipped, failed = "skips_in_every_mode", "times_out_in_every_mode"
+    waits = {
+        "failure, soft_fail": (skipped, {"image_name": "never", "version": 1}),
+        "timeout, soft_fail": (skipped, {"image_name": "never", "version": 99}),
+        "timeout": (failed, {"image_name": "never", "version": 99}),
+        "access denied": ("retries_in_every_mode", {"image_name": "never"}),
+    }
+    return dict(zip(waits, execute_at_once(airflow, waits.values()), strict=True))
 
 
-def test_a_timeout_fails_the_task_once_in_every_mode(airflow, execute, image):
-    run_id, state, states = execute("times_out_in_every_mode", image_name=image, version=99)
+@pytest.mark.parametrize("why", ["failure, soft_fail", "timeout, soft_fail"])
+def test_with_soft_fail_a_failure_and_a_timeout_are_skipped_in_every_mode(airflow, bad_ends, why):
+    run_id, _, states = bad_ends[why]
+    assert states == dict.fromkeys(MODES, "skipped")
+    assert callbacks(airflow, run_id) == {(mode, "-1", "skipped"): 1 for mode in MODES}
+
+
+def test_a_timeout_fails_the_task_once_in_every_mode(airflow, bad_ends):
+    run_id, state, states = bad_ends["timeout"]
     assert (state, states) == ("failed", dict.fromkeys(MODES, "failed"))
     assert tries(airflow, "times_out_in_every_mode", run_id) == dict.fromkeys(MODES, 1)
     assert callbacks(airflow, run_id) == {(mode, "-1", "failure"): 1 for mode in MODES}
 
 
-def test_access_denied_is_retried_and_not_hidden_by_soft_fail_in_every_mode(airflow, service, execute, image):
-    service.add_fault("access_denied", access_key_id="denied", times=None)
-    run_id, state, states = execute("retries_in_every_mode", image_name=image)
+def test_access_denied_is_retried_and_not_hidden_by_soft_fail_in_every_mode(airflow, bad_ends):
+    run_id, state, states = bad_ends["access denied"]
     assert (state, states) == ("failed", dict.fromkeys(MODES, "failed"))
     assert tries(airflow, "retries_in_every_mode", run_id) == dict.fromkeys(MODES, 2)
     assert callbacks(airflow, run_id) == {(mode, "-1", event): 1 for mode in MODES for event in ("retry", "failure")}
@@ -396,14 +418,27 @@ def runs_on_a_worker(airflow, run_id, task):
     return airflow.task_log("waits_without_a_worker", run_id, task).count("DAG bundles loaded")
 
 
-def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, service, execute, image):
-    service.create_versions("unattended-image", 2)
-    images = {"start": image, "end": image, "both": "unattended-image"}
-    versions = [register(service, name, Aliases=["blue"]) for name in dict.fromkeys(images.values())]
-    assert versions == [3, 3]
-    run_id, state, states = execute("waits_without_a_worker", image_name=image, version=3, include_details=True)
+@pytest.fixture(scope="module")
+def without_a_worker(airflow, service):
+    """Waits that start and end in the triggerer, side by side; gives their runs by how they end."""
+    for image in ("unattended-image", "attended-image"):
+        service.create_versions(image, 2)
+        assert register(service, image, Aliases=["blue"]) == 3
+    service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
+    some, all_ = "waits_without_a_worker", "fails_without_a_worker"
+    waits = {
+        "success": (some, {"image_name": "attended-image", "version": 3, "include_details": True}),
+        "failure": (some, {"image_name": "unattended-failure", "version": 1}),
+        "timeout": (some, {"image_name": "attended-image", "version": 99}),
+        "all": (all_, {}),
+    }
+    return dict(zip(waits, execute_at_once(airflow, waits.values()), strict=True))
+
+
+def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, without_a_worker):
+    run_id, state, states = without_a_worker["success"]
     assert (state, states) == ("success", dict.fromkeys(WITHOUT_A_WORKER, "success"))
-    for task, image_name in images.items():
+    for task, image_name in {"start": "attended-image", "end": "attended-image", "both": "unattended-image"}.items():
         record = airflow.xcom("waits_without_a_worker", run_id, task)
         assert (record["Version"], record["Aliases"]) == (3, ["blue"])
         assert record["ImageVersionArn"].endswith(f":image-version/{image_name}/3")
@@ -414,16 +449,19 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, s
     assert runs == [1, 1, 0], airflow.task_log("waits_without_a_worker", run_id, "both")
 
 
-def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, service, execute, image):
-    failed = register(service, image, tag="does-not-exist")
-    service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
-    for version, error in ((failed, "ImageVersionFailedError"), (failed + 1, "AirflowSensorTimeout")):
-        run_id, _, states = execute("waits_without_a_worker", image_name=image, version=version)
-        assert (states["start"], states["end"]) == ("failed", "skipped")
-        assert callbacks(airflow, run_id) == {("start", "-1", "failure"): 1}
-        assert set(tries(airflow, "waits_without_a_worker", run_id, ("start", "end")).values()) == {1}
-        assert error in airflow.task_log("waits_without_a_worker", run_id, "start")
-    run_id, _, states = execute("fails_without_a_worker")
+@pytest.mark.parametrize(
+    ("why", "error"), [("failure", "ImageVersionFailedError"), ("timeout", "AirflowSensorTimeout")]
+)
+def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, without_a_worker, why, error):
+    run_id, _, states = without_a_worker[why]
+    assert (states["start"], states["end"]) == ("failed", "skipped")
+    assert callbacks(airflow, run_id) == {("start", "-1", "failure"): 1}
+    assert set(tries(airflow, "waits_without_a_worker", run_id, ("start", "end")).values()) == {1}
+    assert error in airflow.task_log("waits_without_a_worker", run_id, "start")
+
+
+def test_a_failure_and_a_timeout_are_the_same_where_no_worker_comes_at_all(airflow, without_a_worker):
+    run_id, _, states = without_a_worker["all"]
     assert states == {"failed": "failed", "late": "failed"}
     assert set(tries(airflow, "fails_without_a_worker", run_id, states).values()) == {1}
     log = airflow.task_log("fails_without_a_worker", run_id, "failed")

@@ -7,10 +7,10 @@ import logging
 import pytest
 from botocore.exceptions import ClientError
 
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.operators import (
     SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
     SageMakerPruneImageVersionsOperator,
 )
 from tests.studio import custom_image, spec

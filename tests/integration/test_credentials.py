@@ -12,21 +12,22 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import HTTPClientError
 
-from airflow_provider_imageversions import _sessions, _shared_poller
-from airflow_provider_imageversions.decide import Fault
-from airflow_provider_imageversions.hooks import (
+from airflow_provider_imageversions import _reading, _sessions, _shared_poller
+from airflow_provider_imageversions.errors import (
     ConnectionLookupError,
     CredentialsError,
+    ErrorKind,
     MissingConnectionError,
-    SageMakerImageVersionsHook,
-    judge,
+    SageMakerImageVersionPollingError,
+    classify_error,
 )
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import Target
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
 )
-from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError, SageMakerImageVersionSensor
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.credentials_endpoint import FAULTS, Agent
@@ -247,13 +248,13 @@ def sts(cleanup, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
-        ("AccessDenied", Fault.CREDENTIALS),
-        ("InvalidIdentityToken", Fault.CREDENTIALS),
+        ("AccessDenied", ErrorKind.CREDENTIALS),
+        ("InvalidIdentityToken", ErrorKind.CREDENTIALS),
         # Not to be taken for an image that does not exist.
-        ("ResourceNotFoundException", Fault.CREDENTIALS),
-        ("ExpiredToken", Fault.CREDENTIALS),
-        ("Throttling", Fault.THROTTLED),
-        ("InternalFailure", Fault.TRANSIENT),
+        ("ResourceNotFoundException", ErrorKind.CREDENTIALS),
+        ("ExpiredToken", ErrorKind.CREDENTIALS),
+        ("Throttling", ErrorKind.THROTTLED),
+        ("InternalFailure", ErrorKind.TRANSIENT),
     ],
 )
 def test_an_error_of_the_service_that_gives_the_credentials_is_told_from_one_of_sagemaker(
@@ -263,8 +264,8 @@ def test_an_error_of_the_service_that_gives_the_credentials_is_told_from_one_of_
     connection(**sts, config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(Exception, match=code) as caught:  # judged below
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
-    assert judge(caught.value) is fault
-    if fault is Fault.CREDENTIALS:
+    assert classify_error(caught.value) is fault
+    if fault is ErrorKind.CREDENTIALS:
         assert "Could not load AWS credentials from connection 'aws_default'" in str(caught.value)
 
 
@@ -323,7 +324,7 @@ def test_a_bug_of_ours_in_a_call_is_not_taken_for_one_of_the_chain(connection, m
     monkeypatch.setattr("airflow_provider_imageversions.hooks.to_record", broken)
     with pytest.raises(TypeError, match="bug") as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
-    assert judge(caught.value) is None
+    assert classify_error(caught.value) is None
 
 
 # --- Connections -----------------------------------------------------------------------------------------
@@ -406,9 +407,9 @@ def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_a
 
     def fail(error):
         monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT", raising=False)
-        return judge(error)
+        return classify_error(error)
 
-    monkeypatch.setattr(_shared_poller, "judge", fail)
+    monkeypatch.setattr(_reading, "classify_error", fail)
     with pytest.raises(MissingConnectionError, match="'aws_default'"):
         run(sensor())
     assert keys(emulator) == {"testing"}
@@ -425,7 +426,7 @@ async def test_without_a_worker_a_missing_aws_default_has_to_last_before_it_is_d
     end_of_grace(monkeypatch, 1.0)
     with subscribe() as subscription:
         snapshots = [await subscription.next()]
-        assert snapshots[0].fault is Fault.CREDENTIALS
+        assert snapshots[0].fault is ErrorKind.CREDENTIALS
         assert isinstance(snapshots[0].error, MissingConnectionError)
         assert not emulator.calls("ListImageVersions")
         while snapshots[-1].fault is not None:

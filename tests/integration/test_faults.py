@@ -14,25 +14,28 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import _sessions, compat
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.errors import (
+    CredentialsError,
+    ImageVersionFailedError,
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
-    SageMakerImageOperationTimeoutError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
+    SageMakerRolloutImageVersionOperator,
 )
-from airflow_provider_imageversions.sensors import (
-    ImageVersionFailedError,
-    SageMakerImageVersionPollingError,
-    SageMakerImageVersionSensor,
-)
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 from tests.conftest import MODES
 from tests.credentials_endpoint import Agent
 from tests.fault_table import PAGE, READERS, RENEWS, REPORTS, SENSORS, TABLE, UNNOTICED, WAITS, WORDS, render
+from tests.studio import CONFIG, Store, Studio, custom_image
 
 IMAGE = "my-image"
 HOST = "sagemaker.invalid"
@@ -75,6 +78,23 @@ class World:
         emulator.create_versions(IMAGE, 2)
         self.client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
         self.begin()
+
+    def prepare_studio(self):
+        """Attach version 1 to a domain."""
+        self.context["task_state_store"] = Store()
+        self.studio = Studio(self.client)
+        self.studio.config()
+        self.domain_id = self.studio.domain(JupyterLabAppSettings={"CustomImages": [custom_image(IMAGE, 1)]})
+        self.begin()
+
+    @property
+    def custom_images(self):
+        return self.studio.user_settings(self.domain_id)["JupyterLabAppSettings"]["CustomImages"]
+
+    def attach(self, version):
+        """Do what somebody else does to the domain."""
+        settings = {"JupyterLabAppSettings": {"CustomImages": [custom_image(IMAGE, version)]}}
+        self.client.update_domain(DomainId=self.domain_id, DefaultUserSettings=settings)
 
     def begin(self):
         self.calls_before = len(self.emulator.calls())
@@ -202,6 +222,19 @@ def prune(world, **policy):
     return task.execute(world.context)["deleted"], world.listed
 
 
+def rollout(world, version=2):
+    task = SageMakerRolloutImageVersionOperator(
+        **world.waiting("rollout"),
+        version=version,
+        domain_id=world.domain_id,
+        app_image_config_name=CONFIG,
+        report_remaining=False,
+        deferrable=False,
+    )
+    result = task.execute(world.context)
+    return result["previous"]["version"], world.custom_images
+
+
 PARTS = {
     "hook": (hook, [2, 1]),
     "list": (list_operator, [2, 1]),
@@ -211,6 +244,7 @@ PARTS = {
     "promote": (promote, (2, ["prod"])),
     "delete": (delete, (1, [2])),
     "prune": (prune, ([1], [2])),
+    "rollout": (rollout, (1, [custom_image(IMAGE, 2)])),
 }
 
 
@@ -259,8 +293,8 @@ def no_end(world, part, row):
 
 @script("in_use", "lost_answer")
 def changes_only(world, part, row):
-    words = {"create": "Create", "promote": "Update"}
-    world.operation = f"{words.get(part, 'Delete')}ImageVersion"
+    words = {"create": "CreateImageVersion", "promote": "UpdateImageVersion", "rollout": "UpdateDomain"}
+    world.operation = words.get(part, "DeleteImageVersion")
 
 
 @script("expired_rotated", "withdrawn_rotated")
@@ -445,7 +479,7 @@ def deleted_while_awaited(world, part, row):
         remove = lambda: world.client.delete_image_version(ImageName=IMAGE, Version=1)  # noqa: E731 # used once
         world.during(1, "ListAliases", remove)
         return {"keep_newest": 2}, ([1], [3, 2])
-    return {"version": 3} if part in {"promote", "delete"} else {}, (3, [2, 1])
+    return {"version": 3} if part in {"promote", "delete", "rollout"} else {}, (3, [2, 1])
 
 
 @script("unknown_status")
@@ -474,6 +508,25 @@ def long_reason(world, part, row):
     return ({"count": 1, "statuses": ["CREATE_FAILED"]}, [2]) if part == "event" else None
 
 
+@script("update_fails")
+def update_that_fails(world, part, row):
+    world.emulator.fail_updates(REASON)
+
+
+@script("updating")
+def update_of_somebody_else(world, part, row):
+    world.emulator.creation_seconds = 60
+    world.attach(7)
+    world.begin()
+    world.when(lambda: len(world.calls("DescribeDomain")) > 2, lambda: setattr(world.emulator, "creation_seconds", 0))
+    return {}, (7, [custom_image(IMAGE, 2)])
+
+
+@script("domain_missing")
+def no_domain(world, part, row):
+    world.domain_id = "d-doesnotexist"
+
+
 # --- The cells -------------------------------------------------------------------------------------------
 
 CELLS = [pytest.param(row, part, id=f"{row.name}-{part}") for row in TABLE for part, cell in row.cells.items() if cell]
@@ -495,6 +548,8 @@ def provoke(world, part, row):
     if cell != WAITS:
         world.monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
         world.monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    if part == "rollout":
+        world.prepare_studio()
     script = SCRIPTS.get(row.name, lambda *_: None)
     arguments, right = script(world, part, row) or ({}, None)
     if row.fault:

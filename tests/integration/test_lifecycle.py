@@ -16,18 +16,20 @@ import pytest
 from moto.moto_api import state_manager
 
 from airflow_provider_imageversions import compat, operators
+from airflow_provider_imageversions.errors import (
+    SageMakerImageOperationError,
+    SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
-    SageMakerImageOperationTimeoutError,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
-from airflow_provider_imageversions.sensors import SageMakerImageVersionPollingError
 from tests.conftest import TaskInstance, first_event, needs_watchers
 
 try:

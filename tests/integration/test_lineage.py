@@ -20,15 +20,15 @@ except ImportError:  # Airflow 2
 
 import airflow_provider_imageversions
 from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.errors import ImageVersionFailedError, SageMakerImageOperationError
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
-    SageMakerImageOperationError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerUpdateImageVersionOperator,
 )
-from airflow_provider_imageversions.sensors import ImageVersionFailedError, SageMakerImageVersionSensor
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from tests.conftest import needs_watchers
 
 IMAGE = "My-image"

@@ -12,11 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from airflow_provider_imageversions.compat import AirflowSkipException
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.operators import (
-    SageMakerCreateImageVersionOperator,
-    SageMakerImageOperationError,
-)
+from airflow_provider_imageversions.operators import SageMakerCreateImageVersionOperator
 from tests.studio import ROLE
 
 IMAGE = "churn"
@@ -249,7 +247,7 @@ def test_consumers_of_the_asset_do_not_start_for_nothing(connection):
     ],
 )
 def test_registry_paths_are_read(path, expected):
-    from airflow_provider_imageversions.model import parse_ecr_image
+    from airflow_provider_imageversions._parameters import parse_ecr_image
 
     assert tuple(parse_ecr_image("base_image", path)) == expected
 

@@ -11,10 +11,12 @@ import botocore.exceptions
 import pytest
 
 from airflow_provider_imageversions.assets import image_version_asset
+from airflow_provider_imageversions.errors import SageMakerImageOperationError
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import (
     CreateImageRequest,
     CreateImageVersionRequest,
+    UpdateImageRequest,
     UpdateImageVersionRequest,
 )
 from airflow_provider_imageversions.operators import (
@@ -22,7 +24,6 @@ from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
-    SageMakerImageOperationError,
     SageMakerListImageVersionsOperator,
     SageMakerPromoteImageVersionOperator,
     SageMakerPruneImageVersionsOperator,
@@ -137,7 +138,7 @@ SCENARIOS = {
     "hook: `iter_images`": [hook_calls(lambda hook: list(hook.iter_images()))],
     "hook: `create_image`": [hook_calls(lambda hook: hook.create_image(CreateImageRequest("other", ROLE)))],
     "hook: `describe_image`": [hook_calls(lambda hook: hook.describe_image(IMAGE))],
-    "hook: `update_image`": [hook_calls(lambda hook: hook.update_image(CreateImageRequest(IMAGE, ROLE)))],
+    "hook: `update_image`": [hook_calls(lambda hook: hook.update_image(UpdateImageRequest(IMAGE, ROLE)))],
     "hook: `delete_image`": [hook_calls(lambda hook: hook.delete_image(IMAGE))],
     "hook: `create_image_version`": [
         hook_calls(lambda hook: hook.create_image_version(CreateImageVersionRequest(IMAGE, BASE), "token"))

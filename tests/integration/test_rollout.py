@@ -15,15 +15,17 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.compat import AirflowSkipException
-from airflow_provider_imageversions.operators import (
+from airflow_provider_imageversions.errors import (
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
+    SageMakerImageVersionPollingError,
+)
+from airflow_provider_imageversions.operators import (
     SageMakerImageVersionUsageOperator,
     SageMakerRolloutImageVersionOperator,
 )
 from airflow_provider_imageversions.studio import AmbiguousEntryError
-from airflow_provider_imageversions.triggers import SageMakerImageVersionPollingError
-from tests.studio import CONFIG, VERSION_ARN, custom_image, spec
+from tests.studio import CONFIG, VERSION_ARN, Store, custom_image, spec
 
 IMAGE = "churn"
 ARN = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
@@ -32,19 +34,6 @@ OTHERS = {
     "LifecycleConfigArns": ["arn:aws:sagemaker:us-east-1:123456789012:studio-lifecycle-config/setup"],
     "CodeRepositories": [{"RepositoryUrl": "https://example.com/notebooks.git"}],
 }
-
-
-class Store:
-    """In place of a task's state store, with the signatures of Airflow's."""
-
-    def __init__(self):
-        self.values = {}
-
-    def get(self, key, default=None):
-        return self.values.get(key, default)
-
-    def set(self, key, value, *, retention=None):  # noqa: ARG002  # Airflow's own signature
-        self.values[key] = json.loads(json.dumps(value))
 
 
 def test_the_store_of_these_tests_has_the_signatures_of_airflows():

@@ -17,9 +17,8 @@ import psutil
 import pytest
 
 from airflow_provider_imageversions import _sessions, _shared_poller, _wake_queue
-from airflow_provider_imageversions.decide import Fault
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-from airflow_provider_imageversions.model import Target
+from airflow_provider_imageversions.model import ErrorKind, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.integration.test_event_trigger import Store, Watching
@@ -156,7 +155,7 @@ async def test_a_poll_that_fails_after_an_event_is_tried_again_before_the_interv
         await subscription.next()
         emulator.add_fault("throttling", times=3)
         send(message(number=2))
-        assert (await subscription.next()).fault is Fault.THROTTLED
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
         assert (await asyncio.wait_for(subscription.next(), 10)).fault is None
 
 
@@ -238,7 +237,7 @@ async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too
         assert missing in warning.getMessage()
         assert "NonExistentQueue" in warning.getMessage() or "QueueDoesNotExist" in warning.getMessage()
         sqs.create_queue(QueueName="missing")
-        await eventually(lambda: "can be read again" in caplog.text, 20)
+        await eventually(lambda: "read again after" in caplog.text, 20)
         assert (await subscription.next()).fault is None
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import decide
-from airflow_provider_imageversions.decide import Failed, Fault, Ready
+from airflow_provider_imageversions.decide import Failed, Ready
+from airflow_provider_imageversions.errors import ErrorKind, classify_code
 from airflow_provider_imageversions.model import ImageVersionStatus, Target
 from tests.decision_table import TABLE, at, version, versions
 
@@ -89,27 +90,27 @@ def test_select_without_a_limit_gives_all():
 
 
 @pytest.mark.parametrize(
-    ("code", "http_status", "fault"),
+    ("code", "http_status", "kind"),
     [
-        ("ResourceNotFound", 400, Fault.MISSING),
-        ("ResourceNotFoundException", 400, Fault.MISSING),
-        ("ExpiredTokenException", 400, Fault.CREDENTIALS),
-        ("ExpiredToken", 403, Fault.CREDENTIALS),
-        ("UnrecognizedClientException", 400, Fault.CREDENTIALS),
-        ("InvalidClientTokenId", 403, Fault.CREDENTIALS),
-        ("SignatureDoesNotMatch", 403, Fault.CREDENTIALS),
-        ("InvalidSignatureException", 400, Fault.CREDENTIALS),
-        ("RequestExpired", 400, Fault.CREDENTIALS),
-        ("ThrottlingException", 400, Fault.THROTTLED),
-        ("TooManyRequestsException", 429, Fault.THROTTLED),
-        ("Odd", 429, Fault.THROTTLED),
-        ("InternalFailure", 500, Fault.TRANSIENT),
-        ("503", 503, Fault.TRANSIENT),
-        ("ServiceUnavailable", 503, Fault.TRANSIENT),
-        ("AccessDeniedException", 400, Fault.PERMANENT),
-        ("ValidationException", 400, Fault.PERMANENT),
-        ("", 0, Fault.PERMANENT),
+        ("ResourceNotFound", 400, ErrorKind.MISSING),
+        ("ResourceNotFoundException", 400, ErrorKind.MISSING),
+        ("ExpiredTokenException", 400, ErrorKind.CREDENTIALS),
+        ("ExpiredToken", 403, ErrorKind.CREDENTIALS),
+        ("UnrecognizedClientException", 400, ErrorKind.CREDENTIALS),
+        ("InvalidClientTokenId", 403, ErrorKind.CREDENTIALS),
+        ("SignatureDoesNotMatch", 403, ErrorKind.CREDENTIALS),
+        ("InvalidSignatureException", 400, ErrorKind.CREDENTIALS),
+        ("RequestExpired", 400, ErrorKind.CREDENTIALS),
+        ("ThrottlingException", 400, ErrorKind.THROTTLED),
+        ("TooManyRequestsException", 429, ErrorKind.THROTTLED),
+        ("Odd", 429, ErrorKind.THROTTLED),
+        ("InternalFailure", 500, ErrorKind.TRANSIENT),
+        ("503", 503, ErrorKind.TRANSIENT),
+        ("ServiceUnavailable", 503, ErrorKind.TRANSIENT),
+        ("AccessDeniedException", 400, ErrorKind.PERMANENT),
+        ("ValidationException", 400, ErrorKind.PERMANENT),
+        ("", 0, ErrorKind.PERMANENT),
     ],
 )
-def test_an_error_code_is_judged(code, http_status, fault):
-    assert decide.fault(code, http_status) is fault
+def test_an_error_code_is_classified(code, http_status, kind):
+    assert classify_code(code, http_status) is kind

@@ -3,11 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions.decide import Failed, Waiting
+from airflow_provider_imageversions.errors import may_be_status_conflict
 from airflow_provider_imageversions.model import ImageVersionStatus, PrunePolicy
 from tests.decision_table import at, version, versions
 
@@ -90,7 +92,7 @@ def test_aliases_are_asked_for_one_by_one_when_a_version_s_turn_comes():
 statuses = st.sampled_from([*(status.value for status in ImageVersionStatus), "ARCHIVED"])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(
     history=st.dictionaries(st.integers(0, 60), statuses, max_size=30),
     aliases=st.sets(st.integers(0, 60)),
@@ -199,7 +201,8 @@ def test_an_image_that_differs_in_one_of_these_was_changed(key):
     ],
 )
 def test_which_errors_may_come_from_the_status(code, expected):
-    assert decide.may_be_status_conflict(code) == expected
+    error = ClientError({"Error": {"Code": code, "Message": "no"}}, "DeleteImageVersion")
+    assert may_be_status_conflict(error) == expected
 
 
 @pytest.mark.parametrize(

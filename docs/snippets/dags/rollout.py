@@ -56,7 +56,7 @@ DOMAINS = [
 ]
 
 with DAG("rollout_everywhere", schedule=None):
-    SageMakerRolloutImageVersionOperator.partial(
+    rollout_everywhere = SageMakerRolloutImageVersionOperator.partial(
         task_id="rollout", image_name="my-image", alias="prod", app_image_config_name="my-config"
     ).expand_kwargs(DOMAINS)
 # [END mapped]
@@ -86,11 +86,12 @@ from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 with DAG("pin_newest", schedule=None):
     newest = SageMakerImageVersionSensor(task_id="newest", image_name="my-image", include_details=True)
-    SageMakerRolloutImageVersionOperator(
+    pin = SageMakerRolloutImageVersionOperator(
         task_id="rollout",
         image_name="my-image",
         version="{{ ti.xcom_pull('newest')['Version'] }}",
         domain_id="d-abcdefghijkl",
         app_image_config_name="my-config",
-    ).set_upstream(newest)
+    )
+    newest >> pin
 # [END pin_newest]

@@ -5,9 +5,9 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
-with DAG("train_on_next_version", schedule=None, params={"last_version": 7}):
+with DAG("train_on_next_version", schedule=None, params={"last": 7}):
     wait = SageMakerImageVersionSensor(
-        task_id="wait", image_name="my-image", after_version="{{ params.last_version }}", include_details=True
+        task_id="wait", image_name="my-image", after_version="{{ params.last }}", include_details=True
     )
 
     @task

@@ -32,3 +32,6 @@ dispatch = run_dag_per_version("dispatched", image, default_args={"retries": 20}
 if HAS_ANOTHER:
     another = target("dispatched_anew")
     dispatch_anew = run_dag_per_version(another, image)
+
+late = target("dispatched_late")
+dispatch_late = run_dag_per_version(late, image_version_asset("late-image", poll_interval=3600), recheck_interval=10)

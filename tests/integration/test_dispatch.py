@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ import pytest
 
 pytest.importorskip("airflow.sdk", reason="Airflow 2 has no asset watchers")
 
-from airflow.sdk import DAG, Asset, Variable
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, TaskGroup, Variable
 from airflow.utils.types import DagRunType
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from airflow_provider_imageversions._dispatch import (
     OVERLAP,
     READ_AT_ONCE,
     REMEMBERED,
+    REMEMBERED_AS_IT_IS,
     Event,
     Progress,
     count_existing,
@@ -27,10 +30,17 @@ from airflow_provider_imageversions._dispatch import (
     payload_of,
     plan,
 )
+from airflow_provider_imageversions._parameters import _ALIAS, _ALIAS_MAX
 from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
-from airflow_provider_imageversions.compat import conf, read_asset_progress, write_asset_progress
-from airflow_provider_imageversions.model import _ALIAS, _ALIAS_MAX
+from airflow_provider_imageversions.compat import (
+    asset_or_time_schedule,
+    conf,
+    read_asset_progress,
+    write_asset_progress,
+)
 
+STORED_BYTES = 65535
+"""Airflow's default for ``max_value_storage_bytes``."""
 START = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
 
@@ -133,6 +143,16 @@ def test_what_is_remembered_is_bounded_and_the_bound_takes_its_place():
     assert Progress.from_json(progress.to_json()) == progress
 
 
+@pytest.mark.parametrize("length", [REMEMBERED_AS_IT_IS, 250])
+def test_what_is_remembered_fits_into_airflow_s_state_store(length):
+    events = [event(number, f"{number:0{length}}") for number in range(REMEMBERED + 5)]
+    progress = Progress(at(0)).after(events, [each.timestamp for each in events], [])
+    stored = progress.to_json()
+    assert len(json.dumps(stored)) <= STORED_BYTES
+    assert all(Progress.from_json(stored).includes(each) for each in events[-REMEMBERED:])
+    assert not Progress.from_json(stored).includes(event(9999, "x" * length))
+
+
 def test_the_progress_of_an_old_run_does_not_undo_that_of_a_later_one():
     """A person may clear a task of an old run."""
     old = Progress(at(0), {"x": at(1)})
@@ -223,15 +243,37 @@ def target():
     return DAG("retrain", schedule=None)
 
 
-def test_the_dispatching_dag_is_scheduled_on_the_assets():
+@pytest.mark.parametrize("options", [{}, {"recheck_interval": None}])
+def test_the_dispatching_dag_is_scheduled_on_the_assets(options):
     first, second = image_version_asset("first"), image_version_asset("second")
-    dag = run_dag_per_version(target(), first, second)
+    dag = run_dag_per_version(target(), first, second, **options)
     assert dag.dag_id == "retrain__image_versions"
     assert list(dag.timetable.asset_condition.objects) == [first, second]
     assert type(dag.timetable.asset_condition) is type(first | second)
+    assert hasattr(dag.timetable, "timetable") is not bool(options)
     assert (dag.max_active_runs, dag.catchup) == (1, False)
     assert all(task.retries == 20 for task in dag.tasks)
     assert dag.task_dict["find_new_versions"].inlets == [first, second]
+
+
+@pytest.mark.parametrize("interval", [600, timedelta(minutes=10)])
+def test_the_dispatching_dag_is_started_by_the_clock_too(interval):
+    dag = run_dag_per_version(target(), image_version_asset("a"), recheck_interval=interval)
+
+    def clock(minutes):
+        return asset_or_time_schedule([], timedelta(minutes=minutes)).timetable
+
+    assert dag.timetable.timetable == clock(10)
+    assert dag.timetable.timetable != clock(60)
+
+
+def test_tasks_are_those_of_the_dispatching_dag_wherever_it_is_made():
+    with DAG("outer", schedule=None) as outer, TaskGroup("group"):
+        dag = run_dag_per_version("retrain", image_version_asset("a"))
+        EmptyOperator(task_id="last")
+    assert outer.task_ids == ["group.last"]
+    assert sorted(dag.task_ids) == ["find_new_versions", "remember", "start", "start_next_run"]
+    assert dag.task_dict["remember"].upstream_task_ids == {"start"}
 
 
 def test_the_dispatching_dag_takes_what_a_dag_takes():
@@ -261,6 +303,8 @@ def test_the_dispatching_dag_takes_what_a_dag_takes():
         {"dag_id": "retrain"},
         {"run_id": "version-{{ Version }}"},
         {"schedule": "@daily"},
+        {"recheck_interval": 0},
+        {"recheck_interval": "@hourly"},
     ],
 )
 def test_a_parameter_that_is_not_valid_is_refused(arguments):
@@ -328,5 +372,49 @@ def test_progress_moves_from_the_variable_to_the_state_store_when_airflow_is_upg
 
 def test_the_signature_is_what_it_was_and_documented():
     parameters = inspect.signature(run_dag_per_version).parameters
-    assert list(parameters) == ["dag", "asset", "more_assets", "dag_id", "run_id", "dag_arguments"]
+    assert list(parameters) == ["dag", "asset", "more_assets", "dag_id", "run_id", "recheck_interval", "dag_arguments"]
     assert [name for name in parameters if f":param {name}:" not in run_dag_per_version.__doc__] == []
+
+
+class History(list):
+    """The events of an asset as a task of Airflow before 3.2 reads them, which is all of them."""
+
+    def __getitem__(self, _asset):
+        return self
+
+
+def run_of_clock(asset, *events, store):
+    """The context of a run that the clock started, ten minutes after the start."""
+    return {
+        "dag_run": SimpleNamespace(run_type="scheduled", run_after=at(600)),
+        "triggering_asset_events": {},
+        "inlet_events": History(SimpleNamespace(timestamp=each, extra=PAYLOAD) for each in events),
+        "asset_state_store": StateStores(store),
+        "ti": SimpleNamespace(get_dr_count=lambda dag_id, run_ids: 0),  # noqa: ARG005  # Airflow's names
+    }
+
+
+def find(context, asset):
+    return _dispatch._find(context, "retrain", "dispatch", [asset], default_run_id)
+
+
+def test_a_first_run_by_the_clock_starts_no_history_and_what_comes_after_it():
+    asset, store = Asset("a"), Stored()
+    old, new = at(-1), at(700)
+    assert find(run_of_clock(asset, old, store=store), asset).start == []
+    (started,) = find(run_of_clock(asset, old, new, store=store), asset).start
+    assert started.timestamp == new
+
+
+def test_a_first_run_by_the_clock_leaves_a_recent_event_to_the_run_that_is_queued_for_it():
+    asset, store, recent = Asset("a"), Stored(), at(590)
+    planned = find(run_of_clock(asset, recent, store=store), asset)
+    assert (planned.start, planned.progress, planned.more, store) == ([], {}, False, {})
+    queued = {
+        **run_of_clock(asset, at(-1), recent, store=store),
+        "dag_run": SimpleNamespace(run_type="asset_triggered", run_after=at(601)),
+        # No dictionary, for the reason that StateStores is none.
+        "triggering_asset_events": SimpleNamespace(get=lambda *_: [SimpleNamespace(timestamp=recent)]),
+    }
+    (started,) = find(queued, asset).start
+    assert started.timestamp == recent

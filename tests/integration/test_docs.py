@@ -92,8 +92,9 @@ def test_each_json_block_is_json(page):
 
 
 def commands(page):
-    """What a page tells to type: the lines of its shell blocks, and code in its text that begins like a command."""
-    lines = [line for block in blocks(page, "console", "shell", "sh", "bash") for line in block.splitlines()]
+    """The commands of a page: the lines of its shell blocks, and code in its text that begins like a command."""
+    shell = blocks(page, "console", "shell", "sh", "bash")
+    lines = [line for block in shell for line in block.replace("\\\n", "").splitlines()]
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     lines += re.findall(r"`((?:make|airflow|pip install|(?:\S*/)?python -m) [^`]+)`", text)
     return [words for line in lines if (words := shlex.split(line, comments=True))]
@@ -104,7 +105,7 @@ def test_each_command_exists(page):
     targets = re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = importlib.metadata.metadata("airflow-provider-imageversions").get_all("Provides-Extra")
     for command in commands(page):
-        words = [word for word in command if not re.fullmatch(r"[A-Z]+=\S*", word)]
+        words = [word for word in command if not re.fullmatch(r"[A-Z_]+=\S*", word)]
         match words:
             case ["make", *wanted]:
                 assert set(wanted) <= set(targets), command
@@ -141,20 +142,6 @@ def test_each_picture_is_on_a_page_says_what_it_shows_and_is_small():
     assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
 
 
-def test_the_versions_that_the_page_has_are_those_of_the_matrix():
-    (lines,) = (
-        node.value
-        for node in ast.parse((ROOT / "noxfile.py").read_text()).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LINES"
-    )
-    pinned = [[ast.literal_eval(argument) for argument in line.args] for line in lines.values]
-    page = (ROOT / "docs" / "versions.md").read_text()
-    rows = re.findall(r"^\| (\d+\.\d+\.\d+) \| (\d+\.\d+\.\d+) \| (3\.\d+) \| [\d,]+ \| \d+ \|", page, re.MULTILINE)
-    assert len(rows) == len(pinned)
-    for (airflow, amazon, python), line in zip(rows, pinned, strict=True):
-        assert line[:3] in ([python, airflow, amazon], [python])
-
-
 # --- Troubleshooting -------------------------------------------------------------------------------------
 
 # From Airflow, botocore and SageMaker.
@@ -187,9 +174,10 @@ def text_of(node):
 
 
 def explained():
-    """The messages in the headings of the page."""
+    """The messages in the headings of one page and in the terms of the other."""
     headings = re.findall(r"^### (.+)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
-    return [words(code) for heading in headings for code in re.findall(r"`([^`]+)`", heading)]
+    terms = re.findall(r"^(`.+)\n: ", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE)
+    return [words(code) for line in (*headings, *terms) for code in re.findall(r"`([^`]+)`", line)]
 
 
 def test_each_quoted_message_exists():
