@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 
 # Airflow reads all of this when it is first imported.
@@ -72,12 +72,29 @@ def pytest_report_header():
     return [f"not collected on this Airflow: tests/{file}" for file in collect_ignore]
 
 
+@contextmanager
+def models_parsed_once():
+    """Let botocore's sessions share what they read of SageMaker's model, which is most of the cost of a client."""
+    from botocore.loaders import JSONFileLoader
+
+    load_file, loaded = JSONFileLoader.load_file, {}
+
+    def load_once(loader, path):
+        if path not in loaded:
+            loaded[path] = load_file(loader, path)
+        return loaded[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", load_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def emulator_server():
     from airflow_provider_imageversions.emulator import Emulator
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-    with Emulator(creation_seconds=2.0) as emulator:
+    with Emulator(creation_seconds=2.0) as emulator, models_parsed_once():
         with pytest.MonkeyPatch.context() as patch:
             # A process's first client takes seconds on a busy machine, more than many a test waits for.
             patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())
