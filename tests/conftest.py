@@ -36,7 +36,7 @@ from hypothesis import settings
 
 from tests.service_model import AnswerCheck
 
-# Airflow and the emulator are imported where they are used, as the pure tests need neither.
+# Airflow is imported where it is used, as the pure tests do not need it.
 
 IMAGE = "my-image"
 IS_AIRFLOW_2 = importlib.metadata.version("apache-airflow").startswith("2.")
