@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_imageversions._parameters import parse_time
-from airflow_provider_imageversions.model import Cursor, ImageVersionStatus, SettledRun, VersionsAbove
+from airflow_provider_imageversions.model import Cursor, ImageVersionStatus, SettledRun, VersionsAbove, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -302,7 +302,7 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
     """Give the service's words on a failure as one line, fit for a log or an exception."""
-    return " ".join(failed.get("FailureReason", "").split()) or "the service gives no reason"
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "the service gives no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:

@@ -403,12 +403,6 @@ _GROUPS: dict[str, list[Row]] = {
             cells(rollout=WAITS),
         ),
         Row(
-            "undone",
-            "somebody else's update of the domain undoes the roll-out",
-            cells(rollout=WAITS),
-            note="It is repeated.",
-        ),
-        Row(
             "domain_missing",
             "there is no such domain",
             cells(rollout="ResourceNotFound"),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_imageversions.links import ConsoleLink
+
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
+    operator_extra_links: tuple[ConsoleLink, ...] = (SageMakerImageLink(),)
     ui_color = "#f2e6d9"
     _READS: ClassVar[bool] = False
 

@@ -46,7 +46,7 @@ from airflow_provider_imageversions.errors import (
     none_if_not_found,
 )
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
-from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
 from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
 
@@ -220,6 +220,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
 
     _parameters = _RolloutParameters
     template_fields: Sequence[str] = (*_RolloutParameters.names(), *AWS_PARAMETERS)
+    operator_extra_links = (SageMakerImageLink(), SageMakerStudioDomainLink())
     template_fields_renderers: ClassVar[dict[str, str]] = {"restore": "json", "botocore_config": "json"}
 
     def __init__(
@@ -281,6 +282,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         parameters = _RolloutParameters.of(self)
         image_name = parameters.image_name
         task = self._start(context, image_name, left)
+        SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
         rollout = self._raise_if_failed(task.call(lambda hook: self._plan(hook, parameters)))
         steps = _Steps(self, context, task, rollout, only_if_newer=parameters.only_if_newer)
         while True:

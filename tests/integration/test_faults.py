@@ -522,11 +522,6 @@ def update_of_somebody_else(world, part, row):
     return {}, (7, [custom_image(IMAGE, 2)])
 
 
-@script("undone")
-def undone_by_somebody_else(world, part, row):
-    world.when(lambda: world.calls("UpdateDomain"), lambda: world.attach(1))
-
-
 @script("domain_missing")
 def no_domain(world, part, row):
     world.domain_id = "d-doesnotexist"

@@ -26,7 +26,7 @@ from airflow_provider_imageversions.compat import (
     BaseSensorOperator,
 )
 from airflow_provider_imageversions.errors import ImageVersionFailedError
-from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import ImageVersionStatus
 
 DISTRIBUTION = "airflow-provider-imageversions"
@@ -205,3 +205,5 @@ def test_a_failed_version_is_an_error_that_airflow_does_not_retry():
 def test_the_console_link_is_right_for_the_partition(domain, region):
     link = SageMakerImageLink().format_link(aws_domain=domain, region_name=region, image_name="my-image")
     assert link == f"https://console.{domain}/sagemaker/home?region={region}#/images/my-image"
+    link = SageMakerStudioDomainLink().format_link(aws_domain=domain, region_name=region, domain_id="d-abcdefghijkl")
+    assert link == f"https://console.{domain}/sagemaker/home?region={region}#/studio/d-abcdefghijkl"
