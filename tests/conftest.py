@@ -75,8 +75,9 @@ def pytest_report_header():
 
 
 @contextmanager
-def models_parsed_once():
-    """Let botocore's sessions share what they read of SageMaker's model, which is most of the cost of a client."""
+def cheap_clients():
+    """Save what takes most of the time of making a client, and what no test is about."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.loaders import JSONFileLoader
 
     load_file, loaded = JSONFileLoader.load_file, {}
@@ -87,7 +88,10 @@ def models_parsed_once():
         return loaded[path]
 
     with pytest.MonkeyPatch.context() as patch:
+        # Each session would parse SageMaker's model again.
         patch.setattr(JSONFileLoader, "load_file", load_once)
+        # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
+        patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
         yield
 
 
@@ -96,7 +100,7 @@ def emulator_server():
     from airflow_provider_imageversions.emulator import Emulator
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-    with Emulator(creation_seconds=2.0) as emulator, models_parsed_once():
+    with Emulator(creation_seconds=2.0) as emulator, cheap_clients():
         with pytest.MonkeyPatch.context() as patch:
             # A process's first client takes seconds on a busy machine, more than many a test waits for.
             patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())
