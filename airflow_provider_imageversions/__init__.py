@@ -32,7 +32,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": of_integration("operators"),
         "sensors": of_integration("sensors"),
         "triggers": of_integration("triggers"),
-        "extra-links": ["airflow_provider_imageversions.links.SageMakerImageLink"],
+        "extra-links": [
+            "airflow_provider_imageversions.links.SageMakerImageLink",
+            "airflow_provider_imageversions.links.SageMakerStudioDomainLink",
+        ],
         "asset-uris": [
             {
                 "schemes": ["sagemaker-image"],

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_imageversions._parameters import invalid_parameter, parse_alias, parse_seconds
 from airflow_provider_imageversions.compat import (
     asset_or_time_schedule,
     conf,
@@ -23,7 +24,6 @@ from airflow_provider_imageversions.compat import (
     read_asset_progress,
     write_asset_progress,
 )
-from airflow_provider_imageversions.model import parse_alias, parse_seconds, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -318,7 +318,7 @@ def run_dag_per_version(
     assets = [asset, *more_assets]
     for each in assets:
         if not isinstance(each, Asset):
-            raise refuse("asset", each, "it must be an asset, as image_version_asset() returns.")
+            raise invalid_parameter("asset", each, "it must be an asset, as image_version_asset() returns.")
     _check(target, own_id, run_id, dag_arguments)
     schedule: Any = [asset] if not more_assets else AssetAny(*assets)
     if recheck_interval is not None:
@@ -374,13 +374,17 @@ def run_dag_per_version(
 
 def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
     if not isinstance(target, str) or not target:
-        raise refuse("dag", target, "it must be a DAG or the id of one.")
+        raise invalid_parameter("dag", target, "it must be a DAG or the id of one.")
     if own_id == target:
-        raise refuse("dag_id", own_id, "it is the id of the DAG to start; give another one.")
+        raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start; give another one.")
     if run_id is not None and not callable(run_id):
-        raise refuse("run_id", run_id, "it must be a function that returns the run's id for an event's payload.")
+        raise invalid_parameter(
+            "run_id", run_id, "it must be a function that returns the run's id for an event's payload."
+        )
     if "schedule" in dag_arguments:
-        raise refuse("schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out.")
+        raise invalid_parameter(
+            "schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out."
+        )
 
 
 def _find(
@@ -436,7 +440,7 @@ def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -
         return None
     run_id = run_id_of(payload)
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
-        raise refuse(
+        raise invalid_parameter(
             "run_id",
             run_id,
             f"the function returned it for version {payload['Version']}; a run id has 1 to 250 letters, digits and "

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_imageversions import _sessions, decide
+from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX, parse_time
 from airflow_provider_imageversions.errors import classify_error, describe_error, none_if_not_found
-from airflow_provider_imageversions.model import LISTED_FIELDS, PAGE_SIZE_MAX, Above, ErrorKind, Target, parse_time
+from airflow_provider_imageversions.model import LISTED_FIELDS, ErrorKind, Target, VersionsAbove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -34,21 +35,21 @@ class PollResult:
     :param lasting: Seconds since the first poll that met this fault.
     """
 
-    targets: frozenset[Target | Above]
+    targets: frozenset[Target | VersionsAbove]
     versions: tuple[ImageVersion, ...] = ()
-    outcomes: Mapping[Target | Above, decide.Outcome] = field(default_factory=dict)
+    outcomes: Mapping[Target | VersionsAbove, decide.Outcome] = field(default_factory=dict)
     refused: Mapping[str | None, Exception] = field(default_factory=dict)
     calls: int = 1
     fault: ErrorKind | None = None
     error: Exception | None = None
     lasting: float = 0.0
 
-    def covers(self, target: Target | Above) -> bool:
+    def covers(self, target: Target | VersionsAbove) -> bool:
         """Whether the target can be judged by this result."""
         if self.fault is not None or target in self.targets:
             return True
-        return isinstance(target, Above) and any(
-            isinstance(read, Above) and read.number <= target.number for read in self.targets
+        return isinstance(target, VersionsAbove) and any(
+            isinstance(read, VersionsAbove) and read.number <= target.number for read in self.targets
         )
 
     @property
@@ -57,7 +58,9 @@ class PollResult:
         return self.fault in _sessions.GRACE and self.lasting >= _sessions.GRACE[self.fault]
 
 
-def read_versions(hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]) -> PollResult:
+def read_versions(
+    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
+) -> PollResult:
     """
     Read as much of an image's versions as the targets need. Blocks.
 
@@ -75,7 +78,7 @@ def read_versions(hook: SageMakerImageVersionsHook, image_name: str, targets: Co
         return PollResult(targets=frozenset(targets), fault=fault, error=error)
 
 
-def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | Above]) -> PollResult:
+def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]) -> PollResult:
     in_list = [target for target in targets if alias_of(target) is None]
     aliases = {alias for alias in map(alias_of, targets) if alias is not None}
     found: dict[str | None, list[ImageVersion]] = {}
@@ -98,11 +101,13 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
     if refused and not found:
         raise next(iter(refused.values()))
     waits = [target for target in targets if isinstance(target, Target) and target.alias in found]
-    outcomes: dict[Target | Above, decide.Outcome] = {wait: decide.outcome(found[wait.alias], wait) for wait in waits}
+    outcomes: dict[Target | VersionsAbove, decide.Outcome] = {
+        wait: decide.outcome(found[wait.alias], wait) for wait in waits
+    }
     return PollResult(targets, tuple(found.get(None, ())), outcomes, refused, calls)
 
 
-def alias_of(target: Target | Above) -> str | None:
+def alias_of(target: Target | VersionsAbove) -> str | None:
     return target.alias if isinstance(target, Target) else None
 
 
@@ -117,7 +122,7 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
 
 
 def _list_down(
-    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | Above]
+    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
 ) -> tuple[list[ImageVersion], int]:
     """Give versions from the highest number down, as far as the targets need them, and how many calls it took."""
     versions: list[ImageVersion] = []

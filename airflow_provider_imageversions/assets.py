@@ -11,21 +11,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 from airflow_provider_imageversions._dispatch import run_dag_per_version
-from airflow_provider_imageversions.compat import assets_have_access_control
-from airflow_provider_imageversions.hooks import check_aws_parameters
-from airflow_provider_imageversions.model import (
-    LISTED_FIELDS,
-    WATCHED_BY_DEFAULT,
-    Watched,
-    event_payload,
+from airflow_provider_imageversions._parameters import (
+    invalid_parameter,
     parse_alias,
     parse_boolean,
     parse_conn_id,
     parse_image_name,
     parse_queue_url,
     parse_seconds,
-    refuse,
 )
+from airflow_provider_imageversions.compat import assets_have_access_control
+from airflow_provider_imageversions.hooks import check_aws_parameters
+from airflow_provider_imageversions.model import LISTED_FIELDS, WATCHED_BY_DEFAULT, WatchConfig, event_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,10 +123,10 @@ def image_version_asset(
 
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415
 
-    watched = Watched(image_name, statuses, start_from, alias)
+    watched = WatchConfig(image_name, statuses, start_from, alias)
     for label, text in (("name", name), ("uri", uri)):
         if text is not None and not (isinstance(text, str) and text.strip()):
-            raise refuse(label, text, "it must be a text that is not empty.")
+            raise invalid_parameter(label, text, "it must be a text that is not empty.")
     aws: dict[str, Any] = {
         "aws_conn_id": aws_conn_id,
         "region_name": region_name,
@@ -151,7 +148,7 @@ def image_version_asset(
     of_asset: dict[str, Any] = {"group": group, "extra": extra, "access_control": access_control}
     given = {label: value for label, value in of_asset.items() if value is not None}
     if "access_control" in given and not assets_have_access_control():
-        raise refuse("access_control", access_control, "the assets of this Airflow have none; leave it out.")
+        raise invalid_parameter("access_control", access_control, "the assets of this Airflow have none; leave it out.")
     asset = Asset(
         name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **given
     )

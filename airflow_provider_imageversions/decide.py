@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_imageversions.model import Above, Cursor, ImageVersionStatus, SettledRun, parse_time
+from airflow_provider_imageversions._parameters import parse_time
+from airflow_provider_imageversions.model import Cursor, ImageVersionStatus, SettledRun, VersionsAbove, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -149,9 +150,9 @@ def _moment(time: str) -> datetime:
     return parse_time("time", time)
 
 
-def suffices(version: ImageVersion, target: Target | Above) -> bool:
+def suffices(version: ImageVersion, target: Target | VersionsAbove) -> bool:
     """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
-    if isinstance(target, Above):
+    if isinstance(target, VersionsAbove):
         return version["Version"] <= target.number
     if target.version is not None:
         return version["Version"] <= target.version
@@ -249,7 +250,7 @@ def baseline(
     return Cursor(tuple(sorted(passed)))
 
 
-def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
+def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
     """
     Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
 
@@ -259,11 +260,11 @@ def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> Above:
     listed = {version["Version"]: version for version in versions}
     if not listed and cursor.runs and cursor.runs[0].first <= 1:
         # At a start, all that is known is what is settled.
-        return Above(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
+        return VersionsAbove(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
     if not listed or _extinct(listed, cursor):
-        return Above()
+        return VersionsAbove()
     open_ones = [number for number in listed if cursor.run_of(number) is None]
-    return Above(min([*open_ones, max(listed) - _LATE]) - 1)
+    return VersionsAbove(min([*open_ones, max(listed) - _LATE]) - 1)
 
 
 def _extinct(listed: Mapping[int, ImageVersion], cursor: Cursor) -> set[SettledRun]:
@@ -301,7 +302,7 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
     """Give the service's words on a failure as one line, fit for a log or an exception."""
-    return " ".join(failed.get("FailureReason", "").split()) or "the service gives no reason"
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "the service gives no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import truncated_repr
 from airflow_provider_imageversions.compat import AirflowTaskTimeout
 from airflow_provider_imageversions.errors import SageMakerImageVersionPollingError
-from airflow_provider_imageversions.model import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def raise_execution_timeout(task: Any, timeout: float, awaited: str) -> None:
         raise AirflowTaskTimeout(f"{awaited} did not become CREATED within the execution_timeout of {limit:g} seconds.")
 
 
-def refuse_failed_trigger(next_method: str, next_kwargs: Mapping[str, Any] | None) -> None:
+def raise_if_trigger_failed(next_method: str, next_kwargs: Mapping[str, Any] | None) -> None:
     """
     Raise what ``soft_fail`` cannot hide, if Airflow resumes a task because its trigger failed.
 
@@ -80,6 +80,6 @@ def read_event(event: Any) -> ImageVersion | decide.Failed:
         case None:
             raise SageMakerImageVersionPollingError("The trigger ended without an event.")
     raise SageMakerImageVersionPollingError(
-        f"The trigger's event can't be read: {excerpt(event)}. Make sure that the triggerer has the same version of "
-        "airflow-provider-imageversions as the workers."
+        f"The trigger's event can't be read: {truncated_repr(event)}. Make sure that the triggerer has the same "
+        "version of airflow-provider-imageversions as the workers."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
@@ -20,10 +19,33 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import UNSIGNED
-from botocore.auth import AUTH_TYPE_MAPS
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import (
+    PAGE_SIZE_MAX,
+    USAGE_SCOPES,
+    invalid_parameter,
+    is_blank,
+    is_literal,
+    locate_queue,
+    parse_conn_id,
+    parse_domain_id,
+    parse_ecr_image,
+    parse_image_name,
+    parse_names,
+    parse_region,
+    parse_verify,
+    truncated_repr,
+)
+from airflow_provider_imageversions._requests import (
+    DeleteImageVersionRequest,
+    DescribeImageVersionRequest,
+    ImageRequest,
+    ListAliasesRequest,
+    ListImagesRequest,
+    ListImageVersionsRequest,
+)
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
 from airflow_provider_imageversions.errors import (
     BOTOCORE_ERRORS,
@@ -37,42 +59,20 @@ from airflow_provider_imageversions.errors import (
     is_unsendable,
     lacks_region,
 )
-from airflow_provider_imageversions.model import (
-    USAGE_SCOPES,
-    ListImagesRequest,
-    ListImageVersionsRequest,
-    VersionSet,
-    clean_text,
-    excerpt,
-    is_blank,
-    is_settled,
-    locate_queue,
-    parse_alias,
-    parse_boolean,
-    parse_conn_id,
-    parse_domain_id,
-    parse_ecr_image,
-    parse_image_name,
-    parse_integer,
-    parse_names,
-    parse_region,
-    parse_seconds,
-    parse_statuses,
-    parse_verify,
-    refuse,
-    to_record,
-)
+from airflow_provider_imageversions.model import clean_text, to_record
 from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import boto3
 
+    from airflow_provider_imageversions._requests import Request
     from airflow_provider_imageversions.model import (
         CreateImageRequest,
         CreateImageVersionRequest,
         ImageVersion,
+        UpdateImageRequest,
         UpdateImageVersionRequest,
     )
 
@@ -139,7 +139,7 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
     :raises ValueError: boto3 does not take a value, or ``botocore_config`` holds a password.
     """
     for name, value in values.items():
-        if template is None or is_settled(value, template):
+        if template is None or is_literal(value, template):
             _parse_aws_parameter(name, value)
 
 
@@ -154,95 +154,34 @@ def _parse_aws_parameter(name: str, value: object) -> Any:
 
 
 def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
-    """Parse settings for botocore that go into a trigger's arguments and a task's rendered fields."""
+    """Return botocore's settings, which are stored in a trigger's arguments and in a task's rendered fields."""
     config = _parse_config(name, value)
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid, it is no JSON: {error}") from error
+        raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
     if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
         raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: put it into "
+            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
             "the Airflow connection, as config_kwargs."
         )
     return config
 
 
 def _parse_config(name: str, value: object) -> dict[str, Any]:
-    """Parse the keyword arguments of botocore's Config, which itself finds out too late what is wrong with them."""
+    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
     if not isinstance(value, dict):
-        # Without the value, in which a password may be.
         raise ValueError(
-            f"{name} is not valid, it is a {type(value).__name__}: give botocore.config.Config's keyword arguments as "
-            "a dict."
+            f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
+            "keyword arguments."
         )
-    config = {
-        option: _CONFIG_PARSERS.get(option, _as_it_is)(f"{name}[{option!r}]", setting)
-        for option, setting in value.items()
-        if setting is not None or option not in _CONFIG_PARSERS or option in _TIMEOUTS
-    }
     try:
-        Config(**config)
+        Config(**value)
     except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
-        # Without the values, one of which may be a password.
         raise ValueError(
-            f"{name} is not valid, {excerpt(str(error))}: {[excerpt(option) for option in value]}"
+            f"{name} is not valid, {truncated_repr(str(error))}: {[truncated_repr(option) for option in value]}"
         ) from error
-    return config
-
-
-def _as_it_is(_name: str, value: object) -> object:
     return value
-
-
-def _parse_text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise refuse(name, value, "it must be a text.")
-    return value
-
-
-def _parse_timeout(name: str, value: object) -> float | None:
-    return None if value is None else parse_seconds(name, value, maximum=86400.0)
-
-
-def _parse_proxies(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(part, str) for item in value.items() for part in item):
-        raise ValueError(f"{name} is not valid: it must be a dict from a scheme to a proxy's address.")
-    return value
-
-
-def _parse_signature_version(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in AUTH_TYPE_MAPS:
-        raise refuse(name, value, "it must be one of botocore's, such as v4.")
-    return value
-
-
-_TIMEOUTS = ("connect_timeout", "read_timeout")
-# The others Config checks itself.
-_CONFIG_PARSERS: dict[str, Callable[[str, object], Any]] = {
-    "region_name": parse_region,
-    "signature_version": _parse_signature_version,
-    **dict.fromkeys(
-        (
-            "user_agent",
-            "user_agent_extra",
-            "user_agent_appid",
-            "defaults_mode",
-            "request_checksum_calculation",
-            "response_checksum_validation",
-            "account_id_endpoint_mode",
-            "auth_scheme_preference",
-        ),
-        _parse_text,
-    ),
-    **dict.fromkeys(_TIMEOUTS, _parse_timeout),
-    "max_pool_connections": lambda name, value: parse_integer(name, value, minimum=1),
-    "request_min_compression_size_bytes": lambda name, value: parse_integer(name, value, minimum=0),
-    "proxies": _parse_proxies,
-    **dict.fromkeys(
-        ("parameter_validation", "use_dualstack_endpoint", "use_fips_endpoint", "tcp_keepalive"), parse_boolean
-    ),
-}
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -318,7 +257,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 parse_region("region_name", wrapper.region_name)
         except Exception as error:
             raise ValueError(
-                f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: {excerpt(str(error))}"
+                f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
+                f"{truncated_repr(str(error))}"
             ) from error
         # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
@@ -427,7 +367,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
-        Get the boto3 session, tuned: listing is about twice as fast, and a second client comes almost for free.
+        Return the boto3 session, with a faster parser of timestamps, and a loader of service models that is shared.
 
         :param region_name: AWS region.
         :param deferrable: Ask for an aiobotocore session, which this package never does.
@@ -442,9 +382,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        factory = _ResponseParserFactory()
+        factory = botocore_session.get_component("response_parser_factory")
         factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
-        botocore_session.register_component("response_parser_factory", factory)
         data_path = botocore_session.get_config_variable("data_path")
         botocore_session.register_component("data_loader", _shared_loader(data_path))
         return session
@@ -465,7 +404,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except _CONFIG_ERRORS as error:
             raise ValueError(
                 f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
-                f"{excerpt(str(error))}"
+                f"{truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
@@ -523,26 +462,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
         :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
             such image.
-        :raises botocore.exceptions.PaginationError: The service's tokens go round in circles.
+        :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
-        request = ListImageVersionsRequest(
-            image_name=image_name,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
+        request = ListImageVersionsRequest.of(locals())
+        statuses_wanted: Any = request.statuses
         return decide.select(
             self._records(request),
-            statuses=None if statuses is None else parse_statuses("statuses", statuses),
-            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
+            statuses=statuses_wanted,
+            limit=request.limit,
             bounds=_fractional_bounds(request),
         )
 
@@ -573,18 +503,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
-        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name)}
-        if version is not None and alias is not None:
-            raise ValueError(
-                f"version={excerpt(version)} and alias={excerpt(alias)} exclude each other: give one of them."
-            )
-        if version is not None:
-            request["Version"] = parse_integer("version", version, minimum=0)
-        if alias is not None:
-            request["Alias"] = parse_alias("alias", alias)
-        with self._explained(request) as client:
-            answer = client.describe_image_version(**request)
-        return _record(_complete(answer, "ImageVersionStatus"))
+        request = DescribeImageVersionRequest(image_name, version, alias)
+        return _record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -599,11 +519,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
         """
-        request: dict[str, Any] = {"ImageName": parse_image_name("image_name", image_name), "MaxResults": 100}
-        if version is not None:
-            request["Version"] = parse_integer("version", version, minimum=0)
+        request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
         key = "SageMakerImageVersionAliases"
-        # Each once, though one may move to a later page because another was added in between.
+        # Each once: an alias may move to a later page because another was added in between.
         return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
@@ -654,22 +572,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
-        request = ListImagesRequest(
-            name_contains=name_contains,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
-        return decide.select(
-            self._images(request),
-            limit=None if limit is None else parse_integer("limit", limit, minimum=0),
-            bounds=_fractional_bounds(request),
-        )
+        request = ListImagesRequest.of(locals())
+        return decide.select(self._images(request), limit=request.limit, bounds=_fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -683,10 +587,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            answer = client.create_image(**members)
-        return str(_complete(answer, "ImageArn")["ImageArn"])
+        return str(self._call("create_image", request, "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
@@ -703,26 +604,19 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
-        request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request) as client:
-            answer = client.describe_image(**request)
-        return dict(to_record(_complete(answer, "ImageStatus")))
+        return dict(to_record(self._call("describe_image", ImageRequest(image_name), "ImageStatus")))
 
-    def update_image(self, request: CreateImageRequest) -> None:
+    def update_image(self, request: UpdateImageRequest) -> None:
         """
-        Give an image that exists the role, the name to show and the description of a request.
+        Update an image's role, name to show and description. What the request omits stays as it is.
 
-        :param request: What creating it would have asked for. What it leaves out stays as it is, and so do the tags,
-            which are not for UpdateImage to change.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
-            image.
+        :param request: The parameters of the call.
+        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
         """
-        members = {name: value for name, value in request.to_boto().items() if name != "Tags"}
-        with self._explained(members) as client:
-            client.update_image(**members)
+        self._call("update_image", request)
 
     def delete_image(self, image_name: str) -> None:
         """
@@ -739,9 +633,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
-        request = {"ImageName": parse_image_name("image_name", image_name)}
-        with self._explained(request) as client:
-            client.delete_image(**request)
+        self._call("delete_image", ImageRequest(image_name))
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -759,15 +651,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            answer = client.create_image_version(**members, ClientToken=client_token)
-        number = str(_complete(answer, "ImageVersionArn")["ImageVersionArn"]).rpartition("/")[2]
+        answer = self._call("create_image_version", request, "ImageVersionArn", ClientToken=client_token)
+        number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
-            # The service's model allows for "None". With the same token it can be asked again.
-            raise botocore.parsers.ResponseParserError(
-                f"The service's answer is broken: ImageVersionArn is {number!r}."
-            )
+            # SageMaker's model allows "None". The call can be repeated with the same token.
+            raise _broken(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -782,9 +670,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
         """
-        members = request.to_boto()
-        with self._explained(members) as client:
-            client.update_image_version(**members)
+        self._call("update_image_version", request)
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
@@ -799,12 +685,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
         """
-        request = {
-            "ImageName": parse_image_name("image_name", image_name),
-            "Version": parse_integer("version", version, minimum=0),
-        }
-        with self._explained(request) as client:
-            client.delete_image_version(**request)
+        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version))
 
     def find_image_version_usage(
         self,
@@ -899,11 +780,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
-        records = [self._detailed(image_name, which) for which in (first, second)]
+        records = [self._detailed(image_name, selector) for selector in (first, second)]
         return comparison(image_name, *records)
 
-    def _detailed(self, image_name: str, which: int | str) -> ImageVersion:
-        named = {"alias": which} if isinstance(which, str) else {"version": which}
+    def _detailed(self, image_name: str, selector: int | str) -> ImageVersion:
+        named = {"alias": selector} if isinstance(selector, str) else {"version": selector}
         record = self.describe_image_version(image_name, **named)
         return {**record, "Aliases": self.list_aliases(image_name, version=record["Version"])}
 
@@ -950,25 +831,33 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         with self._explained(request) as client:
             getattr(client, operation)(**request)
 
+    def _call(self, operation: str, request: Request, key: str | None = None, **members: Any) -> Mapping[str, Any]:
+        """Make an API call whose response must have a key."""
+        sent = {**request.to_boto(), **members}
+        with self._explained(sent) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**sent)
+        return answer if key is None else _complete(answer, key)
+
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
-        given = VersionSet()
+        listed: set[int] = set()
         for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
             for record in map(_record, page["ImageVersions"]):
-                if given.add(record["Version"]):
+                if record["Version"] not in listed:
+                    listed.add(record["Version"])
                     yield record
 
     def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
-        given: set[str] = set()
+        listed: set[str] = set()
         for page in self._pages("list_images", _whole_seconds(request), "Images"):
             for item in page["Images"]:
-                if item["ImageName"] not in given:
-                    given.add(item["ImageName"])
+                if item["ImageName"] not in listed:
+                    listed.add(item["ImageName"])
                     yield dict(to_record(item))
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-        # The token goes in as an ordinary parameter: as a StartingToken botocore would try to decode it.
+        # The token is an ordinary parameter: botocore would try to decode a StartingToken.
         pages = iter(self.conn.get_paginator(operation).paginate(**request))
-        landmark, distance, limit = request.get("NextToken"), 0, 1
+        tokens = {request.get("NextToken")}
         while True:
             with self._explained(request):
                 page = next(pages, None)
@@ -976,17 +865,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                     return
                 page = _complete(page, key)
             yield page
-            # botocore sees a token that comes twice in a row, but not a longer circle. Comparing with a landmark
-            # that moves on at growing distances (Brent's algorithm) sees every circle and keeps one token.
+            # botocore detects a token that is repeated at once, but not a longer cycle.
             token = page.get("NextToken")
-            if token is not None and token == landmark:
+            if token is not None and token in tokens:
                 listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
-                raise botocore.exceptions.PaginationError(
-                    message=f"{listed}: the service's next tokens go round in circles"
-                )
-            distance += 1
-            if distance == limit:
-                landmark, distance, limit = token, 0, limit * 2
+                raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
+            tokens.add(token)
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
@@ -1017,9 +901,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             return error
         # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
         # parsers, which meet an answer that SageMaker would not give.
-        return botocore.parsers.ResponseParserError(
-            f"The service's answer is broken: {type(error).__name__}: {excerpt(str(error))}"
-        )
+        return _broken(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
     def _explain_missing(
         self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
@@ -1048,7 +930,7 @@ def _usage_rate() -> float:
 
 def _parse_rate(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise refuse(name, value, "it must be a number above 0.")
+        raise invalid_parameter(name, value, "it must be a number above 0.")
     return float(value)
 
 
@@ -1091,10 +973,14 @@ def _ceiled(moment: datetime) -> datetime:
     return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
 
 
+def _broken(problem: str) -> botocore.parsers.ResponseParserError:
+    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
+
+
 def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Refuse an answer that lacks what it is for: botocore takes a body that is no JSON for an empty answer."""
+    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
     if answer.get(key) is None:
-        raise botocore.parsers.ResponseParserError(f"The service's answer is broken: it has no {key}.")
+        raise _broken(f"it has no {key}")
     return answer
 
 
@@ -1102,76 +988,21 @@ _RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": s
 
 
 def _record(item: Any) -> ImageVersion:
-    """Make a version's record; refuse an item that lacks what each version has."""
+    """Make a version's record; invalid_parameter an item that lacks what each version has."""
     for key, expected in _RECORD_TYPES.items():
         if not isinstance(item, dict) or not isinstance(item.get(key), expected):
-            raise botocore.parsers.ResponseParserError(f"The service's answer is broken: a version has no {key}.")
+            raise _broken(f"a version has no {key}")
     return to_record(item)
 
 
 @cache
 def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
-    # Each session would load SageMaker's service model anew: a third of a second and 2 MB.
-    loader = botocore.loaders.create_loader(data_path)
-    loader.file_loader = _FileLoader()
-    return loader
-
-
-class _FileLoader(botocore.loaders.JSONFileLoader):  # type: ignore[misc]  # botocore is untyped
-    """
-    Loads botocore's files without garbage collections in between.
-
-    Python before 3.12 collects even inside of the parser, some 60 times for 40,000 objects of which none is garbage,
-    the last time perhaps through all of Airflow's heap, and everything stands still for 0.2 seconds.
-    """
-
-    def load_file(self, file_path: str) -> Any:
-        if not gc.isenabled():
-            return super().load_file(file_path)
-        gc.disable()
-        try:
-            return super().load_file(file_path)
-        finally:
-            gc.enable()
-
-
-class _ResponseParserFactory(botocore.parsers.ResponseParserFactory):  # type: ignore[misc]  # likewise
-    def create_parser(self, protocol_name: str) -> Any:
-        return _JSONParser(**self._defaults) if protocol_name == "json" else super().create_parser(protocol_name)
-
-
-class _JSONParser(botocore.parsers.JSONParser):  # type: ignore[misc]  # likewise
-    """Looks up what a structure's members are once for each answer, rather than for each version of a page."""
-
-    def __init__(self, **defaults: Any) -> None:
-        super().__init__(**defaults)
-        self._members: dict[Any, list[tuple[str, str, Any]]] = {}
-
-    def _handle_structure(self, shape: Any, value: Any) -> Any:
-        if value is None or shape.is_document_type or shape.is_tagged_union:
-            return super()._handle_structure(shape, value)
-        members = self._members.get(shape)
-        if members is None:
-            members = self._members[shape] = [
-                (name, member.serialization.get("name", name), self._parser_of(member))
-                for name, member in shape.members.items()
-            ]
-        parsed = {}
-        for name, wire_name, parse in members:
-            member_value = value.get(wire_name)
-            if member_value is not None:
-                parsed[name] = parse(member_value) if parse else member_value
-        return parsed
-
-    def _parser_of(self, shape: Any) -> Any:
-        """Give what parses values of a shape; ``None`` if they stay as they are."""
-        if shape.type_name == "timestamp":
-            return self._timestamp_parser
-        return partial(self._parse_shape, shape) if hasattr(self, f"_handle_{shape.type_name}") else None
+    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
+    return botocore.loaders.create_loader(data_path)
 
 
 def _parse_timestamp(value: Any) -> datetime:
-    # botocore's own parser goes through the local time zone and dateutil, half of the cost of a page.
+    # botocore's own parser, which converts to the local time zone first, takes half of the time of a page.
     try:
         return datetime.fromtimestamp(value, timezone.utc)
     except TypeError:

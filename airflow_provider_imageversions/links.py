@@ -1,8 +1,8 @@
-"""The task's button to the AWS console."""
+"""The task's buttons to the AWS console."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import boto3
 from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
@@ -15,11 +15,52 @@ if TYPE_CHECKING:
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc", "us-iso": "aws-iso", "eu-iso": "aws-iso"}
 
 
-class SageMakerImageLink(BaseAwsLink):
+class ConsoleLink(BaseAwsLink):
+    """A link to a resource's page in the AWS console, in the region and partition that the task used."""
+
+    resource: ClassVar[str]
+    """The name that :attr:`format_str` has for the resource."""
+
+    @classmethod
+    def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, identity: str) -> None:
+        """
+        Store what the link is made of, without opening a client: a sensor that defers needs none.
+
+        If the connection or boto3's configuration cannot be read, there is no link. What the task does next tells
+        whether that passes.
+
+        :param context: The task's context.
+        :param operator: The task.
+        :param hook: The hook that the task uses, or would use.
+        :param identity: Name or id of the resource.
+        """
+        try:
+            region = hook.region_name or boto3.session.Session().region_name
+        except Exception as error:
+            if classify_error(error) is None:
+                raise
+            operator.log.info("No link to the AWS console for %r: its region is unknown", identity)
+            return
+        if region is not None:
+            # botocore knows this too, but takes a third of a second to load its list of all endpoints.
+            partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+            # There are consoles whose address Airflow does not know.
+            if cls.get_aws_domain(partition):
+                cls.persist(
+                    context=context,
+                    operator=operator,
+                    region_name=region,
+                    aws_partition=partition,
+                    **{cls.resource: identity},
+                )
+
+
+class SageMakerImageLink(ConsoleLink):
     """A link to the image's page in the AWS console, in the region and partition that the task used."""
 
     name = "Amazon SageMaker Image"
     key = "sagemaker_image"
+    resource = "image_name"
     format_str = BASE_AWS_CONSOLE_LINK + "/sagemaker/home?region={region_name}#/images/{image_name}"
 
     @classmethod
@@ -34,35 +75,11 @@ class SageMakerImageLink(BaseAwsLink):
         domain = cls.get_aws_domain(partition)
         return cls().format_link(aws_domain=domain, region_name=region, image_name=image_name) if domain else ""
 
-    @classmethod
-    def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, image_name: str) -> None:
-        """
-        Store what the link is made of, without opening a client: a sensor that defers needs none.
 
-        If the connection or boto3's configuration cannot be read, there is no link. What the task does next tells
-        whether that passes.
+class SageMakerStudioDomainLink(ConsoleLink):
+    """A link to the page of the Studio domain in the AWS console, in the region and partition that the task used."""
 
-        :param context: The task's context.
-        :param operator: The task.
-        :param hook: The hook that the task uses, or would use.
-        :param image_name: Name of the image.
-        """
-        try:
-            region = hook.region_name or boto3.session.Session().region_name
-        except Exception as error:
-            if classify_error(error) is None:
-                raise
-            operator.log.info("SageMaker image %r: no link to the AWS console, its region is unknown", image_name)
-            return
-        if region is not None:
-            # botocore knows this too, but takes a third of a second to load its list of all endpoints.
-            partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")
-            # There are consoles whose address Airflow does not know.
-            if cls.get_aws_domain(partition):
-                cls.persist(
-                    context=context,
-                    operator=operator,
-                    region_name=region,
-                    aws_partition=partition,
-                    image_name=image_name,
-                )
+    name = "Amazon SageMaker Studio Domain"
+    key = "sagemaker_studio_domain"
+    resource = "domain_id"
+    format_str = BASE_AWS_CONSOLE_LINK + "/sagemaker/home?region={region_name}#/studio/{domain_id}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_imageversions import decide, without_worker
+from airflow_provider_imageversions._parameters import SECONDS_MAX, parse_boolean
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
@@ -25,8 +26,8 @@ from airflow_provider_imageversions.compat import (
 from airflow_provider_imageversions.deferral import (
     deferral_limit,
     raise_execution_timeout,
+    raise_if_trigger_failed,
     read_event,
-    refuse_failed_trigger,
 )
 from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
@@ -37,14 +38,7 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    SECONDS_MAX,
-    WAIT_PARAMETERS,
-    Target,
-    Wait,
-    parse_boolean,
-    parse_image_name,
-)
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait, WaitParameters
 from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, describe_wait
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
@@ -157,13 +151,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self._looked_at: datetime | None = None
         self._found: ImageVersion | None = None
         self._warned: set[str] = set()
-        if self._is_settled("image_name"):
-            parse_image_name("image_name", image_name)
-        if self._is_settled("include_details"):
-            parse_boolean("include_details", include_details)
-        Target.check_settled(
-            self._template, version=version, alias=alias, after_version=after_version, created_after=created_after
-        )
+        WaitParameters.check_literals(self, self._template)
         check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
@@ -310,7 +298,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         # As in execute(), which did not run if the task started in the triggerer.
         self._wait()
         try:
-            refuse_failed_trigger(next_method, next_kwargs)
+            raise_if_trigger_failed(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
             raise

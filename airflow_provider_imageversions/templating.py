@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jinja2
 
+from airflow_provider_imageversions._parameters import (
+    Parameters,
+    blank_parameter,
+    is_blank,
+    is_literal,
+    iter_strings,
+    template_pattern,
+)
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
-from airflow_provider_imageversions.model import blank_value, is_blank, is_settled, template_pattern, texts_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from re import Pattern
 
 
@@ -18,13 +25,15 @@ class TemplatedParameters:
     """
     Mix-in for operators and sensors, before Airflow's class.
 
-    A value without a template is what its author wrote, also in a DAG with ``render_template_as_native_obj=True``,
-    which would make a number of the text ``"1.0"``. A value that renders to nothing is an error: as "not given" it
+    A value without a template is what its author wrote, even in a DAG with ``render_template_as_native_obj=True``,
+    which would convert the text ``"1.0"`` to a number. A value that renders to nothing is an error: as "not given" it
     would make the task work on more than its author asked for.
     """
 
+    _parameters: ClassVar[type[Parameters]] = Parameters
+    """The parameters that are template fields, apart from those of the connection."""
     _own_template_fields: Sequence[str] = ()
-    """Those of the classes of this package; a subclass elsewhere may add others, with rules of their own."""
+    """The template fields of this package's classes; subclasses elsewhere may add others, with their own rules."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -33,53 +42,56 @@ class TemplatedParameters:
 
     @property
     def _template(self) -> Pattern[str]:
-        """What a template begins with, in the task's DAG."""
+        """Pattern of where a template begins, in the task's DAG."""
         dag = self.get_dag()  # type: ignore[attr-defined]  # BaseOperator's
         return template_pattern(getattr(dag, "jinja_environment_kwargs", None))
 
-    def _is_settled(self, *names: str) -> bool:
+    def _set_parameters(self, values: Mapping[str, Any]) -> None:
         """
-        Return whether the values of template fields are known when the DAG is parsed.
+        Set the attributes that are template fields, and check those that are known when the DAG is parsed.
 
-        :param names: Names of the fields.
+        :param values: The constructor's ``locals()``.
+        :raises ValueError: A value is outside its limits.
         """
-        return all(is_settled(getattr(self, name), self._template) for name in names)
+        for name in self._parameters.names():
+            setattr(self, name, values[name])
+        self._parameters.check_literals(self, self._template)
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """
         Render a value, except for a text without a template.
 
         :param content: The value.
-        :param args: Of Airflow's method.
-        :param kwargs: Of Airflow's method.
+        :param args: Positional arguments of Airflow's method.
+        :param kwargs: Keyword arguments of Airflow's method.
         """
         is_text = isinstance(content, str) and not content.endswith(tuple(self.template_ext))  # type: ignore[attr-defined]  # likewise
-        if is_text and is_settled(content, self._template):
+        if is_text and is_literal(content, self._template):
             return content
         rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # likewise
         if (rendered is None or isinstance(rendered, jinja2.Undefined)) and is_text and self._is_own(content):
-            # A native environment makes None, or an object of Jinja's, of a template that has no value, which must not
-            # read as "not given". It is the text, or the error, that another environment makes of it.
+            # A native environment returns None, or an object of Jinja's, for a template without a value. That must not
+            # be taken for "not given", so it becomes the text, or the error, that another environment makes of it.
             return str(rendered)
         return rendered
 
     def _is_own(self, content: str) -> bool:
-        return any(content in texts_in(getattr(self, name, None)) for name in self._own_template_fields)
+        return any(content in iter_strings(getattr(self, name, None)) for name in self._own_template_fields)
 
     def _check_rendered(self) -> None:
         """
         Check that no value rendered to nothing, before the task uses any of them.
 
-        The parameters that say how to reach AWS may, and then have their default.
+        The parameters of the connection may render to nothing, which means their default.
 
-        :raises ValueError: One did.
+        :raises ValueError: A value rendered to nothing.
         """
         for name in self._own_template_fields:
             value = getattr(self, name)
             if name in AWS_PARAMETERS:
                 continue
             if is_blank(value):
-                raise blank_value(name, value)
-            # The values of a dict are texts of the author's, such as a tag without a value.
-            if isinstance(value, (list, tuple, set, frozenset)) and any(map(is_blank, texts_in(value))):
-                raise blank_value(name, value)
+                raise blank_parameter(name, value)
+            # The values of a dict are the author's own texts, such as a tag without a value.
+            if isinstance(value, (list, tuple, set, frozenset)) and any(map(is_blank, iter_strings(value))):
+                raise blank_parameter(name, value)

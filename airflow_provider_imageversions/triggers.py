@@ -19,7 +19,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
 from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
@@ -39,17 +40,13 @@ from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
-    Above,
     AliasCursor,
     Cursor,
     Target,
+    VersionsAbove,
     Wait,
-    Watched,
+    WatchConfig,
     event_payload,
-    parse_boolean,
-    parse_queue_url,
-    parse_seconds,
-    refuse,
 )
 
 if TYPE_CHECKING:
@@ -344,7 +341,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             return self
         names = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
         if not isinstance(self.rendered, dict) or not self.rendered.keys() <= set(names):
-            raise refuse("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
+            raise invalid_parameter("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
     def _parse(self, source: Any) -> Wait:
@@ -526,7 +523,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
-            watched = Watched(self.image_name, self.statuses, self.start_from, self.alias)
+            watched = WatchConfig(self.image_name, self.statuses, self.start_from, self.alias)
             self.include_details = parse_boolean("include_details", self.include_details)
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
             wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
@@ -573,6 +570,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     unfinished = None
                     continue
                 for payload in payloads:
+                    _metrics.count_event(payload)
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
                 cursor = after
                 await journal.advance(cursor, told=bool(payloads))
@@ -607,11 +605,11 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 class _NewVersions:
     """What a watcher looks for without an alias."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: WatchConfig) -> None:
         self._watched = watched
-        self.target = Above()
+        self.target = VersionsAbove()
 
-    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> Above:
+    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> VersionsAbove:
         """Give what the next poll has to read."""
         if cursor is not None:
             self.target = decide.depth(versions, cursor)
@@ -646,7 +644,7 @@ class _NewVersions:
 class _Moves:
     """What a watcher looks for with an alias."""
 
-    def __init__(self, watched: Watched, watch: StatusLogger, journal: _Journal) -> None:
+    def __init__(self, watched: WatchConfig, watch: StatusLogger, journal: _Journal) -> None:
         self._alias = str(watched.alias)
         self._first = watched.start_from == "earliest"
         self._watch = watch

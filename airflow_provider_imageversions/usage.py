@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import botocore.exceptions
 
 from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions._parameters import USAGE_SCOPES
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, none_if_not_found
 from airflow_provider_imageversions.hooks import STUDIO_LISTS
-from airflow_provider_imageversions.model import USAGE_SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -158,7 +158,7 @@ class UsageReader:
                 return listed
             if token in tokens:
                 raise botocore.exceptions.PaginationError(
-                    message=f"{operation}: the service's next tokens go round in circles"
+                    message=f"{operation}: SageMaker returned a repeating NextToken"
                 )
             tokens.add(token)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import meta, nodes
 
+from airflow_provider_imageversions._parameters import is_literal, iter_strings, template_pattern
 from airflow_provider_imageversions.compat import (
     ENDS_FROM_TRIGGER,
     STARTS_FROM_TRIGGER,
@@ -14,7 +15,6 @@ from airflow_provider_imageversions.compat import (
     conf,
     keeps_xcom_in_database,
 )
-from airflow_provider_imageversions.model import is_settled, template_pattern, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -130,7 +130,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     values = [getattr(task, name) for name in fields]
     dag = task.get_dag()
     pattern = template_pattern(getattr(dag, "jinja_environment_kwargs", None))
-    templates = [text for value in values for text in texts_in(value) if not is_settled(text, pattern)]
+    templates = [text for value in values for text in iter_strings(value) if not is_literal(text, pattern)]
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
         "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
@@ -154,7 +154,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
 def _is_resolved_at_run_time(value: object) -> bool:
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         return any(map(_is_resolved_at_run_time, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, str) and not is_settled(value)
+    return not isinstance(value, str) and not is_literal(value)
 
 
 def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[str]:

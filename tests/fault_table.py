@@ -108,7 +108,7 @@ def _damaged(kind: str, what: str) -> Row:
         what,
         cells(readers="ResponseParserError", sensors=WAITS, event=WAITS, changers=WAITS),
         {"kind": kind, "times": 1},
-        "answer is broken",
+        "response is broken",
     )
 
 
@@ -401,12 +401,6 @@ _GROUPS: dict[str, list[Row]] = {
             "updating",
             "somebody else's update of the domain is under way",
             cells(rollout=WAITS),
-        ),
-        Row(
-            "undone",
-            "somebody else's update of the domain undoes the roll-out",
-            cells(rollout=WAITS),
-            note="It is repeated.",
         ),
         Row(
             "domain_missing",

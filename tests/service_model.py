@@ -9,6 +9,12 @@ import re
 import botocore.session
 from botocore.validate import ParamValidator
 
+from airflow_provider_imageversions.emulator.faults import FAULT_HEADER
+from airflow_provider_imageversions.emulator.studio import STUDIO_OPERATIONS
+from airflow_provider_imageversions.emulator.wire import OPERATIONS
+
+OURS = {*OPERATIONS, *STUDIO_OPERATIONS}
+
 # Errors of every operation: https://docs.aws.amazon.com/sagemaker/latest/APIReference/CommonErrors.html and those of
 # the protocol, which the model does not list.
 COMMON_ERRORS = {
@@ -38,8 +44,10 @@ def violations(operation, status, body):
     :param body: the JSON of the body
     """
     model = service_model().operation_model(operation)
+    if status == 200 and model.output_shape is None:
+        return [f"{operation} answers nothing, and not {body}"] if body else []
     if status == 200:
-        return [] if model.output_shape is None and not body else _problems(body, model.output_shape)
+        return _problems(body, model.output_shape)
     shapes = {shape.name: shape for shape in model.error_shapes}
     code = body.get("__type")
     members = {name: value for name, value in body.items() if name != "__type"}
@@ -90,10 +98,12 @@ class AnswerCheck:
         self.found = []
 
     def __call__(self, response_dict, event_name, **_):
-        """Check one answer; botocore calls this with each."""
+        """Check one answer, unless moto or a fault made it; botocore calls this with each."""
         operation = event_name.rpartition(".")[2]
+        if operation not in OURS or FAULT_HEADER in response_dict["headers"]:
+            return
         try:
-            body = json.loads(response_dict["body"])
+            body = json.loads(response_dict["body"] or b"{}")
         except ValueError:
             self.found.append(f"{operation}: the body is not JSON")
             return

@@ -28,6 +28,8 @@ kind                    what the client gets
 ``empty_page``          an empty page with a NextToken; the list continues after it
 ``unknown_status``      the true answer with every status replaced by ``status`` (default ``ARCHIVED``)
 ======================  ===============================================================================
+
+An answer that a fault makes or changes has the header ``X-Emulator-Fault`` with the kind.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _JSON_HEADERS = {"Content-Type": CONTENT_TYPE}
+FAULT_HEADER = "X-Emulator-Fault"
 _ACCOUNT_ID = "123456789012"
 _PAGES = {
     "ListAppImageConfigs": "AppImageConfigs",

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 
 from airflow_provider_imageversions.emulator.errors import ApiError
-from airflow_provider_imageversions.emulator.faults import Answer, Call, Fault, Faults
+from airflow_provider_imageversions.emulator.faults import FAULT_HEADER, Answer, Call, Fault, Faults
 from airflow_provider_imageversions.emulator.models import (
     IMAGE_DELETION_MODEL,
     IMAGE_QUOTA,
@@ -107,7 +108,7 @@ class _Application:
                 return Answer(HTTPStatus.BAD_REQUEST, {"Content-Type": CONTENT_TYPE}, answer)
             return _ask(application, environ)
 
-        answer = proceed() if fault is None else fault.answer(call, proceed)
+        answer = proceed() if fault is None else _marked(fault.answer(call, proceed), fault.kind)
         record["status"] = answer.status or None
         return answer
 
@@ -210,6 +211,10 @@ class _Application:
     def _set_initial_values(self) -> None:
         self.set_creation_seconds(self._initial_creation_seconds)
         self.set_image_quota(self._initial_image_quota)
+
+
+def _marked(answer: Answer, kind: str) -> Answer:
+    return replace(answer, headers={**answer.headers, FAULT_HEADER: kind})
 
 
 def _in_ms(changes: dict[str, Any]) -> dict[str, Any]:

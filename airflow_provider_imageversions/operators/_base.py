@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import attrs
+
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import (
+    Parameters,
+    parse_alias,
+    parse_seconds,
+    parse_version,
+    parsed_by,
+    truncated_repr,
+    with_converters,
+)
+from airflow_provider_imageversions._requests import ImageRequest
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import BaseOperator
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
 from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import parse_image_name, parse_seconds
 from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from datetime import timedelta
 
     from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_imageversions.links import ConsoleLink
 
 
 T = TypeVar("T")
@@ -37,7 +49,7 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
+    operator_extra_links: tuple[ConsoleLink, ...] = (SageMakerImageLink(),)
     ui_color = "#f2e6d9"
     _READS: ClassVar[bool] = False
 
@@ -58,13 +70,12 @@ class ImageOperator(TemplatedParameters, BaseOperator):
         self.verify = verify
         self.botocore_config = botocore_config
         self._lineage: tuple[str, int | None] | None = None
-        if self._is_settled("image_name"):
-            parse_image_name("image_name", image_name)
+        ImageRequest.check_literals(self, self._template)
         check_aws_parameters(aws_parameters(self), template=self._template)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """
-        Tell OpenLineage that the task read or wrote the image, and which version if it was a certain one.
+        Report to OpenLineage that the task read or wrote the image, and which version, if it was a single one.
 
         :param task_instance: The task instance.
         """
@@ -79,7 +90,7 @@ class ImageOperator(TemplatedParameters, BaseOperator):
 
 class ChangingOperator(ImageOperator):
     """
-    An operator that changes an image, and waits out what keeps it from doing so.
+    An operator that changes an image, and waits while another change is in progress.
 
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
@@ -92,7 +103,7 @@ class ChangingOperator(ImageOperator):
         self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _begin(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
+    def _start(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
         # A cluster policy or a later line of the DAG file may have set them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
@@ -100,12 +111,14 @@ class ChangingOperator(ImageOperator):
         SageMakerImageLink.store(context, self, task.hook, image_name)
         return task
 
-    def _refuse_failure(self, found: T | decide.Failed) -> T:
+    def _raise_if_failed(self, found: T | decide.Failed) -> T:
         if isinstance(found, decide.Failed):
             raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
         return found
 
-    def _users(self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    def _find_users(
+        self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]
+    ) -> dict[str, list[dict[str, Any]]]:
         """Return who uses which version; nobody, if the image is gone."""
         return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
 
@@ -117,9 +130,34 @@ class ChangingOperator(ImageOperator):
             parameter,
         )
 
-    def _values(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names}
+
+def _check_selector(version: int | None, alias: str | None) -> None:
+    if (version is None) == (alias is None):
+        raise ValueError(
+            f"version={truncated_repr(version)}, alias={truncated_repr(alias)}: pass the version's number or one of "
+            "its aliases, and not both."
+        )
 
 
-def request_fields(request: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(request))
+@attrs.frozen(field_transformer=with_converters, kw_only=True, slots=False)
+class VersionSelector(Parameters):
+    """
+    A version of an image, by its number or by one of its aliases.
+
+    :param version: The version's number, 0 or more. (default: ``None``)
+    :param alias: An alias of the version. (default: ``None``)
+    :raises ValueError: A value is outside its limits, or not exactly one of them is given.
+    """
+
+    version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
+    alias: str | None = attrs.field(default=None, metadata=parsed_by(parse_alias))
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_selector,)
+
+    def __str__(self) -> str:
+        return f"version {self.version}" if self.alias is None else f"a version with the alias {self.alias!r}"
+
+    @property
+    def selector(self) -> dict[str, Any]:
+        """The keyword argument of the hook's methods that selects the version."""
+        return {"version": self.version} if self.alias is None else {"alias": self.alias}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import (
+    choice_parser,
+    parse_boolean,
+    parse_scope,
+    parsed_by,
+    with_converters,
+)
+from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
-from airflow_provider_imageversions.model import (
-    CreateImageRequest,
-    parse_boolean,
-    parse_choice,
-    parse_image_name,
-    parse_scope,
-)
 from airflow_provider_imageversions.studio import describe_users
 
 if TYPE_CHECKING:
@@ -22,7 +25,14 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 
-from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
+from airflow_provider_imageversions.operators._base import ChangingOperator
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _CreateParameters(CreateImageRequest):
+    action_if_image_exists: str = attrs.field(
+        default="use", metadata=parsed_by(choice_parser("USE", "UPDATE", "RECREATE", "FAIL"), accepts_none=False)
+    )
 
 
 class SageMakerCreateImageOperator(ChangingOperator):
@@ -57,8 +67,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
     """
 
-    _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageRequest)
-    template_fields: Sequence[str] = (*_REQUEST, "action_if_image_exists", *AWS_PARAMETERS)
+    _parameters = _CreateParameters
+    template_fields: Sequence[str] = (*_CreateParameters.names(), *AWS_PARAMETERS)
     template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json", "botocore_config": "json"}
 
     def __init__(
@@ -74,26 +84,18 @@ class SageMakerCreateImageOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.role_arn = role_arn
-        self.display_name = display_name
-        self.description = description
-        self.tags = tags
-        self.action_if_image_exists = action_if_image_exists
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        CreateImageRequest.check_settled(self._template, **self._values(self._REQUEST))
-        if self._is_settled("action_if_image_exists"):
-            _parse_action(action_if_image_exists)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create it."""
         self._check_rendered()
-        request = CreateImageRequest(**self._values(self._REQUEST))
-        action = _parse_action(self.action_if_image_exists)
-        task = self._begin(context, request.image_name)
-        self._refuse_failure(task.wait(lambda hook: self._create(hook, request, action)))
+        request, action = CreateImageRequest.of(self), _CreateParameters.of(self).action_if_image_exists
+        task = self._start(context, request.image_name)
+        self._raise_if_failed(task.wait(lambda hook: self._create(hook, request, action)))
         if self.wait_for_completion:
             look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
+            self._raise_if_failed(task.wait(look))
         self._lineage = (str(task.hook.conn_region_name), None)
         return task.call(lambda hook: hook.describe_image(request.image_name))
 
@@ -112,11 +114,11 @@ class SageMakerCreateImageOperator(ChangingOperator):
                 return decide.Waiting("the image is DELETING, and its name is free after that")
             if classify_error(error) is not ErrorKind.IN_USE:
                 raise
-            return self._take(hook, request, action, image)
+            return self._use_existing(hook, request, action, image)
         self.log.info("SageMaker image %r: created", request.image_name)
         return None
 
-    def _take(
+    def _use_existing(
         self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str, image: dict[str, Any]
     ) -> decide.Waiting | decide.Failed | None:
         if action == "FAIL":
@@ -125,7 +127,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
             return self._delete_failed(hook, request.image_name, image)
         obstacle = decide.obstacle(image)
         if obstacle is None and action == "UPDATE":
-            hook.update_image(request)
+            hook.update_image(UpdateImageRequest.of(request))
             self.log.info("SageMaker image %r: existed already, updated", request.image_name)
         elif obstacle is None:
             self.log.info("SageMaker image %r: exists already", request.image_name)
@@ -177,8 +179,10 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
     return None
 
 
-def _parse_action(value: object) -> str:
-    return parse_choice("action_if_image_exists", value, choices=("USE", "UPDATE", "RECREATE", "FAIL"))
+@attrs.frozen(field_transformer=with_converters)
+class _DeleteParameters(ImageRequest):
+    delete_if_aliased: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
+    refuse_if_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope, accepts_none=False))
 
 
 class SageMakerDeleteImageOperator(ChangingOperator):
@@ -217,7 +221,8 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "delete_if_aliased", "refuse_if_used", *AWS_PARAMETERS)
+    _parameters = _DeleteParameters
+    template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -229,30 +234,24 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.delete_if_aliased = delete_if_aliased
-        self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self._is_settled("delete_if_aliased"):
-            parse_boolean("delete_if_aliased", delete_if_aliased)
-        if self._is_settled("refuse_if_used"):
-            parse_scope("refuse_if_used", refuse_if_used)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> str | None:
         """Delete it."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        delete_if_aliased = parse_boolean("delete_if_aliased", self.delete_if_aliased)
-        scope = parse_scope("refuse_if_used", self.refuse_if_used)
-        task = self._begin(context, image_name)
+        parameters = _DeleteParameters.of(self)
+        image_name, scope = parameters.image_name, parameters.refuse_if_used
+        task = self._start(context, image_name)
         deleted = task.call(lambda hook: none_if_not_found(hook.describe_image, image_name))
         if deleted is None:
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
         if not scope:
             self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._users(task, image_name, scope):
+        elif users := self._find_users(task, image_name, scope):
             used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
-            self._refuse_failure(
+            self._raise_if_failed(
                 decide.Failed(
                     f"it has versions that are used, and so it is not deleted: {used}. Detach the image there, or set "
                     "refuse_if_used=False"
@@ -263,7 +262,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             image = none_if_not_found(hook.describe_image, image_name)
             if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
                 return None
-            aliases = () if delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
+            aliases = () if parameters.delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:
                 return decide.Failed(
                     f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
@@ -271,10 +270,10 @@ class SageMakerDeleteImageOperator(ChangingOperator):
                 )
             return _delete_image(hook, image_name, image)
 
-        self._refuse_failure(task.wait(step))
+        self._raise_if_failed(task.wait(step))
         if self.wait_for_completion:
             look = lambda hook: decide.image_remains(none_if_not_found(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
-            self._refuse_failure(task.wait(look))
+            self._raise_if_failed(task.wait(look))
         self.log.info(
             "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"
         )

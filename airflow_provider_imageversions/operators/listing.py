@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import (
+    invalid_parameter,
+    parse_boolean,
+    parse_names,
+    parsed_by,
+    with_converters,
+)
+from airflow_provider_imageversions._requests import ListImageVersionsRequest
 from airflow_provider_imageversions.compat import conf, stores_xcom_in_database
 from airflow_provider_imageversions.errors import none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    DETAIL_FIELDS,
-    LISTED_FIELDS,
-    ListImageVersionsRequest,
-    parse_boolean,
-    parse_integer,
-    parse_names,
-    parse_statuses,
-)
+from airflow_provider_imageversions.model import DETAIL_FIELDS, LISTED_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from airflow_provider_imageversions.model import ImageVersion
@@ -31,6 +34,26 @@ from airflow_provider_imageversions.operators._base import ImageOperator
 LARGE_XCOM = 256 * 1024
 """Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
 _MAX_XCOM = 4 * 1024 * 1024
+
+
+def _check_fields(fields: tuple[str, ...] | None, include_details: bool) -> None:  # noqa: FBT001  # a rule's argument
+    unknown = [] if include_details else [name for name in fields or () if name not in LISTED_FIELDS]
+    if unknown:
+        raise invalid_parameter(
+            "fields",
+            fields,
+            f"allowed are {', '.join(LISTED_FIELDS)}. With include_details=True also {', '.join(DETAIL_FIELDS)}.",
+        )
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _ListParameters(ListImageVersionsRequest):
+    fields: tuple[str, ...] | None = attrs.field(
+        default=None, metadata=parsed_by(partial(parse_names, choices=(*LISTED_FIELDS, *DETAIL_FIELDS)))
+    )
+    include_details: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = (*ListImageVersionsRequest.RULES, _check_fields)
 
 
 class SageMakerListImageVersionsOperator(ImageOperator):
@@ -74,19 +97,8 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     """
 
     _READS: ClassVar[bool] = True
-    _FILTERS: ClassVar[tuple[str, ...]] = (
-        "creation_time_after",
-        "creation_time_before",
-        "last_modified_time_after",
-        "last_modified_time_before",
-        "sort_by",
-        "sort_order",
-        "page_size",
-        "starting_token",
-        "statuses",
-        "limit",
-    )
-    template_fields: Sequence[str] = ("image_name", *_FILTERS, "fields", "include_details", *AWS_PARAMETERS)
+    _parameters = _ListParameters
+    template_fields: Sequence[str] = (*_ListParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -104,71 +116,28 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         limit: int | str | None = None,
         fields: Iterable[str] | str | None = None,
         include_details: bool | str = False,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_name=image_name,
-            aws_conn_id=aws_conn_id,
-            region_name=region_name,
-            verify=verify,
-            botocore_config=botocore_config,
-            **kwargs,
-        )
-        self.creation_time_after = creation_time_after
-        self.creation_time_before = creation_time_before
-        self.last_modified_time_after = last_modified_time_after
-        self.last_modified_time_before = last_modified_time_before
-        self.sort_by = sort_by
-        self.sort_order = sort_order
-        self.page_size = page_size
-        self.starting_token = starting_token
-        self.statuses = statuses
-        self.limit = limit
-        self.fields = fields
-        self.include_details = include_details
-        ListImageVersionsRequest.check_settled(
-            self._template,
-            image_name=image_name,
-            creation_time_after=creation_time_after,
-            creation_time_before=creation_time_before,
-            last_modified_time_after=last_modified_time_after,
-            last_modified_time_before=last_modified_time_before,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            max_results=page_size,
-            next_token=starting_token,
-        )
-        checks = [("statuses", parse_statuses), ("limit", _parse_limit)]
-        if self._is_settled("include_details"):
-            parse_boolean("include_details", include_details)
-            checks.append(("fields", self._parse_fields))
-        for name, parse in checks:
-            if self._is_settled(name) and (value := getattr(self, name)) is not None:
-                parse(name, value)
+        super().__init__(image_name=image_name, **kwargs)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        """List, and give what goes to XCom."""
+        """List the versions, and return the result for XCom."""
         self._check_rendered()
-        maximum = _max_xcom_bytes()
+        parameters, maximum = _ListParameters.of(self), _max_xcom_bytes()
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        fields = None if self.fields is None else self._parse_fields("fields", self.fields)
-        details = parse_boolean("include_details", self.include_details)
-        filters = {name: getattr(self, name) for name in self._FILTERS}
-        records = self._detailed(hook, **filters) if details else hook.iter_image_versions(self.image_name, **filters)
+        request = {name: getattr(parameters, name) for name in ListImageVersionsRequest.names()}
+        records = _iter_detailed(hook, **request) if parameters.include_details else hook.iter_image_versions(**request)
         SageMakerImageLink.store(context, self, hook, self.image_name)
         result: list[dict[str, Any]] = []
         size = 0
         number: int | None = None
         for record in records:
             number = record["Version"]
-            result.append(_project(record, fields))
+            result.append(_project(record, parameters.fields))
             size += len(json.dumps(result[-1])) + len(", ")
             if maximum and size > maximum and self._goes_to_database(size):
-                # At once, rather than after the calls for all the rest.
+                # Now, rather than after the calls for the remaining versions.
                 raise ValueError(
                     f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
                     f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
@@ -188,31 +157,17 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         self._lineage = (str(hook.conn_region_name), number if len(result) == 1 else None)
         return result
 
-    def _detailed(
-        self, hook: SageMakerImageVersionsHook, *, statuses: Any, limit: Any, **filters: Any
-    ) -> Iterator[ImageVersion]:
-        """List with details, each version as it is by then: some may be gone, or in another status."""
-        listed = hook.iter_image_versions(self.image_name, statuses=statuses, **filters)
-        detailed = (none_if_not_found(hook.add_details, self.image_name, record) for record in listed)
-        return decide.select(
-            (record for record in detailed if record is not None),
-            statuses=None if statuses is None else parse_statuses("statuses", statuses),
-            limit=None if limit is None else _parse_limit("limit", limit),
-        )
-
-    def _parse_fields(self, name: str, value: object) -> tuple[str, ...]:
-        known: tuple[str, ...] = LISTED_FIELDS
-        if parse_boolean("include_details", self.include_details):
-            known += DETAIL_FIELDS
-        try:
-            return parse_names(name, value, choices=known)
-        except ValueError as error:
-            if known == LISTED_FIELDS:
-                raise ValueError(f"{error} With include_details=True also {', '.join(DETAIL_FIELDS)}.") from error
-            raise
-
     def _goes_to_database(self, size: int) -> bool:
         return bool(self.do_xcom_push) and stores_xcom_in_database(size)
+
+
+def _iter_detailed(
+    hook: SageMakerImageVersionsHook, *, image_name: str, statuses: Any, limit: int | None, **filters: Any
+) -> Iterator[ImageVersion]:
+    """List with details, each version as it is when it is described: it may be deleted, or have another status."""
+    listed = hook.iter_image_versions(image_name, statuses=statuses, **filters)
+    detailed = (none_if_not_found(hook.add_details, image_name, record) for record in listed)
+    return decide.select((record for record in detailed if record is not None), statuses=statuses, limit=limit)
 
 
 def _max_xcom_bytes() -> int:
@@ -230,10 +185,6 @@ def _ways_to_less(fitting: int) -> str:
         f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
         "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
     )
-
-
-def _parse_limit(name: str, value: object) -> int:
-    return parse_integer(name, value, minimum=0)
 
 
 def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:

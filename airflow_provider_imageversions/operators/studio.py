@@ -5,9 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions._parameters import (
+    USAGE_SCOPES,
+    invalid_parameter,
+    parse_alias,
+    parse_boolean,
+    parse_domain_id,
+    parse_mapping,
+    parse_member,
+    parse_names,
+    parse_seconds,
+    parse_studio_name,
+    parse_version,
+    parsed_by,
+    truncated_repr,
+    with_converters,
+)
+from airflow_provider_imageversions._requests import ImageRequest
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -26,32 +46,25 @@ from airflow_provider_imageversions.errors import (
     none_if_not_found,
 )
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
-from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    USAGE_SCOPES,
-    excerpt,
-    parse_alias,
-    parse_boolean,
-    parse_domain_id,
-    parse_image_name,
-    parse_integer,
-    parse_mapping,
-    parse_member,
-    parse_names,
-    parse_seconds,
-    parse_studio_name,
-    refuse,
-)
+from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
 from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 _DESCRIBE = {"domain": "describe_domain", "user_profile": "describe_user_profile"}
 _UPDATE = {"domain": "update_domain", "user_profile": "update_user_profile"}
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _UsageParameters(ImageRequest):
+    scope: tuple[str, ...] = attrs.field(
+        default=USAGE_SCOPES, metadata=parsed_by(partial(parse_names, choices=USAGE_SCOPES), accepts_none=False)
+    )
+    domain_id: str | None = attrs.field(default=None, metadata=parsed_by(parse_domain_id))
 
 
 class SageMakerImageVersionUsageOperator(ImageOperator):
@@ -84,7 +97,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     """
 
     _READS: ClassVar[bool] = True
-    template_fields: Sequence[str] = ("image_name", "scope", "domain_id", *AWS_PARAMETERS)
+    _parameters = _UsageParameters
+    template_fields: Sequence[str] = (*_UsageParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -96,27 +110,56 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.scope = scope
-        self.domain_id = domain_id
         self.timeout = parse_seconds("timeout", timeout)
-        if self._is_settled("scope"):
-            parse_names("scope", scope, choices=USAGE_SCOPES)
-        if self._is_settled("domain_id") and domain_id is not None:
-            parse_domain_id("domain_id", domain_id)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
         """Find it."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
+        parameters = _UsageParameters.of(self)
+        image_name = parameters.image_name
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
-        used = task.call(lambda hook: hook.find_image_version_usage(image_name, self.scope, domain_id=self.domain_id))
+        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(parameters)))
         for number, users in used.items():
             self.log.info(
                 "SageMaker image %r: version %s is used by %s", image_name, number, studio.describe_users(users)
             )
         self._lineage = (str(task.hook.conn_region_name), None)
         return used
+
+
+def _check_one_source(version: int | None, alias: str | None, restore: Mapping[str, Any] | None) -> None:
+    if [version, alias, restore].count(None) != 2:  # noqa: PLR2004  # exactly one of three is given
+        raise ValueError(
+            f"version={truncated_repr(version)}, alias={truncated_repr(alias)}, restore={truncated_repr(restore)}: "
+            "pass exactly one of them."
+        )
+
+
+def _check_config_name(app_image_config_name: str | None, restore: Mapping[str, Any] | None) -> None:
+    if (restore is None) == (app_image_config_name is None):
+        raise ValueError(
+            f"app_image_config_name={truncated_repr(app_image_config_name)}, restore={truncated_repr(restore)}: pass "
+            "app_image_config_name with version or alias, and leave it out with restore."
+        )
+
+
+@attrs.frozen(field_transformer=with_converters, kw_only=True)
+class _RolloutParameters(ImageRequest):
+    domain_id: str = attrs.field(metadata=parsed_by(parse_domain_id))
+    version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
+    alias: str | None = attrs.field(default=None, metadata=parsed_by(parse_alias))
+    app_image_config_name: str | None = attrs.field(default=None, metadata=parsed_by(parse_studio_name))
+    app_type: str = attrs.field(
+        default="JupyterLab", metadata=parsed_by(partial(parse_member, choices=studio.APP_TYPES), accepts_none=False)
+    )
+    user_profile_name: str | None = attrs.field(default=None, metadata=parsed_by(parse_studio_name))
+    set_default: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
+    only_if_newer: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
+    restore: dict[str, Any] | None = attrs.field(default=None, metadata=parsed_by(parse_mapping))
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_one_source, _check_config_name)
 
 
 class SageMakerRolloutImageVersionOperator(ChangingOperator):
@@ -175,31 +218,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateDomain.html
     """
 
-    template_fields: Sequence[str] = (
-        "image_name",
-        "domain_id",
-        "version",
-        "alias",
-        "app_image_config_name",
-        "app_type",
-        "user_profile_name",
-        "set_default",
-        "only_if_newer",
-        "restore",
-        *AWS_PARAMETERS,
-    )
-    _PARSERS: ClassVar[dict[str, Any]] = {
-        "domain_id": parse_domain_id,
-        "version": lambda name, value: parse_integer(name, value, minimum=0),
-        "alias": parse_alias,
-        "app_image_config_name": parse_studio_name,
-        "app_type": lambda name, value: parse_member(name, value, choices=studio.APP_TYPES),
-        "user_profile_name": parse_studio_name,
-        "set_default": parse_boolean,
-        "only_if_newer": parse_boolean,
-        "restore": parse_mapping,
-    }
-
+    _parameters = _RolloutParameters
+    template_fields: Sequence[str] = (*_RolloutParameters.names(), *AWS_PARAMETERS)
+    operator_extra_links = (SageMakerImageLink(), SageMakerStudioDomainLink())
     template_fields_renderers: ClassVar[dict[str, str]] = {"restore": "json", "botocore_config": "json"}
 
     def __init__(
@@ -220,36 +241,11 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.domain_id = domain_id
-        self.version = version
-        self.alias = alias
-        self.app_image_config_name = app_image_config_name
-        self.app_type = app_type
-        self.user_profile_name = user_profile_name
-        self.set_default = set_default
-        self.only_if_newer = only_if_newer
-        self.restore = restore
         self.report_remaining = parse_boolean("report_remaining", report_remaining)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
-        for name, parse in self._PARSERS.items():
-            if self._is_settled(name) and getattr(self, name) is not None:
-                parse(name, getattr(self, name))
-        self._check_combination()
-
-    def _check_combination(self) -> None:
-        given = [name for name in ("version", "alias", "restore") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"version={excerpt(self.version)}, alias={excerpt(self.alias)}, restore={excerpt(self.restore)}: pass "
-                "exactly one of them."
-            )
-        if (self.restore is None) == (self.app_image_config_name is None):
-            raise ValueError(
-                f"app_image_config_name={excerpt(self.app_image_config_name)}, restore={excerpt(self.restore)}: pass "
-                "app_image_config_name with version or alias, and leave it out with restore."
-            )
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Roll it out."""
@@ -275,25 +271,22 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             case {"status": "error", "error": str(error)}:
                 raise SageMakerImageVersionPollingError(error)
         raise SageMakerImageVersionPollingError(
-            f"The trigger's event can't be read: {excerpt(event)}. Make sure that the triggerer has the same version "
-            "of airflow-provider-imageversions as the workers."
+            f"The trigger's event can't be read: {truncated_repr(event)}. Make sure that the triggerer has the same "
+            "version of airflow-provider-imageversions as the workers."
         )
 
     def _roll_out(
         self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
     ) -> dict[str, Any]:
         self._check_rendered()
-        self._check_combination()
-        image_name = parse_image_name("image_name", self.image_name)
-        values = {
-            name: None if getattr(self, name) is None else parse(name, getattr(self, name))
-            for name, parse in self._PARSERS.items()
-        }
-        task = self._begin(context, image_name, left)
-        rollout = self._refuse_failure(task.call(lambda hook: self._plan(hook, image_name, values)))
-        steps = _Steps(self, context, task, rollout, only_if_newer=bool(values["only_if_newer"]))
+        parameters = _RolloutParameters.of(self)
+        image_name = parameters.image_name
+        task = self._start(context, image_name, left)
+        SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
+        rollout = self._raise_if_failed(task.call(lambda hook: self._plan(hook, parameters)))
+        steps = _Steps(self, context, task, rollout, only_if_newer=parameters.only_if_newer)
         while True:
-            if not resumed and not self._refuse_failure(task.wait(steps.write)):
+            if not resumed and not self._raise_if_failed(task.wait(steps.write)):
                 break
             if deferrable and not resumed:
                 self.log.info("SageMaker image %r: waiting in the triggerer for %s", image_name, rollout.target)
@@ -316,23 +309,21 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             self._report_remaining(task, rollout, result["current"]["version"])
         return result
 
-    def _plan(
-        self, hook: SageMakerImageVersionsHook, image_name: str, values: Mapping[str, Any]
-    ) -> studio.Rollout | decide.Failed:
-        target = studio.RolloutTarget(values["domain_id"], values["app_type"], values["user_profile_name"])
-        if values["restore"] is not None:
-            rollout = self._plan_restore(image_name, target, values["restore"])
+    def _plan(self, hook: SageMakerImageVersionsHook, parameters: _RolloutParameters) -> studio.Rollout | decide.Failed:
+        image_name = parameters.image_name
+        target = studio.RolloutTarget(parameters.domain_id, parameters.app_type, parameters.user_profile_name)
+        if parameters.restore is not None:
+            rollout = self._plan_restore(image_name, target, parameters.restore)
             for state in rollout.restore.values():
                 failed = self._unfit(hook, image_name, state.entry)
                 if failed is not None:
                     return failed
             return rollout
-        which = {name: values[name] for name in ("version", "alias") if values[name] is not None}
-        version = hook.describe_image_version(image_name, **which)
+        version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
-        spec = studio.resource_spec(version["ImageArn"], number) if values["set_default"] else None
-        rollout = studio.Rollout(image_name, target, values["app_image_config_name"], number, spec)
-        entry = {"ImageVersionNumber": number, "AppImageConfigName": values["app_image_config_name"]}
+        spec = studio.resource_spec(version["ImageArn"], number) if parameters.set_default else None
+        rollout = studio.Rollout(image_name, target, parameters.app_image_config_name, number, spec)
+        entry = {"ImageVersionNumber": number, "AppImageConfigName": parameters.app_image_config_name}
         return self._unfit(hook, image_name, entry) or rollout
 
     def _plan_restore(
@@ -345,11 +336,11 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
             config, default = restore["app_image_config_name"], restore["default_changed"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise refuse(
+            raise invalid_parameter(
                 "restore", restore, "it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator."
             ) from error
         if other:
-            raise refuse("restore", restore, f"it is of {other}, and this task is for {own}.")
+            raise invalid_parameter("restore", restore, f"it is of {other}, and this task is for {own}.")
         return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
 
     def _unfit(

@@ -7,9 +7,24 @@ import itertools
 import json
 import time
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
+
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import (
+    invalid_parameter,
+    is_literal,
+    parse_aliases,
+    parse_boolean,
+    parse_ecr_image,
+    parse_member,
+    parse_scope,
+    parsed_by,
+    with_converters,
+)
+from airflow_provider_imageversions._requests import ImageRequest, VersionMetadata
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -21,8 +36,8 @@ from airflow_provider_imageversions.compat import (
 from airflow_provider_imageversions.deferral import (
     deferral_limit,
     raise_execution_timeout,
+    raise_if_trigger_failed,
     read_event,
-    refuse_failed_trigger,
 )
 from airflow_provider_imageversions.errors import (
     ErrorKind,
@@ -44,32 +59,37 @@ from airflow_provider_imageversions.model import (
     PrunePolicy,
     Target,
     UpdateImageVersionRequest,
-    excerpt,
-    parse_alias,
-    parse_aliases,
-    parse_boolean,
-    parse_ecr_image,
-    parse_image_name,
-    parse_integer,
-    parse_member,
-    parse_scope,
-    refuse,
 )
 from airflow_provider_imageversions.studio import describe_users
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow_provider_imageversions._worker import WorkerPoller
     from airflow_provider_imageversions.model import ImageVersion
 
-from airflow_provider_imageversions.operators._base import ChangingOperator, request_fields
+from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 
-_IF_UNCHANGED = ("return", "skip")
-_LOOKS_FOR_OWN, _OWN_PAUSE = 5, 2.0
+_OWN_CHECKS, _OWN_PAUSE = 5, 2.0
 _IN_USE_PATIENCE = 60.0
 """Maximum time in seconds that pruning waits for another change of a version to complete."""
+
+
+def _check_base_image(base_image: str, only_if_changed: bool) -> None:  # noqa: FBT001  # a rule's argument
+    if only_if_changed:
+        parse_ecr_image("base_image", base_image)
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _CreateParameters(CreateImageVersionRequest):
+    only_if_changed: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
+    if_unchanged: str = attrs.field(
+        default="return",
+        metadata=parsed_by(partial(parse_member, choices=("return", "skip")), accepts_none=False),
+    )
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_base_image,)
 
 
 class SageMakerCreateImageVersionOperator(ChangingOperator):
@@ -127,8 +147,10 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
     """
 
-    _REQUEST: ClassVar[tuple[str, ...]] = request_fields(CreateImageVersionRequest)
-    template_fields: Sequence[str] = (*_REQUEST, "only_if_changed", "if_unchanged", *AWS_PARAMETERS)
+    _parameters = _CreateParameters
+    template_fields: Sequence[str] = (*_CreateParameters.names(), *AWS_PARAMETERS)
+    only_if_changed: bool | str
+    if_unchanged: str
 
     def __init__(
         self,
@@ -150,48 +172,28 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.base_image = base_image
-        self.aliases = aliases
-        self.vendor_guidance = vendor_guidance
-        self.job_type = job_type
-        self.ml_framework = ml_framework
-        self.programming_lang = programming_lang
-        self.processor = processor
-        self.horovod = horovod
-        self.release_notes = release_notes
-        self.only_if_changed = only_if_changed
-        self.if_unchanged = if_unchanged
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = parse_boolean("deferrable", deferrable)
-        CreateImageVersionRequest.check_settled(self._template, **self._values(self._REQUEST))
-        if self._is_settled("only_if_changed"):
-            parse_boolean("only_if_changed", only_if_changed)
-        if self._is_settled("if_unchanged"):
-            parse_member("if_unchanged", if_unchanged, choices=_IF_UNCHANGED)
-        if self._is_settled("only_if_changed", "base_image") and self._is_conditional:
-            parse_ecr_image("base_image", base_image)
+        self._set_parameters(locals())
         self._check_outlets()
 
-    @property
-    def _is_conditional(self) -> bool:
-        return parse_boolean("only_if_changed", self.only_if_changed)
-
     def _check_outlets(self) -> None:
-        # When it runs, too: an outlet may be added to the task after it is made.
+        # At run time, too: an outlet may be added to the task after it is constructed.
+        if not any(watches(outlet) for outlet in self.outlets):
+            return
         if (
-            self._is_settled("only_if_changed", "if_unchanged")
-            and self._is_conditional
+            is_literal([self.only_if_changed, self.if_unchanged], self._template)
+            and parse_boolean("only_if_changed", self.only_if_changed)
             and self.if_unchanged != "skip"
-            and any(watches(outlet) for outlet in self.outlets)
         ):
             raise ValueError(
                 f"only_if_changed=True with if_unchanged={self.if_unchanged!r} can't be combined with the image's "
                 "asset among the outlets: its consumers would start although there is no new version. Set "
                 "if_unchanged='skip'."
             )
-        if not self.wait_for_completion and any(watches(outlet) for outlet in self.outlets):
+        if not self.wait_for_completion:
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
                 "would start before the version is CREATED. Leave out one or the other; the asset's own watcher tells "
@@ -211,21 +213,19 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             except SageMakerImageOperationTimeoutError:
                 raise_execution_timeout(self, self.timeout, f"SageMaker image {self.image_name!r}: the version")
                 raise
-        refuse_failed_trigger(next_method, next_kwargs)
+        raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
         self._check_rendered()
         self._check_outlets()
-        request = CreateImageVersionRequest(**self._values(self._REQUEST))
-        choice = parse_member("if_unchanged", self.if_unchanged, choices=_IF_UNCHANGED)
-        is_conditional = self._is_conditional
-        task = self._begin(context, request.image_name, left)
-        if is_conditional:
-            unchanged = self._find_unchanged(context, task, request, choice)
+        parameters, request = _CreateParameters.of(self), CreateImageVersionRequest.of(self)
+        task = self._start(context, request.image_name, left)
+        if parameters.only_if_changed:
+            unchanged = self._find_unchanged(context, task, request, parameters.if_unchanged)
             if unchanged is not None:
                 return unchanged
-        number = task.wait(lambda hook: self._make(hook, request, context["ti"]))
+        number = task.wait(lambda hook: self._create_idempotently(hook, request, context["ti"]))
         if not self.wait_for_completion:
             self._lineage = (str(task.hook.conn_region_name), number)
             return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
@@ -250,8 +250,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             was_there |= version is not None
             return decide.outcome([] if version is None else [version], target, was_there=was_there)
 
-        self._refuse_failure(task.wait(look))
-        return self._tell(
+        self._raise_if_failed(task.wait(look))
+        return self._emit_outlet_events(
             context, task.call(lambda hook: hook.add_details(request.image_name, {"Version": number})), task.hook
         )
 
@@ -263,7 +263,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         :param event: The trigger's payload.
         """
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        return self._tell(context, self._refuse_failure(read_event(event)), hook)
+        return self._emit_outlet_events(context, self._raise_if_failed(read_event(event)), hook)
 
     def _find_unchanged(
         self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
@@ -315,7 +315,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
         return record
 
-    def _make(
+    def _create_idempotently(
         self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, ti: Any
     ) -> int | decide.Waiting:
         for count in itertools.count():
@@ -326,7 +326,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
             # No try makes more than the tries before it could have lost, so a first one takes what it gets: its version
             # may fail, or not be found yet, before it is looked at, and must not be doubled for that.
-            if count >= ti.try_number - 1 or self._adopt(hook, request, number):
+            if count >= ti.try_number - 1 or self._can_reuse(hook, request, number):
                 return number
         raise AssertionError
 
@@ -342,14 +342,14 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             image = none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
-                return self._refuse_failure(obstacle)
+                return self._raise_if_failed(obstacle)
             if classify_error(error) is ErrorKind.IN_USE:
-                self._refuse_failure(_taken(hook, request.image_name, request.aliases))
+                self._raise_if_failed(_find_alias_conflict(hook, request.image_name, request.aliases))
             raise
 
-    def _adopt(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
+    def _can_reuse(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
         version = None
-        for _ in range(_LOOKS_FOR_OWN):
+        for _ in range(_OWN_CHECKS):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
@@ -367,7 +367,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
         return False
 
-    def _tell(self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook) -> ImageVersion:
+    def _emit_outlet_events(
+        self, context: Any, version: ImageVersion, hook: SageMakerImageVersionsHook
+    ) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         self._lineage = (str(hook.conn_region_name), version["Version"])
         aws_conn_id = aws_parameters(self)["aws_conn_id"]
@@ -378,8 +380,10 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return version
 
 
-def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None) -> decide.Failed | None:
-    """Say which of the aliases is another version's."""
+def _find_alias_conflict(
+    hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None
+) -> decide.Failed | None:
+    """Return which of the aliases belongs to another version."""
     for alias in aliases or ():
         owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
@@ -388,6 +392,26 @@ def _taken(hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[
                 f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
             )
     return None
+
+
+def _check_aliases(
+    alias: str | None, aliases_to_add: tuple[str, ...] | None, aliases_to_delete: tuple[str, ...] | None
+) -> None:
+    if both := set(aliases_to_add or ()).intersection(aliases_to_delete or ()):
+        raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which aliases_to_add names, too.")
+    if alias in (aliases_to_delete or ()):
+        raise ValueError(
+            f"alias={alias!r} is among aliases_to_delete, so a retry would not find the version by it: set version, "
+            "its number, instead."
+        )
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _UpdateParameters(VersionMetadata, ImageRequest, VersionSelector):
+    aliases_to_add: tuple[str, ...] | None = attrs.field(default=None, metadata=parsed_by(parse_aliases))
+    aliases_to_delete: tuple[str, ...] | None = attrs.field(default=None, metadata=parsed_by(parse_aliases))
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = (*VersionSelector.RULES, _check_aliases)
 
 
 class SageMakerUpdateImageVersionOperator(ChangingOperator):
@@ -427,13 +451,8 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
     """
 
-    _METADATA: ClassVar[tuple[str, ...]] = tuple(
-        name
-        for name in request_fields(UpdateImageVersionRequest)
-        if name not in {"image_name", "version", "aliases_to_add", "aliases_to_delete"}
-    )
-    _ALIASES: ClassVar[tuple[str, ...]] = ("aliases_to_add", "aliases_to_delete")
-    template_fields: Sequence[str] = ("image_name", "version", "alias", *_ALIASES, *_METADATA, *AWS_PARAMETERS)
+    _parameters = _UpdateParameters
+    template_fields: Sequence[str] = (*_UpdateParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -453,43 +472,24 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.version = version
-        self.alias = alias
-        self.aliases_to_add = aliases_to_add
-        self.aliases_to_delete = aliases_to_delete
-        self.vendor_guidance = vendor_guidance
-        self.job_type = job_type
-        self.ml_framework = ml_framework
-        self.programming_lang = programming_lang
-        self.processor = processor
-        self.horovod = horovod
-        self.release_notes = release_notes
-        # The number stands for a version that is not known before the task runs.
-        UpdateImageVersionRequest.check_settled(
-            self._template, version=0, **self._values(("image_name", *self._METADATA))
-        )
-        if self._is_settled("version", "alias"):
-            _parse_which(version, alias)
-        if self._is_settled(*self._ALIASES, "alias"):
-            self._parse_changes()
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
         """Change it."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        which = _parse_which(self.version, self.alias)
-        metadata = self._values(self._METADATA)
-        UpdateImageVersionRequest(image_name, 0, **metadata)
-        to_add, to_delete = self._parse_changes()
-        task = self._begin(context, image_name)
-        # By number from here on: an alias may be another version's at the next look.
-        number = task.call(lambda hook: hook.describe_image_version(image_name, **which))["Version"]
+        parameters = _UpdateParameters.of(self)
+        image_name = parameters.image_name
+        to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()
+        metadata = {name: getattr(parameters, name) for name in VersionMetadata.names()}
+        task = self._start(context, image_name)
+        # By number from here on: an alias may move to another version before the next check.
+        number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
             version = hook.describe_image_version(image_name, version=number)
             has = set(hook.list_aliases(image_name, number)) if to_add or to_delete else set()
             adding = [alias for alias in to_add if alias not in has]
-            if (refusal := _taken(hook, image_name, adding)) is not None:
+            if (refusal := _find_alias_conflict(hook, image_name, adding)) is not None:
                 return refusal
             request = UpdateImageVersionRequest(
                 image_name,
@@ -498,29 +498,16 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
                 aliases_to_delete=[alias for alias in to_delete if alias in has] or None,
                 **metadata,
             )
-            so = {"ImageName": image_name, **version}
-            if any(so.get(member) != value for member, value in request.to_boto().items()):
+            current = {"ImageName": image_name, **version}
+            if any(current.get(member) != value for member, value in request.to_boto().items()):
                 return _update(hook, request, version)
             return None
 
-        self._refuse_failure(task.wait(step))
+        self._raise_if_failed(task.wait(step))
         self._lineage = (str(task.hook.conn_region_name), number)
         record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record
-
-    def _parse_changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        to_add, to_delete = (
-            () if getattr(self, name) is None else parse_aliases(name, getattr(self, name)) for name in self._ALIASES
-        )
-        if both := set(to_add).intersection(to_delete):
-            raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which aliases_to_add names, too.")
-        if self.alias in to_delete:
-            raise ValueError(
-                f"alias={self.alias!r} is among aliases_to_delete, so a retry would not find the version by it: give "
-                "version=, its number, instead."
-            )
-        return to_add, to_delete
 
 
 def _update(
@@ -545,6 +532,19 @@ def _update(
             raise
         return obstacle
     return None
+
+
+def _parse_promoted(name: str, value: object) -> tuple[str, ...]:
+    aliases = parse_aliases(name, value)
+    if not aliases:
+        raise invalid_parameter(name, value, "name at least one alias to move to the version.")
+    return aliases
+
+
+@attrs.frozen(field_transformer=with_converters, kw_only=True)
+class _PromoteParameters(ImageRequest, VersionSelector):
+    aliases: tuple[str, ...] = attrs.field(metadata=parsed_by(_parse_promoted))
+    allow_rollback: bool = attrs.field(default=True, metadata=parsed_by(parse_boolean, accepts_none=False))
 
 
 class SageMakerPromoteImageVersionOperator(ChangingOperator):
@@ -582,7 +582,8 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "version", "alias", "aliases", "allow_rollback", *AWS_PARAMETERS)
+    _parameters = _PromoteParameters
+    template_fields: Sequence[str] = (*_PromoteParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -595,27 +596,16 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.version = version
-        self.alias = alias
-        self.aliases = aliases
-        self.allow_rollback = allow_rollback
-        if self._is_settled("version", "alias"):
-            _parse_which(version, alias)
-        if self._is_settled("aliases"):
-            _parse_promoted("aliases", aliases)
-        if self._is_settled("allow_rollback"):
-            parse_boolean("allow_rollback", allow_rollback)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
         """Promote it."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        which = _parse_which(self.version, self.alias)
-        aliases = _parse_promoted("aliases", self.aliases)
-        allow_rollback = parse_boolean("allow_rollback", self.allow_rollback)
-        task = self._begin(context, image_name)
-        # By number from here on: an alias may be another version's at the next look.
-        number = task.call(lambda hook: hook.describe_image_version(image_name, **which))["Version"]
+        parameters = _PromoteParameters.of(self)
+        image_name, aliases = parameters.image_name, parameters.aliases
+        task = self._start(context, image_name)
+        # By number from here on: an alias may move to another version before the next check.
+        number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
         taken: dict[str, int] = {}
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
@@ -629,18 +619,18 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             owners = {
                 alias: none_if_not_found(hook.describe_image_version, image_name, alias=alias) for alias in moving
             }
-            # All are looked at before one is taken: a task that is skipped then has taken none.
-            if not allow_rollback:
+            # All are checked before one is detached, so that a skipped task has changed nothing.
+            if not parameters.allow_rollback:
                 self._skip_rollback(owners, number)
             for alias, owner in owners.items():
-                if (obstacle := self._take(hook, alias, owner, number, taken)) is not None:
+                if (obstacle := self._detach_alias(hook, alias, owner, number, taken)) is not None:
                     return obstacle
             return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving), version)
 
         try:
-            self._refuse_failure(task.wait(step))
+            self._raise_if_failed(task.wait(step))
         except BaseException:  # Airflow's execution_timeout is one
-            self._give_back(task, taken, number)
+            self._restore_alias(task, taken, number)
             raise
         self._lineage = (str(task.hook.conn_region_name), number)
         record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
@@ -655,7 +645,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                     f"already, which is newer than version {number}, and allow_rollback is False."
                 )
 
-    def _take(
+    def _detach_alias(
         self,
         hook: SageMakerImageVersionsHook,
         alias: str,
@@ -689,7 +679,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             owner,
         )
 
-    def _give_back(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
+    def _restore_alias(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
                 if none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
@@ -715,23 +705,9 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                 )
 
 
-def _parse_promoted(name: str, value: object) -> tuple[str, ...]:
-    aliases = parse_aliases(name, value)
-    if not aliases:
-        raise refuse(name, value, "name at least one alias to move to the version.")
-    return aliases
-
-
-def _parse_which(version: object, alias: object) -> dict[str, Any]:
-    """Make hook parameters of the version's number or of its alias; one of them must be given."""
-    if (version is None) == (alias is None):
-        raise ValueError(
-            f"version={excerpt(version)}, alias={excerpt(alias)}: give the version's number or one of its aliases, and "
-            "not both."
-        )
-    if version is None:
-        return {"alias": parse_alias("alias", alias)}
-    return {"version": parse_integer("version", version, minimum=0)}
+@attrs.frozen(field_transformer=with_converters)
+class _DeleteParameters(ImageRequest, VersionSelector):
+    refuse_if_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope, accepts_none=False))
 
 
 class SageMakerDeleteImageVersionOperator(ChangingOperator):
@@ -767,7 +743,8 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    template_fields: Sequence[str] = ("image_name", "version", "alias", "refuse_if_used", *AWS_PARAMETERS)
+    _parameters = _DeleteParameters
+    template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -780,31 +757,24 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.version = version
-        self.alias = alias
-        self.refuse_if_used = refuse_if_used
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if self._is_settled("version", "alias"):
-            _parse_which(version, alias)
-        if self._is_settled("refuse_if_used"):
-            parse_scope("refuse_if_used", refuse_if_used)
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> int | None:
         """Delete it."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        which = _parse_which(self.version, self.alias)
-        scope = parse_scope("refuse_if_used", self.refuse_if_used)
-        task = self._begin(context, image_name)
-        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **which))
+        parameters = _DeleteParameters.of(self)
+        image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
+        task = self._start(context, image_name)
+        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **selector))
         if version is None:
-            self.log.warning("SageMaker image %r: there is no version with %s, nothing to delete", image_name, which)
-            return which.get("version")
+            self.log.warning("SageMaker image %r: %s does not exist; nothing to delete", image_name, parameters)
+            return parameters.version
         number = version["Version"]
         if not scope:
             self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._users(task, image_name, scope).get(str(number)):
-            self._refuse_failure(
+        elif users := self._find_users(task, image_name, scope).get(str(number)):
+            self._raise_if_failed(
                 decide.Failed(
                     f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
                     "version there, or set refuse_if_used=False"
@@ -812,7 +782,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
             )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
-            self._refuse_failure(
+            self._raise_if_failed(
                 task.wait(
                     lambda hook: decide.remains(
                         none_if_not_found(hook.describe_image_version, image_name, version=number)
@@ -898,8 +868,8 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
     """
 
-    _POLICY: ClassVar[tuple[str, ...]] = request_fields(PrunePolicy)
-    template_fields: Sequence[str] = ("image_name", *_POLICY, *AWS_PARAMETERS)
+    _parameters = PrunePolicy
+    template_fields: Sequence[str] = ("image_name", *PrunePolicy.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -915,21 +885,13 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.keep_newest = keep_newest
-        self.keep_younger_than = keep_younger_than
-        self.keep_versions = keep_versions
-        self.keep_aliased = keep_aliased
-        self.keep_used = keep_used
-        self.limit = limit
-        self.preview = preview
-        PrunePolicy.check_settled(self._template, **self._values(self._POLICY))
+        self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Delete what may go."""
         self._check_rendered()
-        image_name = parse_image_name("image_name", self.image_name)
-        policy = PrunePolicy(**self._values(self._POLICY))
-        task = self._begin(context, image_name)
+        image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
+        task = self._start(context, image_name)
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
@@ -942,7 +904,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             nonlocal users
             if users is None:
                 scope = parse_scope("keep_used", policy.keep_used)
-                users = self._users(task, image_name, scope) if scope else {}
+                users = self._find_users(task, image_name, scope) if scope else {}
             return users.get(str(number), [])
 
         if not policy.keep_used:

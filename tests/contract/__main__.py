@@ -20,7 +20,7 @@ from pathlib import Path
 
 # Airflow reads it when it is first imported, and makes its files there.
 _HOME = tempfile.TemporaryDirectory(prefix="airflow-home-")
-os.environ.update(AIRFLOW_HOME=_HOME.name, AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING")
+os.environ.update(AIRFLOW_HOME=_HOME.name, AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR")
 
 import botocore
 import pytest

@@ -22,7 +22,9 @@ TAG_LIST = [{"Key": key, "Value": value} for key, value in TAGS.items()]
 # As in the documentation of AWS; what is written down of an account has these in place of its own.
 ACCOUNT_ID, REGION = "123456789012", "us-east-1"
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/sagemaker"
-BASE_IMAGE = f"{ACCOUNT_ID}.dkr.ecr.{REGION}.amazonaws.com/team/churn:1.4"
+
+_REPOSITORY_NAME = "team/churn"
+BASE_IMAGE = f"{ACCOUNT_ID}.dkr.ecr.{REGION}.amazonaws.com/{_REPOSITORY_NAME}:1.4"
 
 TIMEOUT = 300.0
 USER_AGENT = "imageversions-contract"
@@ -62,6 +64,11 @@ class Account:
         self.client.meta.events.register("before-call.sagemaker", self._note_request)
         self.client.meta.events.register("response-received.sagemaker", self._note_answer)
         self._request = {}
+
+    @property
+    def repository(self):
+        """The base image's repository: its path without tag and digest."""
+        return self.base_image.partition("@")[0].rpartition(":")[0]
 
     # Names and resources
 
@@ -196,7 +203,8 @@ class Account:
         replacements = {
             self.role_arn: ROLE_ARN,
             self.base_image: BASE_IMAGE,
-            self.base_image.partition("@")[0].rpartition(":")[0]: BASE_IMAGE.rpartition(":")[0],
+            f"/{self.repository.partition('/')[2]}:": f"/{_REPOSITORY_NAME}:",
+            f"/{self.repository.partition('/')[2]}@": f"/{_REPOSITORY_NAME}@",
             _account_of(self.role_arn): ACCOUNT_ID,
             self.session.region_name: REGION,
         }

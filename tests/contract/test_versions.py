@@ -52,8 +52,7 @@ def test_the_container_image_is_the_base_image_by_digest(account, image):
     """ContainerImage of a CREATED version is the base image's repository with a digest in place of the tag."""
     account.create_version(image)
     described = account.client.describe_image_version(ImageName=image)
-    repository = account.base_image.partition("@")[0].rpartition(":")[0]
-    assert re.fullmatch(re.escape(repository) + "@sha256:[0-9a-f]{64}", described["ContainerImage"])
+    assert re.fullmatch(re.escape(account.repository) + "@sha256:[0-9a-f]{64}", described["ContainerImage"])
 
 
 @recorded("answers of 2021 and 2022: 0.4 seconds between the two times")
@@ -120,7 +119,7 @@ def test_another_request_with_the_same_client_token_is_refused(account, image):
 @assumed("API Reference: FailureReason is for `when a create or delete operation fails`")
 def test_a_base_image_that_does_not_exist_fails_later(account, image):
     """CreateImageVersion succeeds with a tag that Amazon ECR does not have; the version becomes CREATE_FAILED."""
-    missing = f"{account.base_image.partition('@')[0].rpartition(':')[0]}:does-not-exist"
+    missing = f"{account.repository}:does-not-exist"
     account.client.create_image_version(ImageName=image, BaseImage=missing)
     with pytest.raises(ImageVersionFailedError):
         account.wait_until_created(image, 1)

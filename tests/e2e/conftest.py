@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -13,9 +15,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import LocalAirflow
+from tests.studio import Studio, custom_image, spec
 
 ROOT = Path(__file__).parents[2]
 CREATION_SECONDS = 2.0
+STUDIO_IMAGE = "churn-studio"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class ByAirflow(LoadScopeScheduling):
@@ -53,6 +58,40 @@ def service():
     with Emulator(creation_seconds=CREATION_SECONDS) as emulator:
         emulator.client("s3").create_bucket(Bucket="demo-bucket")
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def studio(service):
+    """A domain with version 1 of the image, which has the alias prod, and a space that starts from it."""
+    ecr, client = service.client("ecr"), service.client("sagemaker")
+    ecr.create_repository(repositoryName=STUDIO_IMAGE)
+    account = Studio(client)
+    account.image(STUDIO_IMAGE, 1, aliases={1: ["prod"]})
+    account.config(STUDIO_IMAGE)
+    account.client.domain_id = account.domain(
+        "rollout",
+        JupyterLabAppSettings={"CustomImages": [custom_image(STUDIO_IMAGE, 1, STUDIO_IMAGE), custom_image("other", 3)]},
+    )
+    while client.describe_domain(DomainId=client.domain_id)["Status"] != "InService":
+        time.sleep(0.2)
+    account.space(client.domain_id, "old", JupyterLabAppSettings={"DefaultResourceSpec": spec(STUDIO_IMAGE, 1)})
+    return account
+
+
+@pytest.fixture(scope="session")
+def push(service):
+    def push(content):
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "content": content})
+        service.client("ecr").put_image(
+            repositoryName=STUDIO_IMAGE,
+            imageManifest=manifest,
+            imageManifestMediaType=MANIFEST,
+            imageTag="latest",
+            # Otherwise moto gives it one of a hundred at random.
+            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
+        )
+
+    return push
 
 
 @pytest.fixture

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import time
 
 import pytest
 
-from tests.studio import Studio, custom_image, spec
+from tests.e2e.conftest import STUDIO_IMAGE
+from tests.studio import custom_image
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        importlib.util.find_spec("airflow.sdk") is None
-        or importlib.util.find_spec("airflow.sdk.execution_time.hitl") is None,
-        reason="Airflow before 3.1 has no tasks that wait for a person",
-    ),
-]
+needs_approvals = pytest.mark.skipif(
+    importlib.util.find_spec("airflow.sdk") is None
+    or importlib.util.find_spec("airflow.sdk.execution_time.hitl") is None,
+    reason="Airflow before 3.1 has no tasks that wait for a person",
+)
+pytestmark = [pytest.mark.e2e, needs_approvals]
 
-IMAGE, DAG = "churn-studio", "example_rollout_with_approval"
-MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-
-
-@pytest.fixture(scope="module")
-def studio(service):
-    """A domain with version 1 of the image, which has the alias prod, and a space that starts from it."""
-    ecr, client = service.client("ecr"), service.client("sagemaker")
-    ecr.create_repository(repositoryName=IMAGE)
-    account = Studio(client)
-    account.image(IMAGE, 1, aliases={1: ["prod"]})
-    account.config(IMAGE)
-    account.client.domain_id = account.domain(
-        "rollout", JupyterLabAppSettings={"CustomImages": [custom_image(IMAGE, 1, IMAGE), custom_image("other", 3)]}
-    )
-    until(lambda: client.describe_domain(DomainId=client.domain_id)["Status"] == "InService")
-    account.space(client.domain_id, "old", JupyterLabAppSettings={"DefaultResourceSpec": spec(IMAGE, 1)})
-    return account
+IMAGE, DAG = STUDIO_IMAGE, "example_rollout_with_approval"
 
 
 def until(condition, seconds=90):
@@ -48,40 +28,22 @@ def until(condition, seconds=90):
     return result
 
 
-@pytest.fixture
-def push(service):
-    def push(content):
-        manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "content": content})
-        service.client("ecr").put_image(
-            repositoryName=IMAGE,
-            imageManifest=manifest,
-            imageManifestMediaType=MANIFEST,
-            imageTag="latest",
-            # Otherwise moto gives it one of a hundred at random.
-            imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
-        )
-
-    return push
-
-
 def images(studio):
     return studio.user_settings(studio.client.domain_id)["JupyterLabAppSettings"]["CustomImages"]
+
+
+def wait_for_question(airflow, run_id):
+    """Wait until the run waits for a person."""
+    until(lambda: airflow.task_states(DAG, run_id).get("approve") in {"awaiting_input", "deferred"})
+    # Airflow takes a task that resumes before its worker has ended for one that was killed. No person is that fast.
+    time.sleep(3)
 
 
 def answer(airflow, run_id, option):
     """Answer as a person does in Airflow's page; gives what the person was shown."""
     path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
-
-    def asked():
-        try:
-            return airflow.api("GET", path)
-        except RuntimeError:  # not yet
-            return None
-
-    details = until(asked)
-    until(lambda: airflow.task_states(DAG, run_id)["approve"] in {"awaiting_input", "deferred"})
-    # Airflow takes a task that resumes before its worker has ended for one that was killed. No person is that fast.
-    time.sleep(5)
+    wait_for_question(airflow, run_id)
+    details = airflow.api("GET", path)
     airflow.api("PATCH", path, {"chosen_options": [option], "params_input": {}})
     return details
 
@@ -101,6 +63,12 @@ def test_a_version_is_rolled_out_after_an_approval_only_and_rolled_back(airflow,
     result = airflow.xcom(DAG, run_id, "rollout")
     assert (result["previous"]["version"], result["current"]["version"]) == (1, 2)
     assert images(studio) == [custom_image(IMAGE, 2, IMAGE), custom_image("other", 3)]
+    links = airflow.api("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/rollout/links")["extra_links"]
+    console = "https://console.aws.amazon.com/sagemaker/home?region=us-east-1#"
+    assert links == {
+        "Amazon SageMaker Image": f"{console}/images/{IMAGE}",
+        "Amazon SageMaker Studio Domain": f"{console}/studio/{studio.client.domain_id}",
+    }
     owner = studio.client.describe_image_version(ImageName=IMAGE, Alias="prod")["Version"]
     assert owner == 2
     # Nothing to prune yet; with three newer ones, the space keeps version 1.

@@ -12,9 +12,11 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from dev import browser
+from tests.e2e import test_rollout as rollout
 from tests.e2e.conftest import CREATION_SECONDS
 from tests.e2e.test_lifecycle import until
 from tests.e2e.test_watching import IMAGE, RETRAIN, assets, events, eventually, has_baseline, let_start, trained
+from tests.studio import custom_image
 
 pytestmark = pytest.mark.e2e
 
@@ -209,3 +211,24 @@ def test_the_grid_has_a_run_for_each_version_and_names_it_after_the_version(page
         assert run_id.startswith(f"version-{version}-")
         expect(page.get_by_text(run_id, exact=True).first).to_be_visible()
     shoot("grid-retrain")
+
+
+@rollout.needs_approvals
+def test_a_person_sees_the_comparison_of_two_versions_and_answers(page, airflow, studio, push, shoot):
+    push("for the page")
+    run_id = rollout.start(airflow, studio)
+    rollout.wait_for_question(airflow, run_id)
+    version = airflow.xcom(rollout.DAG, run_id, "create")["Version"]
+    page.set_viewport_size({"width": WIDTH, "height": 640})
+    page.goto(instance(rollout.DAG, run_id, "approve", "/required_actions"))
+    expect(page.get_by_text(f"Roll out version {version} of {rollout.IMAGE}?").first).to_be_visible()
+    expect(page.get_by_role("cell", name=f"version {version}", exact=True)).to_be_visible()
+    shoot("approval")
+    page.get_by_role("button", name="Approve").click()
+    assert airflow.wait_for_run(rollout.DAG, run_id, 180) == "success", airflow.diagnosis(rollout.DAG, run_id)
+    assert rollout.images(studio)[0] == custom_image(rollout.IMAGE, version, rollout.IMAGE)
+    page.set_viewport_size({"width": WIDTH, "height": 570})
+    page.goto(f"/dags/{rollout.DAG}/runs/{quote(run_id)}")
+    for task in ("create", "approve", "rollout", "prune"):
+        expect(page.get_by_role("link", name=task, exact=True).first).to_be_visible()
+    shoot("grid-rollout")

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import HTTPClientError
 
-from airflow_provider_imageversions import _sessions, _shared_poller
+from airflow_provider_imageversions import _reading, _sessions, _shared_poller
 from airflow_provider_imageversions.errors import (
     ConnectionLookupError,
     CredentialsError,
@@ -409,7 +409,7 @@ def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_a
         monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT", raising=False)
         return classify_error(error)
 
-    monkeypatch.setattr(_shared_poller, "classify_error", fail)
+    monkeypatch.setattr(_reading, "classify_error", fail)
     with pytest.raises(MissingConnectionError, match="'aws_default'"):
         run(sensor())
     assert keys(emulator) == {"testing"}

@@ -30,6 +30,7 @@ from airflow_provider_imageversions._dispatch import (
     payload_of,
     plan,
 )
+from airflow_provider_imageversions._parameters import _ALIAS, _ALIAS_MAX
 from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
 from airflow_provider_imageversions.compat import (
     asset_or_time_schedule,
@@ -37,7 +38,6 @@ from airflow_provider_imageversions.compat import (
     read_asset_progress,
     write_asset_progress,
 )
-from airflow_provider_imageversions.model import _ALIAS, _ALIAS_MAX
 
 STORED_BYTES = 65535
 """Airflow's default for ``max_value_storage_bytes``."""

@@ -131,18 +131,6 @@ def test_update_image_sets_and_deletes_properties(client, image):
     assert described["LastModifiedTime"] >= described["CreationTime"]
 
 
-@pytest.mark.usefixtures("at_once")
-def test_deleting_an_image_deletes_its_versions_and_a_new_one_starts_at_1(client, image):
-    for _ in range(3):
-        client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=f"t{_}")
-    client.delete_image(ImageName=image)
-    assert image_status(client) is None
-    assert error_of(client.list_image_versions, ImageName=image)[0] == "ResourceNotFound"
-    client.create_image(ImageName=image, RoleArn=ROLE)
-    arn = client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t1")["ImageVersionArn"]
-    assert arn.endswith(":image-version/churn/1")
-
-
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -373,37 +361,6 @@ def test_a_base_image_fails_after_a_while(emulator, client, image):
     assert MISSING in client.describe_image_version(ImageName=image, Version=1)["FailureReason"]
 
 
-def test_without_a_version_the_latest_is_described(client, five):
-    assert client.describe_image_version(ImageName=five)["Version"] == 5
-
-
-def test_describing_the_latest_of_no_versions_is_an_error(client, image):
-    assert error_of(client.describe_image_version, ImageName=image) == (
-        "ResourceNotFound",
-        "Latest ImageVersion with ImageName churn does not exist. Please provide a valid ImageName.",
-    )
-
-
-@pytest.mark.usefixtures("at_once")
-def test_numbers_never_come_back(client, image):
-    for token in "abc":
-        client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=token)
-    client.delete_image_version(ImageName=image, Version=3)
-    client.delete_image_version(ImageName=image, Version=1)
-    eventually(lambda: numbers(client, ImageName=image) == [2])
-    client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="d")
-    assert numbers(client, ImageName=image) == [4, 2]
-
-
-def test_a_deleted_version_is_deleting_for_a_while_and_then_gone(emulator, client, five):
-    emulator.creation_seconds = 0.3
-    client.delete_image_version(ImageName=five, Version=5)
-    assert status_of(client, 5) == "DELETING"
-    assert error_of(client.delete_image_version, ImageName=five, Version=5)[0] == "ResourceInUse"
-    eventually(lambda: numbers(client, ImageName=five) == [4, 3, 2, 1])
-    assert error_of(client.describe_image_version, ImageName=five, Version=5)[0] == "ResourceNotFound"
-
-
 def test_fifty_concurrent_creates_make_fifty_versions(client, image):
     def create(index):
         return client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken=f"t{index}")
@@ -412,16 +369,6 @@ def test_fifty_concurrent_creates_make_fifty_versions(client, image):
         arns = {answer["ImageVersionArn"] for answer in pool.map(create, range(50))}
     assert len(arns) == 50
     assert sorted(numbers(client, ImageName=image)) == list(range(1, 51))
-
-
-def test_the_same_client_token_gives_the_same_version(client, image):
-    create = {"ImageName": image, "BaseImage": BASE, "ClientToken": "retry-1"}
-    first = client.create_image_version(**create)["ImageVersionArn"]
-    assert client.create_image_version(**create)["ImageVersionArn"] == first
-    assert numbers(client, ImageName=image) == [1]
-    code, message = error_of(client.create_image_version, **{**create, "BaseImage": BASE + "1"})
-    assert code == "ResourceInUse"
-    assert "retry-1" in message
 
 
 @pytest.mark.parametrize(
@@ -450,25 +397,6 @@ def test_aliases_move_between_versions(client, five):
     assert (first["Version"], first["ReleaseNotes"], first["VendorGuidance"]) == (1, "n", "STABLE")
     assert client.list_aliases(ImageName=five)["SageMakerImageVersionAliases"] == ["old", "prod"]
     assert client.list_aliases(ImageName=five, Alias="old")["SageMakerImageVersionAliases"] == ["old"]
-
-
-def test_an_alias_is_unique_in_its_image(client, five):
-    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["prod"])
-    client.update_image_version(ImageName=five, Version=1, AliasesToAdd=["prod"])
-    update = {"ImageName": five, "Version": 2, "AliasesToAdd": ["prod"]}
-    assert error_of(client.update_image_version, **update)[0] == "ResourceInUse"
-    create = {"ImageName": five, "BaseImage": BASE, "ClientToken": "t", "Aliases": ["prod"]}
-    assert error_of(client.create_image_version, **create)[0] == "ResourceInUse"
-    assert numbers(client, ImageName=five) == [5, 4, 3, 2, 1]
-
-
-def test_an_alias_goes_with_its_version(client, emulator, five):
-    emulator.creation_seconds = 0
-    client.update_image_version(ImageName=five, Version=3, AliasesToAdd=["prod"])
-    client.delete_image_version(ImageName=five, Alias="prod")
-    eventually(lambda: numbers(client, ImageName=five) == [5, 4, 2, 1])
-    assert client.list_aliases(ImageName=five)["SageMakerImageVersionAliases"] == []
-    assert error_of(client.describe_image_version, ImageName=five, Alias="prod")[0] == "ResourceNotFound"
 
 
 def test_an_alias_of_a_deleted_version_is_free_again(emulator, client, five):
@@ -545,18 +473,6 @@ def test_versions_of_one_moment_are_ordered_by_number(emulator, client):
     emulator.create_versions("churn", 7, start_time=START, spacing_seconds=0)
     assert numbers(client, ImageName="churn", MaxResults=2) == [7, 6, 5, 4, 3, 2, 1]
     assert numbers(client, ImageName="churn", MaxResults=2, SortOrder="ASCENDING") == [1, 2, 3, 4, 5, 6, 7]
-
-
-def test_a_page_has_ten_versions_unless_asked_otherwise(emulator, client):
-    emulator.create_versions("churn", 101)
-    first = client.list_image_versions(ImageName="churn")
-    assert [version["Version"] for version in first["ImageVersions"]] == list(range(101, 91, -1))
-    assert len(client.list_image_versions(ImageName="churn", MaxResults=100)["ImageVersions"]) == 100
-    assert numbers(client, ImageName="churn") == list(range(101, 0, -1))
-
-
-def test_the_last_page_has_no_token_even_when_it_is_full(client, five):
-    assert "NextToken" not in client.list_image_versions(ImageName=five, MaxResults=5)
 
 
 def test_a_token_keeps_its_place_when_versions_come_and_go(emulator, client, five):
@@ -715,6 +631,7 @@ def test_each_operation_answers_in_the_form_of_the_model(emulator, client):
     assert {call["operation"] for call in emulator.calls() if call["status"] == 200} == set(OPERATIONS)
 
 
+@pytest.mark.beyond_model
 def test_a_status_set_by_hand_stays(emulator, client, image):
     emulator.creation_seconds = 0.1
     client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
@@ -730,6 +647,7 @@ def test_a_status_set_by_hand_stays(emulator, client, image):
     assert (listed["CreationTime"], listed["LastModifiedTime"]) == (START, moment)
 
 
+@pytest.mark.beyond_model
 def test_a_status_of_an_image_set_by_hand_stays(emulator, client, image):
     emulator.creation_seconds = 0
     emulator.set_image(image, status="DELETE_FAILED", failure_reason="in use by a domain")

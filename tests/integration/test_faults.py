@@ -15,12 +15,13 @@ from botocore.parsers import ResponseParserError
 
 from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.errors import (
+    CredentialsError,
     ImageVersionFailedError,
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
     SageMakerImageVersionPollingError,
 )
-from airflow_provider_imageversions.hooks import CredentialsError, SageMakerImageVersionsHook
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageVersionOperator,
     SageMakerDeleteImageVersionOperator,
@@ -519,11 +520,6 @@ def update_of_somebody_else(world, part, row):
     world.begin()
     world.when(lambda: len(world.calls("DescribeDomain")) > 2, lambda: setattr(world.emulator, "creation_seconds", 0))
     return {}, (7, [custom_image(IMAGE, 2)])
-
-
-@script("undone")
-def undone_by_somebody_else(world, part, row):
-    world.when(lambda: world.calls("UpdateDomain"), lambda: world.attach(1))
 
 
 @script("domain_missing")

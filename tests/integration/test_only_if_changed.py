@@ -247,7 +247,7 @@ def test_consumers_of_the_asset_do_not_start_for_nothing(connection):
     ],
 )
 def test_registry_paths_are_read(path, expected):
-    from airflow_provider_imageversions.model import parse_ecr_image
+    from airflow_provider_imageversions._parameters import parse_ecr_image
 
     assert tuple(parse_ecr_image("base_image", path)) == expected
 

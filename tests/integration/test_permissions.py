@@ -16,6 +16,7 @@ from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import (
     CreateImageRequest,
     CreateImageVersionRequest,
+    UpdateImageRequest,
     UpdateImageVersionRequest,
 )
 from airflow_provider_imageversions.operators import (
@@ -137,7 +138,7 @@ SCENARIOS = {
     "hook: `iter_images`": [hook_calls(lambda hook: list(hook.iter_images()))],
     "hook: `create_image`": [hook_calls(lambda hook: hook.create_image(CreateImageRequest("other", ROLE)))],
     "hook: `describe_image`": [hook_calls(lambda hook: hook.describe_image(IMAGE))],
-    "hook: `update_image`": [hook_calls(lambda hook: hook.update_image(CreateImageRequest(IMAGE, ROLE)))],
+    "hook: `update_image`": [hook_calls(lambda hook: hook.update_image(UpdateImageRequest(IMAGE, ROLE)))],
     "hook: `delete_image`": [hook_calls(lambda hook: hook.delete_image(IMAGE))],
     "hook: `create_image_version`": [
         hook_calls(lambda hook: hook.create_image_version(CreateImageVersionRequest(IMAGE, BASE), "token"))

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from airflow_provider_imageversions.compat import (
     BaseSensorOperator,
 )
 from airflow_provider_imageversions.errors import ImageVersionFailedError
-from airflow_provider_imageversions.links import SageMakerImageLink
+from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import ImageVersionStatus
 
 DISTRIBUTION = "airflow-provider-imageversions"
@@ -113,15 +114,15 @@ def public_classes():
 
 
 def own_parameters(subject):
-    """The parameters of a class and of its bases in this package, or those of a function."""
+    """The parameters of a class and of its bases in this package, or those of a function, with their defaults."""
     functions = (
         [base.__init__ for base in subject.__mro__ if base.__module__.startswith("airflow_provider_imageversions.")]
         if inspect.isclass(subject)
         else [subject]
     )
     return {
-        name
-        for function in functions
+        name: parameter.default
+        for function in reversed(functions)
         for name, parameter in inspect.signature(function).parameters.items()
         if name not in {"self", "_later"} and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
     }
@@ -138,9 +139,25 @@ METHODS = [
 TASKS = [subject for subject in PUBLIC if issubclass(subject, BaseOperator)]
 
 
-@pytest.mark.parametrize("subject", [*PUBLIC, *METHODS, image_version_asset, uri_of], ids=lambda it: it.__qualname__)
+DOCUMENTED = [*PUBLIC, *METHODS, image_version_asset, uri_of]
+
+
+@pytest.mark.parametrize("subject", DOCUMENTED, ids=lambda it: it.__qualname__)
 def test_every_parameter_is_documented(subject):
     assert [name for name in sorted(own_parameters(subject)) if f":param {name}:" not in subject.__doc__] == []
+
+
+@pytest.mark.parametrize("subject", DOCUMENTED, ids=lambda it: it.__qualname__)
+def test_a_documented_default_is_the_real_one(subject):
+    stated = dict(
+        re.findall(r":param (\w+):(?:(?!:param).)*?\(default:\s+`{0,2}\"?([^`\"),]+)", subject.__doc__, re.DOTALL)
+    )
+    real = {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in own_parameters(subject).items()
+        if isinstance(value, (bool, int, float, str)) and name in stated
+    }
+    assert {name: stated[name] for name in real} == real
 
 
 REQUIRED = {
@@ -161,7 +178,7 @@ REQUIRED = {
 @pytest.mark.parametrize("subject", TASKS, ids=lambda it: it.__name__)
 def test_a_parameter_has_one_name_which_airflow_does_not_use_for_something_else(subject):
     """A mapped task knows the parameters by the names of the arguments, and finds its upstreams in them."""
-    parameters = own_parameters(subject)
+    parameters = own_parameters(subject).keys()
     base = next(base for base in subject.__mro__ if base in (BaseSensorOperator, BaseOperator))
     taken = {*dir(base), *inspect.signature(base.__init__).parameters}
     # What Airflow means by the one that it has, too, is what the sensor means.
@@ -188,3 +205,5 @@ def test_a_failed_version_is_an_error_that_airflow_does_not_retry():
 def test_the_console_link_is_right_for_the_partition(domain, region):
     link = SageMakerImageLink().format_link(aws_domain=domain, region_name=region, image_name="my-image")
     assert link == f"https://console.{domain}/sagemaker/home?region={region}#/images/my-image"
+    link = SageMakerStudioDomainLink().format_link(aws_domain=domain, region_name=region, domain_id="d-abcdefghijkl")
+    assert link == f"https://console.{domain}/sagemaker/home?region={region}#/studio/d-abcdefghijkl"

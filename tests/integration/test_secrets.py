@@ -117,8 +117,13 @@ def bug(emulator, monkeypatch):
 SITUATIONS = [all_is_well, access_denied, expired, outage, version_failed, proxy_unreachable, settings_wrong, bug]
 
 
-@pytest.fixture(params=CONNECTIONS)
-def secret_connection(request, emulator, monkeypatch):
+@pytest.fixture
+def connection_format():
+    return "JSON"
+
+
+@pytest.fixture
+def secret_connection(connection_format, emulator, monkeypatch):
     """Set the connection with the secrets."""
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 2)
@@ -127,7 +132,7 @@ def secret_connection(request, emulator, monkeypatch):
     monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.2)
 
     def set_connection(config):
-        value = CONNECTIONS[request.param](emulator.endpoint_url, config)
+        value = CONNECTIONS[connection_format](emulator.endpoint_url, config)
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", value)
 
     return set_connection
@@ -152,7 +157,7 @@ def assert_no_secret_in(*texts):
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("name", "connection_format"), [*((name, "JSON") for name in TASKS), ("list", "URI")])
 def test_a_task_tells_no_secret(name, situation, emulator, secret_connection, monkeypatch, run, context, said):
     secret_connection(situation(emulator, monkeypatch))
     task = TASKS[name]()
@@ -172,6 +177,7 @@ def test_a_task_tells_no_secret(name, situation, emulator, secret_connection, mo
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
+@pytest.mark.parametrize("connection_format", CONNECTIONS)
 def test_a_watcher_tells_no_secret(situation, emulator, secret_connection, monkeypatch, said):
     secret_connection(situation(emulator, monkeypatch))
     trigger = SageMakerImageVersionEventTrigger(
@@ -199,6 +205,7 @@ def test_a_watcher_tells_no_secret(situation, emulator, secret_connection, monke
     assert_no_secret_in(*told, str(trigger.serialize()), logged + said())
 
 
+@pytest.mark.parametrize("connection_format", CONNECTIONS)
 def test_the_secrets_are_those_that_the_calls_are_signed_with(emulator, secret_connection):
     secret_connection(ONCE)
     hook = SageMakerImageVersionsHook()

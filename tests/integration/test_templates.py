@@ -179,21 +179,3 @@ def test_none_that_is_resolved_at_run_time_means_not_given_and_an_empty_text_doe
     else:
         with pytest.raises(ValueError, match=r"^limit="):
             task.execute(context)
-
-
-@pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
-def test_a_parameter_has_one_name(task_class):
-    """The constructor's argument, the attribute and the template field; and none that Airflow's class owns."""
-    from airflow_provider_imageversions.compat import BaseOperator
-
-    task = task_of(task_class, {}, {}, native=False)
-    own = {
-        name
-        for cls in task_class.__mro__
-        if cls.__module__.startswith("airflow_provider_imageversions")
-        for name in inspect.signature(cls.__init__).parameters
-    } - {"self", "kwargs", "args"}
-    assert set(task_class.template_fields) <= own
-    assert [name for name in own if not hasattr(task, name)] == []
-    owned = {name for name in own if hasattr(BaseOperator, name)}
-    assert owned <= {"start_from_trigger"}  # whose meaning it has

@@ -4,21 +4,16 @@ import json
 import re
 from datetime import datetime, timedelta, timezone
 
+import attrs
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_imageversions import model
-from airflow_provider_imageversions.model import (
-    ListImageVersionsRequest,
-    StateChange,
-    Target,
-    VersionSet,
-    clean_text,
-    to_record,
-)
+from airflow_provider_imageversions import _parameters, model
+from airflow_provider_imageversions._requests import ListImagesRequest, ListImageVersionsRequest
+from airflow_provider_imageversions.model import StateChange, Target, clean_text, to_record
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -42,8 +37,8 @@ def test_a_request_has_every_member_of_the_service_model(operation):
         last_modified_time_before=NOON,
         sort_by="VERSION",
         sort_order="ASCENDING",
-        max_results=7,
-        next_token="t",
+        page_size=7,
+        starting_token="t",
     )
     members = request.to_boto()
     assert set(members) == set(operation.input_shape.members)
@@ -63,12 +58,16 @@ def test_a_request_has_every_member_of_the_service_model(operation):
 
 def test_the_limits_are_those_of_the_service_model(operation):
     members = operation.input_shape.members
-    assert members["ImageName"].metadata["max"] == model._IMAGE_NAME_MAX
-    assert members["ImageName"].metadata["pattern"] == model._IMAGE_NAME.pattern
-    assert (members["MaxResults"].metadata["min"], members["MaxResults"].metadata["max"]) == (1, model.PAGE_SIZE_MAX)
-    assert members["NextToken"].metadata["max"] == model._NEXT_TOKEN_MAX
-    assert tuple(members["SortBy"].enum) == model.SORT_BY
-    assert tuple(members["SortOrder"].enum) == model.SORT_ORDER
+    assert members["ImageName"].metadata["max"] == _parameters._IMAGE_NAME_MAX
+    assert members["ImageName"].metadata["pattern"] == _parameters._IMAGE_NAME.pattern
+    assert (members["MaxResults"].metadata["min"], members["MaxResults"].metadata["max"]) == (
+        1,
+        _parameters.PAGE_SIZE_MAX,
+    )
+    assert members["NextToken"].metadata["max"] == _parameters._NEXT_TOKEN_MAX
+    assert tuple(members["SortOrder"].enum) == _parameters.SORT_ORDER
+    for value in members["SortBy"].enum:
+        assert ListImageVersionsRequest("a", sort_by=value).sort_by == value
     listed = operation.output_shape.members["ImageVersions"].member
     assert set(listed.members) == set(model.LISTED_FIELDS)
     assert listed.members["ImageVersionStatus"].enum == [status.value for status in model.ImageVersionStatus]
@@ -77,30 +76,30 @@ def test_the_limits_are_those_of_the_service_model(operation):
 def test_a_request_for_images_has_every_member_and_limit_of_the_service_model(service):
     shape = service.operation_model("ListImages").input_shape
     times = dict.fromkeys(TIMES, NOON)
-    request = model.ListImagesRequest(
-        name_contains="a-B.7", sort_by="image_name", sort_order="ascending", max_results="7", next_token="t", **times
+    request = ListImagesRequest(
+        name_contains="a-B.7", sort_by="image_name", sort_order="ascending", page_size="7", starting_token="t", **times
     )
     assert set(request.to_boto()) == set(shape.members)
     assert not ParamValidator().validate(request.to_boto(), shape).has_errors()
-    assert model.ListImagesRequest().to_boto() == {
+    assert ListImagesRequest().to_boto() == {
         "SortBy": "CREATION_TIME",
         "SortOrder": "DESCENDING",
-        "MaxResults": model.PAGE_SIZE_MAX,
+        "MaxResults": _parameters.PAGE_SIZE_MAX,
     }
     assert (shape.members["MaxResults"].metadata["min"], shape.members["MaxResults"].metadata["max"]) == (1, 100)
     for value in shape.members["SortBy"].enum:
-        assert model.ListImagesRequest(sort_by=value).sort_by == value
+        assert ListImagesRequest(sort_by=value).sort_by == value
     name = shape.members["NameContains"].metadata
-    assert model.ListImagesRequest(name_contains="a" * name["max"])
+    assert ListImagesRequest(name_contains="a" * name["max"])
     for label, values in {
         "name_contains": {"name_contains": "a" * (name["max"] + 1)},
-        "NextToken": {"next_token": "t" * 8193},
+        "starting_token": {"starting_token": "t" * 8193},
         "sort_by": {"sort_by": "VERSION"},
-        "MaxResults": {"max_results": 101},
+        "page_size": {"page_size": 101},
         "creation_time_after": {"creation_time_after": NOON, "creation_time_before": NOON - timedelta(seconds=1)},
     }.items():
         with pytest.raises(ValueError, match=label):
-            model.ListImagesRequest(**values)
+            ListImagesRequest(**values)
 
 
 METADATA = {
@@ -192,18 +191,18 @@ def test_the_limits_of_texts_and_choices_are_those_of_the_service_model(service,
 @pytest.mark.parametrize("value", [{"k": "v"}, [{"Key": "k", "Value": "v"}]])
 @pytest.mark.parametrize("render", [lambda value: value, json.dumps, str])
 def test_tags_may_be_a_dict_or_aws_s_list_or_what_a_template_makes_of_one(value, render):
-    assert model.parse_tags("tags", render(value)) == ({"Key": "k", "Value": "v"},)
+    assert _parameters.parse_tags("tags", render(value)) == ({"Key": "k", "Value": "v"},)
 
 
 @pytest.mark.parametrize("value", [["a", "b"], '["a", "b"]', "['a', 'b']", "a, b", " ['a','b']"])
 def test_a_list_may_be_what_a_template_makes_of_one(value):
-    assert model.parse_aliases("aliases", value) == ("a", "b")
+    assert _parameters.parse_aliases("aliases", value) == ("a", "b")
 
 
 @pytest.mark.parametrize("value", ["['a', 'b'", "[a, b]", "[1, 2]", "[" * 5000, "{'a': 'b'}"])
 def test_what_looks_like_a_list_and_is_none_is_refused(value):
     with pytest.raises(ValueError, match="aliases="):
-        model.parse_aliases("aliases", value)
+        _parameters.parse_aliases("aliases", value)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +210,7 @@ def test_what_looks_like_a_list_and_is_none_is_refused(value):
 )
 def test_what_are_no_tags_is_refused(value):
     with pytest.raises(ValueError, match="tags"):
-        model.parse_tags("tags", value)
+        _parameters.parse_tags("tags", value)
 
 
 def test_a_client_token_fits_the_service_and_is_equal_for_equal_requests_of_the_same_origin_only(service):
@@ -233,7 +232,7 @@ def test_a_client_token_fits_the_service_and_is_equal_for_equal_requests_of_the_
     ("value", "seconds"), [(1, 1.0), (0.5, 0.5), ("90", 90.0), ("1.5", 1.5), (timedelta(days=1), 86400.0)]
 )
 def test_seconds_may_be_a_number_a_text_or_a_timedelta(value, seconds):
-    assert model.parse_seconds("timeout", value) == seconds
+    assert _parameters.parse_seconds("timeout", value) == seconds
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_seconds_may_be_a_number_a_text_or_a_timedelta(value, seconds):
 )
 def test_what_are_no_seconds_is_refused(value):
     with pytest.raises(ValueError, match="timeout"):
-        model.parse_seconds("timeout", value)
+        _parameters.parse_seconds("timeout", value)
 
 
 def test_the_details_are_all_that_the_service_describes():
@@ -328,16 +327,19 @@ def test_an_empty_range_of_times_is_refused(kind):
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 1), (100, 100), ("50", 50), (" 7 ", 7), (None, 100)])
 def test_a_page_size_may_be_a_rendered_template(value, expected):
-    assert ListImageVersionsRequest("a", max_results=value).max_results == expected
+    assert ListImageVersionsRequest("a", page_size=value).page_size == expected
 
 
 @pytest.mark.parametrize("value", [0, 101, -1, "0", "101", 5.0, "5.0", "ten", True, [], "9" * 5000])
 def test_a_page_size_outside_the_limits_is_refused(value):
-    with pytest.raises(ValueError, match=r"^page_size \(MaxResults\)="):
-        ListImageVersionsRequest("a", max_results=value)
+    with pytest.raises(ValueError, match=r"^page_size="):
+        ListImageVersionsRequest("a", page_size=value)
 
 
-@pytest.mark.parametrize(("field", "allowed"), [("sort_by", model.SORT_BY), ("sort_order", model.SORT_ORDER)])
+@pytest.mark.parametrize(
+    ("field", "allowed"),
+    [("sort_by", ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")), ("sort_order", _parameters.SORT_ORDER)],
+)
 def test_an_order_is_one_of_the_service_s(field, allowed):
     for value in allowed:
         assert getattr(ListImageVersionsRequest("a", **{field: value.lower()}), field) == value
@@ -348,12 +350,12 @@ def test_an_order_is_one_of_the_service_s(field, allowed):
 
 @pytest.mark.parametrize("value", [5, b"x", "x" * 8193])
 def test_an_impossible_token_is_refused(value):
-    with pytest.raises(ValueError, match=r"^starting_token \(NextToken\)="):
-        ListImageVersionsRequest("a", next_token=value)
+    with pytest.raises(ValueError, match=r"^starting_token="):
+        ListImageVersionsRequest("a", starting_token=value)
 
 
 def test_none_means_that_an_optional_value_is_not_given():
-    optional = [name for name in ListImageVersionsRequest.PARSERS if name != "image_name"]
+    optional = [name for name in ListImageVersionsRequest.names() if name != "image_name"]
     assert ListImageVersionsRequest("a", **dict.fromkeys(optional)) == ListImageVersionsRequest("a")
 
 
@@ -370,31 +372,33 @@ def test_none_means_that_an_optional_value_is_not_given():
     ],
 )
 def test_a_value_that_renders_to_nothing_is_an_error_that_names_it(request_class, required, blank):
-    for name in request_class.PARSERS:
-        label = request_class.LABELS.get(name, name)
-        with pytest.raises(ValueError, match=rf"^{re.escape(label)}='.*is not valid"):
+    for name in request_class.names():
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)}='.*is not valid"):
             request_class(**{**required, name: blank})
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.binary(), st.lists(st.text()), st.none()))
 def test_any_value_is_parsed_to_what_the_service_takes_or_refused_with_a_value_error(value):
-    for name, parse in ListImageVersionsRequest.PARSERS.items():
+    for field in attrs.fields(ListImageVersionsRequest):
+        name = field.name
         try:
-            parse(name, value)
+            field.metadata["parse"](name, value)
         except ValueError as error:
             assert str(error).startswith(f"{name}=")  # noqa: PT017 # both ends are right
 
 
 def test_at_parse_time_what_is_known_is_checked_and_templates_are_left_alone():
-    ListImageVersionsRequest.check_settled(
-        image_name="{{ params.image }}", sort_by="VERSION", creation_time_after=object()
-    )
+    template = "{{ params.x }}"
+
+    def check(**values):
+        given_values = {**dict.fromkeys(ListImageVersionsRequest.names()), "image_name": template, **values}
+        ListImageVersionsRequest.check_literals(given_values, _parameters.TEMPLATE)
+
+    check(sort_by="VERSION", creation_time_after=object(), limit=template)
     with pytest.raises(ValueError, match="sort_by"):
-        ListImageVersionsRequest.check_settled(image_name="{{ params.image }}", sort_by="NAME")
+        check(sort_by="NAME")
     with pytest.raises(ValueError, match="later than"):
-        ListImageVersionsRequest.check_settled(
-            image_name="a", creation_time_after=NOON, creation_time_before=NOON - timedelta(days=1)
-        )
+        check(creation_time_after=NOON, creation_time_before=NOON - timedelta(days=1))
 
 
 @pytest.mark.parametrize(
@@ -435,17 +439,17 @@ def test_an_invalid_target_is_refused_by_name(arguments):
     "value", ["CREATED,CREATE_FAILED", '["CREATED", "CREATE_FAILED"]', ("CREATED", "CREATE_FAILED")]
 )
 def test_statuses_may_be_a_list_or_what_a_template_makes_of_one(value):
-    assert model.parse_statuses("statuses", value) == ("CREATED", "CREATE_FAILED")
+    assert _parameters.parse_statuses("statuses", value) == ("CREATED", "CREATE_FAILED")
 
 
 def test_a_set_is_taken_in_the_same_order_by_every_process():
-    assert model.parse_aliases("aliases", set("jihgfedcba")) == tuple("abcdefghij")
+    assert _parameters.parse_aliases("aliases", set("jihgfedcba")) == tuple("abcdefghij")
 
 
 @pytest.mark.parametrize("value", ["READY", ["CREATED", 3], [], '["CREATED"', 5, {"CREATED": 1}])
 def test_an_unknown_status_is_refused(value):
     with pytest.raises(ValueError, match=r"^statuses="):
-        model.parse_statuses("statuses", value)
+        _parameters.parse_statuses("statuses", value)
 
 
 def test_a_record_is_plain_json_in_utc_without_the_response_s_metadata():
@@ -481,17 +485,21 @@ def test_cleaned_text_fits_every_database_and_terminal(text):
     assert not any(ord(character) < 0x20 and character not in "\t\n" for character in cleaned)
 
 
-@given(st.lists(st.integers(0, 60)))
-def test_a_version_set_behaves_as_a_set_and_keeps_the_fewest_runs(numbers):
-    versions, reference = VersionSet(), set()
-    for number in numbers:
-        assert versions.add(number) == (number not in reference)
-        reference.add(number)
-    assert {number for number in range(70) if number in versions} == reference
-    starts = [number for number in reference if number - 1 not in reference]
-    assert [first for first, _ in versions.runs] == sorted(starts)
-    again = VersionSet(json.loads(json.dumps(versions.runs)))
-    assert again.runs == versions.runs
+STORED_CURSOR = '[[1, 3, "2026-01-31T12:00:00.005000+00:00"], [5, 5, "2026-01-31T12:00:01+00:00"]]'
+STORED_ALIAS_CURSOR = '["8f14e45fceea167a5a36dedd4bea2543", "c9f0f895fb98ab9159f51fd0297e236d", 2]'
+
+
+def test_a_stored_cursor_stays_readable():
+    """Airflow's asset state store has rows of earlier versions of this package."""
+    assert (model.Cursor.KEY, model.AliasCursor.KEY) == ("runs", "alias")
+    cursor = model.Cursor.from_json(json.loads(STORED_CURSOR))
+    assert [number for number in range(8) if cursor.run_of(number) is not None] == [1, 2, 3, 5]
+    assert cursor.run_of(2).latest == "2026-01-31T12:00:00.005000+00:00"
+    assert cursor.progress == 4
+    assert json.dumps(cursor.to_json()) == STORED_CURSOR
+    alias = model.AliasCursor.from_json(json.loads(STORED_ALIAS_CURSOR))
+    assert (alias.owner, alias.progress) == ("8f14e45fceea167a5a36dedd4bea2543", 2)
+    assert json.dumps(alias.to_json()) == STORED_ALIAS_CURSOR
 
 
 # --- EventBridge -----------------------------------------------------------------------------------------
@@ -577,7 +585,10 @@ def test_a_queue_of_each_partition_is_taken_and_has_its_region():
             client = session.create_client("sqs", region, aws_access_key_id="x", aws_secret_access_key="y")
             url = f"{client.meta.endpoint_url}/123456789012/image-versions"
             client.close()
-            assert model.parse_queue_url("wake_queue", url) == url
-            assert model.locate_queue(url) == (region, None)
+            assert _parameters.parse_queue_url("wake_queue", url) == url
+            assert _parameters.locate_queue(url) == (region, None)
     emulated = "http://127.0.0.1:5000/123456789012/image-versions"
-    assert model.locate_queue(model.parse_queue_url("wake_queue", emulated)) == (None, "http://127.0.0.1:5000")
+    assert _parameters.locate_queue(_parameters.parse_queue_url("wake_queue", emulated)) == (
+        None,
+        "http://127.0.0.1:5000",
+    )

@@ -92,7 +92,7 @@ def test_aliases_are_asked_for_one_by_one_when_a_version_s_turn_comes():
 statuses = st.sampled_from([*(status.value for status in ImageVersionStatus), "ARCHIVED"])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(
     history=st.dictionaries(st.integers(0, 60), statuses, max_size=30),
     aliases=st.sets(st.integers(0, 60)),

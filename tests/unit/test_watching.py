@@ -10,13 +10,20 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airflow_provider_imageversions import decide, triggers
 from airflow_provider_imageversions._reading import PollResult, StatusLogger
-from airflow_provider_imageversions.model import Above, AliasCursor, Cursor, SettledRun, Target, Watched, event_id
+from airflow_provider_imageversions.model import (
+    AliasCursor,
+    Cursor,
+    SettledRun,
+    Target,
+    VersionsAbove,
+    WatchConfig,
+    event_id,
+)
 from tests.decision_table import version, versions
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -39,7 +46,7 @@ class Watcher:
     """What the event trigger does with the algorithm, without the waiting."""
 
     cursor: Cursor | None = None
-    above: Above = field(default_factory=Above)
+    above: VersionsAbove = field(default_factory=VersionsAbove)
 
     def poll(self, service, start_from="latest", since=None):
         while True:
@@ -163,7 +170,7 @@ class Watching(RuleBasedStateMachine):
             self.told[identity] = self.crashes
             self.owed.discard(identity)
         if self.committed is None:
-            self.committed = decide.baseline(self.service.read(Above()), self.start_from).to_json()
+            self.committed = decide.baseline(self.service.read(VersionsAbove()), self.start_from).to_json()
 
     @rule()
     def commit(self):
@@ -204,9 +211,6 @@ class WatchingSeldom(Watching):
             Watching.a_poll_leaves_nothing_owed(self)
 
 
-Watching.TestCase.settings = WatchingSeldom.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAlways = Watching.TestCase
 TestWatchingSeldom = WatchingSeldom.TestCase
 
@@ -240,7 +244,7 @@ def test_a_known_number_that_was_created_later_is_a_new_version():
     cursor = settle("1:CREATED 2:CREATED 3:CREATED")
     again = [{**each, "CreationTime": (START + timedelta(days=90 + each["Version"])).isoformat()}
              for each in versions("1:CREATED 2:CREATING")]  # fmt: skip
-    assert decide.depth(again[1:], cursor) == Above()
+    assert decide.depth(again[1:], cursor) == VersionsAbove()
     fresh, after = decide.unseen(again, cursor)
     assert numbers(fresh) == [1]
     again[1]["ImageVersionStatus"] = "CREATED"
@@ -295,8 +299,8 @@ def test_an_event_s_identity_does_not_depend_on_how_the_time_is_written():
 def test_after_a_restart_the_first_poll_reads_down_to_the_lowest_version_that_may_be_open():
     cursor = settle("1:CREATED 2:CREATING 3:CREATED 4:CREATING 5:CREATED")
     assert decide.depth((), cursor).number < 2
-    assert decide.depth((), settle("2:CREATED 3:CREATED")) == Above()
-    assert decide.depth((), Cursor()) == Above()
+    assert decide.depth((), settle("2:CREATED 3:CREATED")) == VersionsAbove()
+    assert decide.depth((), Cursor()) == VersionsAbove()
 
 
 # --- An alias's moves ------------------------------------------------------------------------------------
@@ -334,7 +338,7 @@ class AliasWatcher:
         self.trigger = triggers.SageMakerImageVersionEventTrigger(image_name="my-image", alias="prod")
         self.trigger.asset_state_store = type("Accessors", (), {"_by_name": dict(enumerate(stores))})()
         self.journal = triggers._Journal(self.trigger, AliasCursor)
-        watched = Watched("my-image", ["CREATED"], start_from, "prod")
+        watched = WatchConfig("my-image", ["CREATED"], start_from, "prod")
         self.search = triggers._Moves(watched, StatusLogger(logging.getLogger("quiet"), "my-image"), self.journal)
         self.cursor = None
         self.is_open = False
@@ -525,9 +529,6 @@ class WatchingAnAliasAlways(WatchingAnAlias):
             WatchingAnAlias.nothing_is_missed(self)
 
 
-WatchingAnAlias.TestCase.settings = WatchingAnAliasAlways.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
-)
 TestWatchingAnAlias = WatchingAnAlias.TestCase
 TestWatchingAnAliasAlways = WatchingAnAliasAlways.TestCase
 

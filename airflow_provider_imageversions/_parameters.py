@@ -1,0 +1,590 @@
+"""
+What a DAG author writes: parsers with SageMaker's limits, templates, and the base class of lists of parameters.
+
+Pure: no Airflow, no boto, no clock, no log. Limits are those of SageMaker's service model; a test compares them with
+botocore's copy of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import attrs
+from dateutil.parser import isoparse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeAlias
+
+    from typing_extensions import Self
+
+    Parser: TypeAlias = Callable[[str, Any], Any]
+    _Fields: TypeAlias = list[attrs.Attribute[Any]]
+
+
+class ImageVersionStatus(str, Enum):
+    """The statuses of an image version in SageMaker."""
+
+    CREATING = "CREATING"
+    CREATED = "CREATED"
+    CREATE_FAILED = "CREATE_FAILED"
+    DELETING = "DELETING"
+    DELETE_FAILED = "DELETE_FAILED"
+
+
+_IMAGE_NAME = re.compile(r"[a-zA-Z0-9]([-.]?[a-zA-Z0-9]){0,62}")
+_ALIAS = re.compile(r"(?![.-])[a-zA-Z0-9-_.]+")
+_IMAGE_NAME_MAX = 63
+_ALIAS_MAX = 128
+_NEXT_TOKEN_MAX = 8192
+PAGE_SIZE_MAX = 100
+SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
+SORT_ORDER = ("ASCENDING", "DESCENDING")
+_TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
+_REPR_MAX = 200
+_INTEGER_MAX = 2**31 - 1  # of a whole number in AWS's APIs
+SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, moments leave the calendar
+
+
+def truncated_repr(value: object) -> str:
+    """Return the representation of any value, shortened to 200 characters."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001  # a number of 5,000 digits, or a class whose repr fails
+        return f"<{type(value).__name__}>"
+    return shown if len(shown) <= _REPR_MAX else f"{shown[:_REPR_MAX]}... ({len(shown)} characters)"
+
+
+def invalid_parameter(name: str, value: object, allowed: str) -> ValueError:
+    """Return the error for a value that a parameter does not allow."""
+    return ValueError(f"{name}={truncated_repr(value)} is not valid: {allowed}")
+
+
+def blank_parameter(name: str, value: object) -> ValueError:
+    """Return the error for a parameter that is given and empty."""
+    return invalid_parameter(
+        name, value, "it is empty or rendered to nothing. Set a value, or leave the parameter out."
+    )
+
+
+def parse_image_name(name: str, value: object) -> str:
+    """Return an image's name."""
+    if (
+        not isinstance(value, str)
+        or len(value) > _IMAGE_NAME_MAX
+        or not _IMAGE_NAME.fullmatch(value)
+        or is_blank(value)  # "None" has the form of a name
+    ):
+        hint = (
+            " Set it to the image's name, not its ARN." if isinstance(value, str) and value.startswith("arn:") else ""
+        )
+        raise invalid_parameter(
+            name,
+            value,
+            f"a SageMaker image name has 1 to {_IMAGE_NAME_MAX} letters, digits, hyphens and dots, starts and "
+            f"ends with a letter or digit, and has no two hyphens or dots in a row.{hint}",
+        )
+    return value
+
+
+_ECR_URI = re.compile(
+    r"(?P<registry>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.(com|com\.cn|eu)"
+    r"/(?P<repository>[^:@]+)(:(?P<tag>[^@]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+class EcrImage(NamedTuple):
+    """
+    A container image in Amazon ECR.
+
+    :param registry: The account's number.
+    :param region: The AWS region.
+    :param repository: Name of the repository.
+    :param tag: The tag.
+    :param digest: The digest, if the path has it.
+    """
+
+    registry: str
+    region: str
+    repository: str
+    tag: str
+    digest: str | None
+
+
+def parse_ecr_image(name: str, value: object) -> EcrImage:
+    """Return the parts of a registry path in Amazon ECR."""
+    found = _ECR_URI.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise invalid_parameter(
+            name,
+            value,
+            "only_if_changed needs a registry path in Amazon ECR, "
+            "ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY with a tag or a digest.",
+        )
+    return EcrImage(found["registry"], found["region"], found["repository"], found["tag"] or "latest", found["digest"])
+
+
+def parse_domain_id(name: str, value: object) -> str:
+    """Return the id of a Studio domain."""
+    if not isinstance(value, str) or not re.fullmatch(r"d-(-*[a-z0-9]){1,61}", value):
+        raise invalid_parameter(name, value, "set it to the domain's id, such as d-abcdefghijkl, not its name or ARN.")
+    return value
+
+
+def parse_studio_name(name: str, value: object) -> str:
+    """Return the name of a user profile or of an app image config."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", value) or is_blank(value):
+        raise invalid_parameter(
+            name, value, "it must be 1 to 63 letters, digits and hyphens, and not start or end with a hyphen."
+        )
+    return value
+
+
+def parse_alias(name: str, value: object) -> str:
+    """Return an image version's alias."""
+    if is_blank(value):  # "None" has the form of an alias
+        raise blank_parameter(name, value)
+    if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
+        raise invalid_parameter(
+            name,
+            value,
+            f"an alias has 1 to {_ALIAS_MAX} letters, digits, hyphens, underscores and dots, and starts with "
+            "a letter, digit or underscore.",
+        )
+    return value
+
+
+def parse_time(name: str, value: object) -> datetime:
+    """Return an aware datetime, or an ISO-8601 string with an offset, as a datetime in UTC."""
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = isoparse(value.strip())
+        except ValueError as error:
+            raise invalid_parameter(
+                name,
+                value,
+                "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
+            ) from error
+    if not isinstance(moment, datetime):
+        raise invalid_parameter(
+            name,
+            value,
+            "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
+        )
+    if moment.utcoffset() is None:
+        raise invalid_parameter(
+            name,
+            value,
+            "it has no time zone, so it could mean different moments. Make it aware: append +00:00 to the "
+            "string, or use datetime(..., tzinfo=timezone.utc) or pendulum.datetime(...).",
+        )
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise invalid_parameter(name, value, "it lies outside the years 1 to 9999 in UTC.") from error
+
+
+def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INTEGER_MAX) -> int:
+    """Return an integer, which may be a string of digits, as templates render to text."""
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+        number = int(value.strip())
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise invalid_parameter(name, value, "it must be a whole number.")
+    if not minimum <= number <= maximum:
+        raise invalid_parameter(name, value, f"it must be {minimum} to {maximum}.")
+    return number
+
+
+def parse_version(name: str, value: object) -> int:
+    """Return the number of a version, 0 or more."""
+    return parse_integer(name, value, minimum=0)
+
+
+def parse_mapping(name: str, value: object) -> dict[str, Any]:
+    """Return a dict, which may be JSON or Python text, as templates render to text."""
+    given = _parse_literal(name, value) if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        raise invalid_parameter(name, value, "it must be a dict.")
+    return given
+
+
+def parse_seconds(name: str, value: object, *, maximum: float = SECONDS_MAX) -> float:
+    """Return a time in seconds above 0, from a number, a string or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", seconds.strip()):
+        seconds = float(seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= maximum:
+        raise invalid_parameter(
+            name, value, f"it must be a time in seconds above 0, or a timedelta, up to {maximum:.0f} seconds."
+        )
+    return float(seconds)
+
+
+def parse_boolean(name: str, value: object) -> bool:
+    """Return a boolean, which may be the text ``True`` or ``False``."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+        return value.strip().lower() == "true"
+    raise invalid_parameter(name, value, "it must be True or False.")
+
+
+def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
+    """Return one of SageMaker's choices in capitals; lower case is accepted."""
+    if isinstance(value, str) and value.strip().upper() in choices:
+        return value.strip().upper()
+    raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
+
+
+def parse_member(name: str, value: object, *, choices: tuple[str, ...]) -> str:
+    """Return one of several choices, which are case-sensitive."""
+    if isinstance(value, str) and value in choices:
+        return value
+    raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
+
+
+def _parse_literal(name: str, value: str) -> object:
+    """Return a list or a dict from JSON, or from Python text, which a template renders to."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value.strip())
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # noqa: PERF203  # one of two
+            continue
+    raise invalid_parameter(name, value, "it looks like a list or a dict but cannot be parsed as one.")
+
+
+def _parse_list(name: str, value: object) -> tuple[Any, ...]:
+    """Return strings from a list, a list as text or a comma-separated string."""
+    items = value
+    if isinstance(value, str):
+        items = _parse_literal(name, value) if value.lstrip().startswith("[") else value.split(",")
+    if not isinstance(items, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in items):
+        raise invalid_parameter(name, value, "it must be a list of names, or a string that separates them by commas.")
+    # The order of a set differs between processes, and a retry must make the same request.
+    ordered = sorted(items) if isinstance(items, (set, frozenset)) else items
+    return tuple(dict.fromkeys(item.strip() for item in ordered))
+
+
+def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return some of several choices, from a list, a JSON list or a comma-separated string."""
+    parsed = _parse_list(name, value)
+    unknown = [item for item in parsed if item not in choices]
+    if unknown or not parsed:
+        raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}, at least one of them.")
+    return parsed
+
+
+USAGE_SCOPES = ("domains", "apps", "user_profiles", "spaces")
+"""Where a version can be in use, the cheapest to read first."""
+
+
+def parse_scope(name: str, value: object) -> tuple[str, ...]:
+    """Return scopes, from a list, a comma-separated string, or a boolean for all scopes or none."""
+    if value == ():
+        return ()
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in {"true", "false"}):
+        return USAGE_SCOPES if parse_boolean(name, value) else ()
+    return parse_names(name, value, choices=USAGE_SCOPES)
+
+
+def parse_aliases(name: str, value: object) -> tuple[str, ...]:
+    """Return aliases, from a list, a JSON list or a comma-separated string."""
+    return tuple(parse_alias(name, alias) for alias in _parse_list(name, value))
+
+
+def parse_versions(name: str, value: object) -> tuple[int, ...]:
+    """Return version numbers in ascending order, from a list, a JSON list, a comma-separated string or one number."""
+    items = value
+    if isinstance(value, str):
+        items = _parse_literal(name, value) if value.lstrip()[:1] in {"[", "("} else value.split(",")
+    elif isinstance(value, int):
+        items = [value]
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise invalid_parameter(
+            name, value, "it must be a list of version numbers, or a string that separates them by commas."
+        )
+    return tuple(sorted({parse_version(name, item) for item in items}))
+
+
+def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
+    """Return AWS's list of tags, from such a list, a dict from key to value, or either as text."""
+    given = _parse_literal(name, value) if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
+    tags = [{"Key": key, "Value": tag} for key, tag in given.items()] if isinstance(given, dict) else given
+    if not isinstance(tags, (list, tuple)) or len(tags) > _TAGS_MAX or not all(map(_is_tag, tags)):
+        raise invalid_parameter(
+            name,
+            value,
+            f"it must be up to {_TAGS_MAX} tags, as {{'key': 'value'}} or [{{'Key': 'key', 'Value': 'value'}}], with "
+            "keys of 1 to 128 and values of up to 256 characters.",
+        )
+    return tuple(tags)
+
+
+def _is_tag(tag: object) -> bool:
+    return (
+        isinstance(tag, dict)
+        and tag.keys() == {"Key", "Value"}
+        and all(isinstance(part, str) for part in tag.values())
+        and 1 <= len(tag["Key"]) <= _TAG_KEY_MAX
+        and len(tag["Value"]) <= _TAG_VALUE_MAX
+    )
+
+
+def text_parser(maximum: int, form: str = "one line of text", pattern: str = ".*", minimum: int = 1) -> Parser:
+    """Return a parser of text with SageMaker's limits."""
+
+    def parse(name: str, value: object) -> str:
+        if not isinstance(value, str) or not minimum <= len(value) <= maximum or not re.fullmatch(pattern, value):
+            raise invalid_parameter(name, value, f"it must be {form}, of {minimum} to {maximum} characters.")
+        return value
+
+    return parse
+
+
+def choice_parser(*choices: str) -> Parser:
+    """Return a parser of one of SageMaker's choices."""
+    return partial(parse_choice, choices=choices)
+
+
+def parse_statuses(name: str, value: object) -> tuple[str, ...]:
+    """Return statuses, from a list, a JSON list or a comma-separated string; lower case is accepted."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        value = [item.upper() if isinstance(item, str) else item for item in value]
+    elif isinstance(value, str):
+        value = value.upper()
+    return parse_names(name, value, choices=tuple(status.value for status in ImageVersionStatus))
+
+
+def parse_start_from(name: str, value: object) -> str | int | datetime:
+    """Return where a watcher starts: ``"latest"``, ``"earliest"``, a version number or an aware time."""
+    if value in ("latest", "earliest"):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal()):
+        return parse_version(name, value)
+    try:
+        return parse_time(name, value)
+    except ValueError as error:
+        raise ValueError(f"{error} Or set it to 'latest', 'earliest' or a version number.") from error
+
+
+def parse_token(name: str, value: object) -> str:
+    """Return a pagination token, which is opaque."""
+    if not isinstance(value, str) or len(value) > _NEXT_TOKEN_MAX:
+        raise invalid_parameter(
+            name,
+            value,
+            f"it must be the NextToken of an earlier response, up to {_NEXT_TOKEN_MAX} characters.",
+        )
+    return value
+
+
+_CONN_ID = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,250}")
+_REGION = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+_UNUSABLE_PATH = re.compile("[\x00\ud800-\udfff]")
+
+
+def parse_conn_id(name: str, value: object) -> str | None:
+    """Return the id of an Airflow connection; ``None`` and ``""`` mean boto3's default credentials."""
+    if value is None or (isinstance(value, str) and (value == "" or _CONN_ID.fullmatch(value))):
+        return value
+    raise invalid_parameter(
+        name, value, "it must be the id of an Airflow connection, or None for boto3's default credentials."
+    )
+
+
+def parse_region(name: str, value: object) -> str:
+    """Return the name of an AWS region."""
+    if not isinstance(value, str) or not _REGION.fullmatch(value):
+        raise invalid_parameter(name, value, "it must be the name of an AWS region, such as us-east-1.")
+    return value
+
+
+def parse_verify(name: str, value: object) -> bool | str:
+    """Return whether to verify TLS certificates, or the path of a CA bundle."""
+    if isinstance(value, bool) or (isinstance(value, str) and not _UNUSABLE_PATH.search(value)):
+        return value
+    raise invalid_parameter(name, value, "it must be True, False or the path of a CA bundle.")
+
+
+_QUEUE_URL = re.compile(
+    r"(?:https://sqs(?:-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov|api\.aws)|(?P<origin>http://[^/@\s?#]+))"
+    r"/[0-9]{12}/[a-zA-Z0-9_-]{1,80}",
+)
+
+
+def parse_queue_url(name: str, value: object) -> str:
+    """Return the URL of a standard SQS queue, or of an emulator's."""
+    if not isinstance(value, str) or not _QUEUE_URL.fullmatch(value):
+        raise invalid_parameter(
+            name,
+            value,
+            "it must be the URL of a standard SQS queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/NAME.",
+        )
+    return value
+
+
+def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
+    """
+    Return the AWS region of a queue and, for an emulator's queue, which has no region in its URL, its endpoint.
+
+    :param queue_url: URL of the queue.
+    """
+    found = _QUEUE_URL.fullmatch(queue_url)
+    return (None, None) if found is None else (found["region"], found["origin"])
+
+
+def is_blank(value: object) -> bool:
+    """Return whether a text is empty, as of a template that renders to nothing: ``""`` or ``"None"``."""
+    return isinstance(value, str) and value.strip() in {"", "None"}
+
+
+def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]:
+    """
+    Return a pattern that finds where a template begins in a text.
+
+    :param jinja_options: The ``jinja_environment_kwargs`` of a DAG, which may set other delimiters.
+    """
+    options = jinja_options or {}
+    starts = [str(options.get(name, default)) for name, default in _JINJA_STARTS.items()]
+    return _pattern_of(tuple(start for start in starts if start))
+
+
+_JINJA_STARTS = {
+    "variable_start_string": "{{",
+    "block_start_string": "{%",
+    "comment_start_string": "{#",
+    "line_statement_prefix": "",
+    "line_comment_prefix": "",
+}
+
+
+@lru_cache
+def _pattern_of(starts: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, starts)))
+
+
+TEMPLATE = template_pattern(None)
+
+
+def is_literal(value: object, template: re.Pattern[str] = TEMPLATE) -> bool:
+    """
+    Return whether a value is known when the DAG is parsed, rather than a template or an XComArg.
+
+    :param value: The value.
+    :param template: See :func:`template_pattern`.
+    """
+    if isinstance(value, str):
+        return not template.search(value)
+    if isinstance(value, dict):
+        return all(is_literal(item, template) for item in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(is_literal(item, template) for item in value)
+    return value is None or isinstance(value, (int, float, bytes, datetime, timedelta))
+
+
+def iter_strings(value: object) -> Iterator[str]:
+    """Yield all strings in a value, including nested ones, as Airflow finds templates."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list, tuple, set, frozenset)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from iter_strings(item)
+
+
+# --- Lists of parameters ---------------------------------------------------------------------------------
+
+
+def parsed_by(parse: Parser, *, accepts_none: bool = True, member: str | None = "") -> dict[str, Any]:
+    """
+    Return the ``metadata`` of a field of :class:`Parameters`.
+
+    :param parse: Parses the field's value.
+    :param accepts_none: Whether ``None`` means the field's default, if it has one. (default: True)
+    :param member: The member of the API's request; ``None``: the field is not sent. (default: the field's name in camel
+        case)
+    """
+    return {"parse": parse, "accepts_none": accepts_none, "member": member}
+
+
+def with_converters(_cls: type, fields: _Fields) -> _Fields:
+    """Convert each field by its parser; for ``attrs.frozen(field_transformer=...)`` of every list of parameters."""
+    return [field.evolve(converter=partial(_convert, field)) for field in fields]
+
+
+def _convert(field: attrs.Attribute[Any], value: Any) -> Any:
+    if is_blank(value):
+        raise blank_parameter(field.name, value)
+    if value is None and field.default is not attrs.NOTHING and field.metadata["accepts_none"]:
+        return field.default
+    return field.metadata["parse"](field.name, value)
+
+
+@attrs.frozen(field_transformer=with_converters)
+class Parameters:
+    """
+    A list of parameters, each with its parser, from which template fields, keyword arguments and checks derive.
+
+    Numbers and times may also be strings, as templates render them. ``""`` and ``"None"`` are errors.
+    """
+
+    RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
+    """Functions that raise a ValueError for values that do not go together; their arguments are names of fields."""
+
+    def __attrs_post_init__(self) -> None:
+        self._apply_rules({name: getattr(self, name) for name in self.names()})
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the parameters."""
+        return tuple(field.name for field in attrs.fields(cls))
+
+    @classmethod
+    def of(cls, source: object) -> Self:
+        """
+        Parse the parameters that an object has among its attributes, or a mapping among its items.
+
+        :param source: An operator, another list of parameters, or ``locals()`` of a function with such arguments.
+        :raises ValueError: A value is outside its limits; the message names the parameter and its value.
+        """
+        return cls(**cls._read(source))
+
+    @classmethod
+    def check_literals(cls, source: object, template: re.Pattern[str]) -> None:
+        """
+        Check the parameters that are known when a DAG is parsed; templates are checked when the task runs.
+
+        :param source: See :meth:`of`.
+        :param template: See :func:`template_pattern`.
+        :raises ValueError: A value is outside its limits; the message names the parameter and its value.
+        """
+        fields = attrs.fields_dict(cls)
+        values = {name: value for name, value in cls._read(source).items() if is_literal(value, template)}
+        cls._apply_rules({name: _convert(fields[name], value) for name, value in values.items()})
+
+    @classmethod
+    def _read(cls, source: object) -> dict[str, Any]:
+        if isinstance(source, dict):
+            return {name: source[name] for name in cls.names()}
+        return {name: getattr(source, name) for name in cls.names()}
+
+    @classmethod
+    def _apply_rules(cls, values: Mapping[str, Any]) -> None:
+        for rule in cls.RULES:
+            names = _arguments_of(rule)
+            if values.keys() >= set(names):
+                rule(**{name: values[name] for name in names})
+
+
+@lru_cache
+def _arguments_of(rule: Callable[..., None]) -> tuple[str, ...]:
+    return tuple(inspect.signature(rule).parameters)
