@@ -222,7 +222,7 @@ def test_a_person_sees_the_comparison_of_two_versions_and_answers(page, airflow,
     page.set_viewport_size({"width": WIDTH, "height": 640})
     page.goto(instance(rollout.DAG, run_id, "approve", "/required_actions"))
     expect(page.get_by_text(f"Roll out version {version} of {rollout.IMAGE}?").first).to_be_visible()
-    expect(page.get_by_role("cell", name=f"version {version}", exact=True)).to_be_visible()
+    expect(page.get_by_role("columnheader", name=f"version {version}", exact=True)).to_be_visible()
     shoot("approval")
     page.get_by_role("button", name="Approve").click()
     assert airflow.wait_for_run(rollout.DAG, run_id, 180) == "success", airflow.diagnosis(rollout.DAG, run_id)
