@@ -1,4 +1,4 @@
-"""Wait in a triggerer: one poll per connection and image, shared by everyone who waits for it."""
+"""Wait in a triggerer: one poll per connection and image, shared by all its subscribers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_imageversions import _sessions
+from airflow_provider_imageversions import _metrics, _schedule, _sessions
 from airflow_provider_imageversions._reading import PollResult, alias_of, read_versions
+from airflow_provider_imageversions._schedule import Backlog, BacklogMonitor, CallQueue, LastPoll, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
@@ -39,32 +40,30 @@ SAME_CHANGE_WITHIN = 1.0
 """Seconds within which messages that report the same change cause one poll."""
 THREADS = 16
 WOKEN_AT_ONCE = 50
-"""Waits that go on in one turn of the event loop, so that thousands do not hold it up for all others."""
+"""Subscribers that continue in one turn of the event loop, so that thousands do not block it for all others."""
 CALLS_AT_ONCE = 2
-"""Calls that a connection may have under way at the same time: one that hangs holds up no other connection."""
-BURST = 10
-"""API calls that a connection may make in a region at once, after a quiet time."""
-SLOWEST_RATE = 0.05
-"""API calls per second below which throttling does not push a connection."""
+"""Maximum number of concurrent calls of a connection, so that one that hangs does not block the others."""
 CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
-"""Seconds after which a client is made anew, so that an edited connection is picked up."""
+"""Seconds after which a client is replaced, so that an edited connection takes effect."""
 RENEWAL_PAUSE = 60.0
-"""Seconds until that is tried again where it fails."""
+"""Seconds until a client that could not be replaced is tried to be replaced again."""
 LONGEST_LIFETIME = 60 * 60.0
-"""Seconds after which a client that can't be made anew is not used any longer."""
+"""Seconds after which a client that cannot be replaced is no longer used."""
+_HEALTHY = {None, ErrorKind.MISSING}
+"""An image that does not exist yet is an answer of SageMaker, not an outage."""
 
 
 def subscribe(
     source: object, image_name: str, target: Target | VersionsAbove, interval: float, *, wake_queue: str | None = None
 ) -> Subscription:
     """
-    Begin to wait; the running event loop's poll for this image and connection is joined, or begun.
+    Return a subscription to the running event loop's poll for this image and connection.
 
-    :param source: What has the parameters that say how to reach AWS: a trigger.
+    :param source: The trigger that has the parameters of the connection.
     :param image_name: Name of the image.
-    :param target: What is waited for.
-    :param interval: Seconds between two polls at the most.
-    :param wake_queue: URL of a queue whose messages make the polls of the images that they name start at once.
+    :param target: The versions to read.
+    :param interval: Maximum time in seconds between two polls.
+    :param wake_queue: URL of an SQS queue whose messages start the polls of the images that they name at once.
         (default: ``None``)
     """
     registry = _registry()
@@ -74,7 +73,7 @@ def subscribe(
 
 
 class Subscription:
-    """One who waits. Use it as a context manager: the last one out ends the poll and closes the client."""
+    """A subscriber of a poll. Use it as a context manager: the last one to leave ends the poll and its client."""
 
     def __init__(
         self, poll: _Poll, target: Target | VersionsAbove, interval: float, reader: QueueReader | None = None
@@ -91,7 +90,7 @@ class Subscription:
         """
         Wait for the next result that covers the target.
 
-        :raises PollCrashedError: The poll ended with an exception that it should not have met.
+        :raises PollCrashedError: The poll ended with an unexpected exception.
         """
         result, self._seen = await self._poll.result_after(self._seen, self.target)
         error = result.refused.get(alias_of(self.target))
@@ -101,7 +100,7 @@ class Subscription:
         return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | VersionsAbove) -> None:
-        """Ask for other versions from now on; what the last poll did not read is read at once."""
+        """Read other versions from now on; what the last poll did not read is read at once."""
         self.target = target
         self._poll.wake()
 
@@ -112,9 +111,9 @@ class Subscription:
 
     async def add_details(self, version: ImageVersion) -> ImageVersion | PollResult:
         """
-        Add details to a record, with one look-up for all who ask for the same version at the same time.
+        Add details to a record, with one request for all who ask for the same version at the same time.
 
-        :return: The record, or what went wrong, for how long without one success in between.
+        :return: The record, or a result with the fault and how long it has lasted without a success in between.
         :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
         """
         try:
@@ -143,7 +142,7 @@ class Subscription:
 
 
 class _BatchedNotifier:
-    """Those who wait for the same thing; when it happens, they go on a few at a time."""
+    """Wakes all that wait for the same thing, in batches."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -156,140 +155,168 @@ class _BatchedNotifier:
         await place
 
     def release(self) -> None:
-        """Let go all who wait now; who comes back meanwhile waits for the next time."""
+        """Wake all that wait now; whoever comes back meanwhile waits for the next release."""
         released, self._waiting = self._waiting, deque()
-        self._let_go(released)
+        self._wake_batch(released)
 
-    def _let_go(self, released: deque[asyncio.Future[None]]) -> None:
+    def _wake_batch(self, released: deque[asyncio.Future[None]]) -> None:
         for _ in range(min(WOKEN_AT_ONCE, len(released))):
             place = released.popleft()
             if not place.done():
                 place.set_result(None)
         if released:
-            self._loop.call_soon(self._let_go, released)
+            self._loop.call_soon(self._wake_batch, released)
 
 
 class PollCrashedError(RuntimeError):
-    """A shared poll met an exception that is a bug here or in a library, not a state of the service."""
+    """A shared poll ended with an exception that is a bug here or in a library, not an answer of SageMaker."""
+
+
+def _summarize(result: PollResult) -> str:
+    if result.fault is not None:
+        return f"{result.fault.value}: {describe_error(result.error)}"
+    read = (
+        f"versions: {len(result.versions)}; aliases: {sum(alias_of(target) is not None for target in result.targets)}"
+    )
+    return "; ".join([read, *(f"denied: {describe_error(error)}" for error in result.refused.values())])
 
 
 class _Poll:
-    """The one who asks the API about one image, for all its subscriptions."""
+    """Polls one image through one connection, for all its subscriptions."""
 
     def __init__(self, registry: _Registry, client: _Client, image_name: str) -> None:
         self.client = client
         self._registry = registry
         self._image_name = image_name
+        self._label = f"SageMaker image {image_name!r}"
+        self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
         self._details: dict[int, tuple[asyncio.Task[ImageVersion], _BatchedNotifier]] = {}
         self._task: asyncio.Task[None] | None = None
         self._crash: BaseException | None = None
-        self._snapshot: PollResult | None = None
-        self._started = 0
-        self._serial = 0
-        self._rounds = 0
-        self._began = 0.0
-        self._interval = 0.0
-        self._failing = FaultTimer()
-        self._failures = 0
-        self._read = 0
-        self._reported = -1
-        self._changes: dict[StateChange, float] = {}
-        self._wanted_now = False
+        self._result: PollResult | None = None
         self._published = _BatchedNotifier()
+        # Serial numbers of reads: the last that began, the last that was published, the last that succeeded, and the
+        # last that had begun when a change was reported.
+        self._started = self._serial = self._succeeded = 0
+        self._reported = -1
+        self._began = _schedule.FIRST
+        self._interval = 0.0
+        self._polls = self._calls = self._failures = 0
+        self._failing = FaultTimer()
+        self._failing_since = 0.0
+        self._changes: dict[StateChange, float] = {}
+        self._requested: Reason | None = None
         self._woken = asyncio.Event()
 
     def join(self, subscription: Subscription) -> int:
-        """Add a subscription; gives the serial number of the last read that began too early for it."""
+        """Add a subscription; return the serial number of the last read that began too early for it."""
         self._subscriptions.add(subscription)
+        self._registry.subscribers += 1
         if self._task is None:
+            _log.info("%s: started polling through connection %r", self._label, self.client.conn_id)
             self._task = self._registry.spawn(self._run())
             self._task.add_done_callback(self._ended)
         if subscription.interval < self._interval:
             self._woken.set()
-        # An older result, or one that is just being read, might lack the version that this one waits for. While the
-        # service fails, everybody waits for the next try.
-        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
-            self._wanted_now = True
-            self._woken.set()
+        # An older result, or one that is just being read, might lack the version that this subscriber waits for.
+        self._request(Reason.NEW_SUBSCRIBER)
         return self._started
 
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription, and end with the last one."""
         self._subscriptions.discard(subscription)
+        self._registry.subscribers -= 1
         if not self._subscriptions:
             if self._task is not None:
                 self._task.cancel()
             self._registry.forget(self)
+            _metrics.report_subscribers(self._registry.subscribers)
+            _log.info(
+                "%s: stopped polling through connection %r, no subscribers left: %d polls, %d API calls",
+                *(self._label, self.client.conn_id, self._polls, self._calls),
+            )
 
     def wake(self) -> None:
-        """Look again at who needs what, and when."""
+        """Check again which versions are needed, and when."""
         self._woken.set()
+
+    def _request(self, reason: Reason) -> None:
+        """Poll as soon as the rate allows, unless polls fail: then all wait for the next retry."""
+        if self._result is None or self._result.fault in _HEALTHY:
+            self._requested = self._requested or reason
+            self._woken.set()
 
     def report_change(self, change: StateChange) -> None:
         """
         Poll at once because a version has changed, once for all messages that report the same change.
 
-        While SageMaker or the way to it fails, the next try comes sooner than the interval allows for, but not at once.
+        While polls fail, the next retry comes sooner than the interval allows, but not at once.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._changes = {known: at for known, at in self._changes.items() if now - at < SAME_CHANGE_WITHIN}
         if change in self._changes:
             return
         self._changes[change] = now
         self._reported = self._started
-        if self._snapshot is None or self._snapshot.fault in {None, ErrorKind.MISSING}:
-            self._wanted_now = True
+        self._request(Reason.WAKE_UP)
         self._woken.set()
 
     async def result_after(self, seen: int, target: Target | VersionsAbove) -> tuple[PollResult, int]:
         """Wait for a result that is newer than ``seen`` and covers the target."""
         while True:
-            if self._snapshot is not None and self._serial > seen and self._snapshot.covers(target):
-                return self._snapshot, self._serial
+            if self._result is not None and self._serial > seen and self._result.covers(target):
+                return self._result, self._serial
             if self._crash is not None:
                 raise PollCrashedError(describe_error(self._crash)) from self._crash
             await self._published.wait()
 
     async def add_details(self, version: ImageVersion) -> ImageVersion:
-        """Look up a version's details, once for all who ask at the same time."""
+        """Request a version's details, once for all who ask at the same time."""
         number = version["Version"]
         if number not in self._details:
-            task, crowd = self._details[number] = (
-                self._registry.spawn(self._look_up_details(version)),
+            task, waiters = self._details[number] = (
+                self._registry.spawn(self._request_details(version)),
                 _BatchedNotifier(),
             )
             task.add_done_callback(lambda done: (self._details.pop(number), done.cancelled() or done.exception()))
-            task.add_done_callback(lambda _: crowd.release())
-        task, crowd = self._details[number]
-        await crowd.wait()
+            task.add_done_callback(lambda _: waiters.release())
+        task, waiters = self._details[number]
+        await waiters.wait()
         return task.result()
 
-    async def _look_up_details(self, version: ImageVersion) -> ImageVersion:
+    async def _request_details(self, version: ImageVersion) -> ImageVersion:
         hook = await self.client.hook()
-        await self.client.limiter(hook).take(2)
+        limiter = self.client.limiter(hook)
+        # Before all polls: without the details a version that was found cannot be delivered.
+        await limiter.take(_schedule.FIRST, calls=2)
+        self._count_calls(2)
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
         except Exception as error:
-            if classify_error(error) is ErrorKind.CREDENTIALS:
+            fault = classify_error(error)
+            if fault is not None:
+                _metrics.count_errors([fault], self._tags)
+                limiter.learn(throttled=fault is ErrorKind.THROTTLED)
+            if fault is ErrorKind.CREDENTIALS:
                 self.client.discard(hook)
             raise
 
     async def _run(self) -> None:
+        reason = Reason.NEW_SUBSCRIBER
         # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
-            result = await self._take()
-            if result.fault in {None, ErrorKind.MISSING}:
-                self._failures, self._read = 0, self._started
-            else:
-                self._failures += 1
-            # It does not count against a wait what a client that falls back will put right.
+            result = await self._poll(reason)
+            self._count_outcome(result)
+            # What a client that falls back will fix does not count against a wait.
             counts = self._failures and not self.client.awaits_fallback
-            lasting = self._failing.lasts(result.fault if counts else None)
-            self._publish(replace(result, lasting=lasting))
-            await self._pause()
+            result = replace(result, lasting=self._failing.lasts(result.fault if counts else None))
+            self._publish(result)
+            reason = await self._pause(result)
 
-    async def _take(self) -> PollResult:
+    async def _poll(self, reason: Reason) -> PollResult:
+        """Read what the subscribers need, twice if the credentials have to be loaded again; log and count it."""
+        calls, waited, took = 0, 0.0, 0.0
         for last in (False, True):
             hook = None
             try:
@@ -299,61 +326,118 @@ class _Poll:
                 if fault is None:
                     raise
                 self._begin()
-                result = PollResult(targets=frozenset(), fault=fault, error=error)
+                result = PollResult(targets=frozenset(), calls=0, fault=fault, error=error)
             else:
                 limiter = self.client.limiter(hook)
-                await limiter.take()
-                # Only now, so that all who came while the first client was made are served by the first call.
+                late = await limiter.take(_schedule.FIRST if last else self._began)
+                if not last:
+                    limiter.check_backlog(late, self._shortest_interval())
+                waited += late
+                # Only now, so that the first call serves all who came while the first client was made.
                 targets = self._begin()
                 result = await self.client.run(read_versions, hook, self._image_name, targets)
-                limiter.learn(result)
+                took += self._loop.time() - self._began
+                calls += result.calls
+                limiter.learn(result.calls - 1, throttled=result.fault is ErrorKind.THROTTLED)
             if result.fault is not ErrorKind.CREDENTIALS or last:
                 break
             self.client.discard(hook)
+        self._report(result, reason, calls, waited, took)
         return result
 
     def _begin(self) -> frozenset[Target | VersionsAbove]:
-        self._wanted_now = False
+        self._requested = None
         self._started += 1
-        self._began = asyncio.get_running_loop().time()
+        self._began = self._loop.time()
         return frozenset(subscription.target for subscription in self._subscriptions)
 
+    @property
+    def _tags(self) -> dict[str, str]:
+        tags = {"image_name": self._image_name, "aws_conn_id": self.client.conn_id, "region_name": self.client.region}
+        return {name: value for name, value in tags.items() if value}
+
+    def _count_calls(self, calls: int) -> None:
+        self._calls += calls
+        _metrics.count_calls(calls, self._tags)
+
+    def _report(self, result: PollResult, reason: Reason, calls: int, waited: float, took: float) -> None:
+        self._polls += 1
+        self._count_calls(calls)
+        _metrics.count_poll(result, took, self._tags)
+        _metrics.report_subscribers(self._registry.subscribers)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug(
+                "SageMaker image %(image)r: polled; connection: %(connection)s; region: %(region)s; "
+                "reason: %(reason)s; subscribers: %(subscribers)d; calls: %(calls)d; waited: %(waited).3f s; "
+                "duration: %(duration).3f s; result: %(result)s",
+                {
+                    "image": self._image_name,
+                    "connection": self.client.conn_id,
+                    "region": self.client.region,
+                    "reason": reason.value,
+                    "subscribers": len(self._subscriptions),
+                    "calls": calls,
+                    "duration": took,
+                    "waited": waited,
+                    "result": _summarize(result),
+                },
+            )
+
+    def _count_outcome(self, result: PollResult) -> None:
+        """Count failures in a row, and log when an outage starts and ends."""
+        now = self._loop.time()
+        if result.fault not in _HEALTHY:
+            if not self._failures:
+                self._failing_since = now
+                _log.info("%s: polls started to fail: %s", self._label, describe_error(result.error))
+            self._failures += 1
+            return
+        self._succeeded = self._started
+        if self._failures:
+            _log.info(
+                "%s: polls succeed again after %.0f seconds and %d failed polls",
+                *(self._label, now - self._failing_since, self._failures),
+            )
+        self._failures = 0
+
     def _publish(self, result: PollResult) -> None:
-        self._snapshot = result
+        self._result = result
         self._serial = self._started
-        self._rounds += 1
         self._published.release()
 
-    async def _pause(self) -> None:
-        result, luck = self._snapshot, random.random()  # noqa: S311  # spreads calls, keeps no secret
-        while result is not None:
-            if self._wanted_now or not all(result.covers(other.target) for other in self._subscriptions):
-                return
-            self._interval = min((other.interval for other in self._subscriptions), default=_sessions.BACKOFF_CAP)
-            due = self._began + self._gap(result, self._interval, luck)
+    def _shortest_interval(self) -> float:
+        return min((other.interval for other in self._subscriptions), default=_sessions.BACKOFF_CAP)
+
+    async def _pause(self, result: PollResult) -> Reason:
+        """Wait until the next poll is due; return why it is."""
+        jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
+        before = self._shortest_interval()
+        while True:
+            if self._requested is not None:
+                return self._requested
+            if not all(result.covers(other.target) for other in self._subscriptions):
+                return Reason.READ_DEEPER
+            self._interval = self._shortest_interval()
+            last = LastPoll(
+                result.fault,
+                result.lasting,
+                self._failures,
+                is_first=self._polls == 1,
+                woken=self._reported >= self._succeeded,
+            )
+            due = self._began + _schedule.gap(last, self._interval, jitter)
             self._woken.clear()
             try:
-                await asyncio.wait_for(self._woken.wait(), due - asyncio.get_running_loop().time())
+                await asyncio.wait_for(self._woken.wait(), due - self._loop.time())
             except asyncio.TimeoutError:
-                return
-
-    def _gap(self, result: PollResult, interval: float, luck: float) -> float:
-        if result.fault in _sessions.GRACE:
-            return min(interval, _sessions.GRACE_PACE) if result.lasting < _sessions.GRACE[result.fault] else interval
-        if self._failures:
-            if self._reported >= self._read:
-                interval = min(interval, _sessions.GRACE_PACE)
-            ceiling = min(interval * 2.0 ** min(self._failures - 1, 30), max(_sessions.BACKOFF_CAP, interval))
-            return max(luck * ceiling, min(interval, 1.0))
-        if self._rounds == 1:
-            # Polls that began together, as after a restart of the triggerer, do not stay together.
-            return interval * (1 + luck) / 2
-        return interval
+                if self._interval < before:
+                    return Reason.SHORTER_INTERVAL
+                return Reason.RETRY if self._failures else Reason.INTERVAL
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self._crash = task.exception()
-            # Whoever comes from now on gets a poll of their own; those who are here get the exception.
+            # New subscribers get a poll of their own; those of this one get the exception.
             self._registry.forget(self)
             self._published.release()
 
@@ -362,22 +446,24 @@ class _Client:
     """One boto3 client, for all polls through the same connection, region, TLS and botocore settings."""
 
     def __init__(self, registry: _Registry, parameters: dict[str, Any]) -> None:
+        self.conn_id: str | None = parameters.get("aws_conn_id")
+        """Id of the connection."""
         self._registry = registry
         self._parameters = parameters
         self._hook: SageMakerImageVersionsHook | None = None
         self._renewal = self._end = 0.0
         self.region = ""
-        """That of the last client, once there was one."""
+        """Region of the last client; empty until there was one."""
         self.awaits_fallback = False
-        """Whether a connection is missing that is done without if it stays so."""
+        """Whether the connection is missing, and boto3's default chain replaces it if it stays missing."""
         self._had_connection = False
         self._missing = FaultTimer()
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run AWS work off the event loop."""
-        # Not by run_in_executor(): to tell of a secret, Airflow asks its supervisor from this thread. Before 3.3 it
+        """Run blocking AWS work in a thread."""
+        # Not with run_in_executor(): to mask a secret, Airflow asks its supervisor from this thread. Before 3.3 it
         # does so on the event loop only from a thread that asgiref knows; on a loop of the thread's own it would mix up
         # the answers, which ends the triggerer (apache/airflow#64620).
         in_thread = sync_to_async(function, thread_sensitive=False, executor=self._registry.pool)
@@ -385,7 +471,7 @@ class _Client:
             return await in_thread(*arguments)
 
     async def hook(self) -> SageMakerImageVersionsHook:
-        """Give the hook with its client open; made when there is none or it is old."""
+        """Return the hook with its client open; a new one if there is none or it is old."""
         async with self._lock:
             clock = asyncio.get_running_loop().time
             if self._hook is not None and clock() < self._renewal:
@@ -395,9 +481,9 @@ class _Client:
             except Exception as error:
                 if self._hook is None or classify_error(error) is None or clock() >= self._end:
                     raise
-                # It still works, and what is away may be no more than Airflow's database or its secrets backend.
+                # It still works, and the cause may be no more than an outage of Airflow's database or secrets backend.
                 _log.warning(
-                    "SageMaker client of connection %r: can't be renewed, will go on with the one there is: %s",
+                    "SageMaker client of connection %r: could not be renewed; continuing with the existing client: %s",
                     self._hook.aws_conn_id,
                     describe_error(error),
                 )
@@ -415,7 +501,7 @@ class _Client:
         return hook
 
     async def _find_connection(self, hook: SageMakerImageVersionsHook) -> None:
-        """Look the connection up, and fall back to boto3's default chain if it really does not exist."""
+        """Resolve the connection, and fall back to boto3's default chain if it really does not exist."""
         self.awaits_fallback = False
         try:
             await hook.preload_connection()
@@ -437,11 +523,11 @@ class _Client:
             self._had_connection |= hook.has_connection
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
-        """Give what limits the calls of a hook that :meth:`hook` gave."""
+        """Return what limits the calls of a hook that :meth:`hook` returned."""
         return self._registry.limiter(hook.effective_conn_id, str(hook.conn_region_name))
 
     def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
-        """Have the client made anew, unless somebody else did so already."""
+        """Replace the client before its next use, unless it was replaced already."""
         if self._hook is hook:
             self._hook = None
 
@@ -453,36 +539,81 @@ class _Client:
 
 class _Limiter:
     """
-    How often a connection calls the API in a region: a sustained rate with a burst, less after throttling.
+    Limits how often a connection calls the API in a region, and warns when polls are late because of that.
 
-    :param rate: Calls per second.
+    :param rate: Maximum number of calls per second on average.
+    :param label: Connection and region, for log lines.
     """
 
-    def __init__(self, rate: float) -> None:
-        self._full_rate = self._rate = rate
-        self._credit = float(BURST)
-        self._counted_at = asyncio.get_running_loop().time()
+    def __init__(self, rate: float, label: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue = CallQueue(rate, self._loop.time())
+        self._monitor = BacklogMonitor()
+        self._label = label
+        self._turns: dict[int, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def take(self, calls: int = 1) -> None:
-        """Wait until so many calls may be made."""
-        now = asyncio.get_running_loop().time()
-        self._credit = min(float(BURST), self._credit + (now - self._counted_at) * self._rate) - calls
-        self._counted_at = now
-        if self._credit < 0:
-            try:
-                await asyncio.sleep(-self._credit / self._rate)
-            except asyncio.CancelledError:
-                # Whoever comes next would pay for calls that nobody makes.
-                self._credit += calls
-                raise
+    async def take(self, priority: float, calls: int = 1) -> float:
+        """
+        Wait until it is the caller's turn; return the seconds waited.
 
-    def learn(self, result: PollResult) -> None:
-        """Count the further calls that a poll took, and change the rate by how the service answered."""
-        self._credit -= result.calls - 1
-        if result.fault is ErrorKind.THROTTLED:
-            self._rate = max(self._rate / 2, min(SLOWEST_RATE, self._full_rate))
-        else:
-            self._rate = min(self._rate + self._full_rate / 50, self._full_rate)
+        :param priority: See :meth:`CallQueue.add`.
+        :param calls: Number of API calls.
+        """
+        asked = self._loop.time()
+        ticket = self._queue.add(priority, calls)
+        turn = self._turns[ticket] = self._loop.create_future()
+        self._advance()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if self._turns.pop(ticket, None) is None:
+                # Its turn had come, and others must not wait for calls that are not made.
+                self._queue.count(-calls)
+            else:
+                self._queue.remove(ticket)
+            self._advance()
+            raise
+        return self._loop.time() - asked
+
+    def _advance(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._loop.time()
+        for ticket in self._queue.take_turns(now):
+            turn = self._turns.pop(ticket)
+            if not turn.done():
+                turn.set_result(None)
+        if self._turns:
+            self._timer = self._loop.call_later(self._queue.delay(now), self._advance)
+
+    def learn(self, further_calls: int = 0, *, throttled: bool) -> None:
+        """Count the further calls that a poll took, and adapt the rate to how SageMaker answered."""
+        self._queue.count(further_calls)
+        self._queue.adapt(throttled=throttled)
+        self._advance()
+
+    def check_backlog(self, late: float, interval: float) -> None:
+        """
+        Warn once when polls are late for long, and log when they are on time again.
+
+        :param late: Seconds by which a poll was late.
+        :param interval: Its interval in seconds.
+        """
+        change = self._monitor.observe(self._loop.time(), late, interval)
+        if change is Backlog.CAUGHT_UP:
+            _log.info("SageMaker polls through %s: on time again", self._label)
+        elif change is Backlog.FELL_BEHIND:
+            queue = self._queue
+            advice = "Raise [sagemaker_image_versions] calls_per_second, or poll_interval of sensors and watchers"
+            if queue.rate < queue.full_rate:
+                advice = f"SageMaker throttles these calls, currently to {queue.rate:.2g}. Raise poll_interval"
+            _log.warning(
+                "SageMaker polls through %s: %.0f seconds behind, because more calls are due than "
+                "calls_per_second=%g allows. All images are polled equally often. %s",
+                *(self._label, queue.backlog, queue.full_rate, advice),
+            )
 
 
 class _Registry:
@@ -498,9 +629,11 @@ class _Registry:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
         self.polls: dict[tuple[str, str], _Poll] = {}
         self.readers: dict[tuple[_Client, str], QueueReader] = {}
+        self.subscribers = 0
+        """Number of subscriptions of all polls."""
 
     def poll(self, parameters: dict[str, Any], image_name: str) -> _Poll:
-        """Give the poll for an image as a connection sees it."""
+        """Return the poll for an image through a connection."""
         connection = json.dumps(parameters, sort_keys=True)
         poll = self.polls.get((connection, image_name))
         if poll is None:
@@ -510,13 +643,13 @@ class _Registry:
         return poll
 
     def reader(self, client: _Client, queue_url: str) -> QueueReader:
-        """Return what reads a queue through a connection."""
+        """Return the reader of a queue through a connection."""
         if (client, queue_url) not in self.readers:
             self.readers[client, queue_url] = QueueReader(self, client, queue_url)
         return self.readers[client, queue_url]
 
     def report_change(self, change: StateChange) -> bool:
-        """Have all polls of an image start at once; return whether there are any."""
+        """Start all polls of an image at once; return whether there are any."""
         polls = [
             poll
             for (_, image_name), poll in self.polls.items()
@@ -528,16 +661,19 @@ class _Registry:
         return bool(polls)
 
     def limiter(self, aws_conn_id: str | None, region: str) -> _Limiter:
-        """Give what all clients through the same connection to the same region share, as the service counts them."""
-        return self._limiters.setdefault((aws_conn_id, region), _Limiter(self._rate))
+        """Return the limiter of all clients through one connection to one region, as SageMaker counts calls."""
+        if (aws_conn_id, region) not in self._limiters:
+            label = f"connection {aws_conn_id!r} in {region}"
+            self._limiters[aws_conn_id, region] = _Limiter(self._rate, label)
+        return self._limiters[aws_conn_id, region]
 
     @staticmethod
     def spawn(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task in a context of its own: in the first waiter's, all that it logs would go to that task's log."""
+        """Start a task in its own context: in the first subscriber's, its log lines would go to that task's log."""
         return contextvars.Context().run(asyncio.get_running_loop().create_task, work)
 
     def forget(self, poll: _Poll) -> None:
-        """Let go of a poll, and of its client and the threads if it was the last one."""
+        """Remove a poll, and its client and the threads if it was the last one."""
         self.polls = {key: other for key, other in self.polls.items() if other is not poll}
         if all(other.client is not poll.client for other in self.polls.values()):
             poll.client.close()

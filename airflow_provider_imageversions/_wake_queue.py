@@ -1,4 +1,4 @@
-"""Wake polls by the messages of an SQS queue."""
+"""Start polls by the messages of an SQS queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_imageversions import _sessions
+from airflow_provider_imageversions import _schedule, _sessions
 from airflow_provider_imageversions.errors import classify_error, describe_error
 from airflow_provider_imageversions.model import ErrorKind, StateChange
 
@@ -26,19 +26,19 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 RECEIVE_SECONDS = 5
-"""Seconds for which one call waits for messages; up to as long after the last subscription its thread ends."""
+"""Seconds for which one call waits for messages; its thread ends up to as long after the last subscription."""
 MESSAGES_AT_ONCE = 10
-"""Messages that one call receives, the most that SQS allows for."""
+"""Maximum number of messages that one call receives; SQS allows no more."""
 HIDDEN_FROM_OTHERS = 5
 """Seconds after which a message for an image that is not polled here becomes visible to other triggerers."""
 KEPT_FOR_OTHERS = 60.0
-"""Seconds after which it is deleted."""
+"""Seconds after which such a message is deleted."""
 MESSAGES_KEPT = 1000
-"""Messages that are remembered, so that one that comes again causes no further poll."""
+"""Number of messages that are remembered, so that one that is received again causes no further poll."""
 
 
 class QueueReader:
-    """The reader of one queue, for all subscriptions that want to be woken by it; in a thread of its own."""
+    """Reads one queue, in a thread of its own, for all subscriptions that use it."""
 
     def __init__(self, registry: _Registry, client: _Client, queue_url: str) -> None:
         self._registry = registry
@@ -72,11 +72,11 @@ class QueueReader:
         while self._subscriptions:
             try:
                 await self._read()
-            except Exception as error:  # noqa: BLE001, PERF203  # whatever it is, polling continues without the queue
+            except Exception as error:  # noqa: BLE001, PERF203  # polling continues without the queue
                 await self._pause(error)
             else:
                 if self._failures:
-                    _log.info("Queue %s: can be read again", self._queue_url)
+                    _log.info("Queue %s: read again after %d failures", self._queue_url, self._failures)
                 self._failures = 0
 
     async def _read(self) -> None:
@@ -104,9 +104,9 @@ class QueueReader:
         self._hook = self._queue = None
 
     def _is_done(self, message: Mapping[str, Any]) -> bool:
-        """Report a message to the polls of its image; return whether nobody else needs it."""
+        """Report a message to the polls of its image; return whether it can be deleted."""
         if message["MessageId"] in self._reported:
-            # It comes again if it could not be deleted.
+            # It is received again if it could not be deleted.
             return True
         change = StateChange.from_message(message["Body"])
         if change is not None and self._registry.report_change(change):
@@ -129,8 +129,8 @@ class QueueReader:
         if classify_error(error) is ErrorKind.CREDENTIALS:
             self._client.discard(self._hook)
         self._failures += 1
-        ceiling = min(_sessions.GRACE_PACE * 2.0 ** min(self._failures, 30), _sessions.BACKOFF_CAP)
-        await asyncio.sleep(random.uniform(0.5, 1.0) * ceiling)  # noqa: S311  # spreads calls, keeps no secret
+        jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
+        await asyncio.sleep(_schedule.queue_retry_delay(self._failures, jitter))
 
 
 def _open_queue(hook: SageMakerImageVersionsHook, queue_url: str) -> Any:
@@ -153,5 +153,5 @@ def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> No
     entries = [
         {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
     ]
-    # One that fails comes again.
+    # One that cannot be deleted is received again.
     queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)

@@ -62,6 +62,12 @@ try:
 except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
 
+try:
+    # The copy that the triggerer initializes: nobody initializes the Task SDK's there, which then sends nothing.
+    from airflow.observability.stats import Stats
+except ImportError:  # before Airflow 3.2
+    from airflow.stats import Stats  # type: ignore[assignment]
+
 STARTS_FROM_TRIGGER = hasattr(BaseTrigger, "render_template_fields")
 """Whether Airflow can send a task from the scheduler to the triggerer, templates and all: from 3.3."""
 
@@ -86,6 +92,7 @@ __all__ = [
     "BaseOperator",
     "BaseSensorOperator",
     "PokeReturnValue",
+    "Stats",
     "Variable",
     "asset_or_time_schedule",
     "assets_have_access_control",

@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
-from airflow_provider_imageversions import _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
 from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
 from airflow_provider_imageversions._reading import PollResult, StatusLogger
 from airflow_provider_imageversions.compat import (
@@ -570,6 +570,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                     unfinished = None
                     continue
                 for payload in payloads:
+                    _metrics.count_event(payload)
                     yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
                 cursor = after
                 await journal.advance(cursor, told=bool(payloads))

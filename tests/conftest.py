@@ -46,12 +46,14 @@ needs_watchers = pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no asset
 _ANSWERS = AnswerCheck()
 botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
 
-# Whole files that older Airflows have nothing for; single tests skip with a reason.
+# Whole files that an environment has nothing for; single tests skip with a reason.
 collect_ignore = []
 if IS_AIRFLOW_2:
     collect_ignore += ["integration/test_assets.py", "integration/test_docs.py"]
 if importlib.util.find_spec("openlineage") is None:
     collect_ignore += ["integration/test_lineage.py"]
+if importlib.util.find_spec("statsd") is None:
+    collect_ignore += ["integration/test_metrics.py"]
 
 # A busy machine is no reason for a test to fail. CI and `make test` look further than a quick run.
 settings.register_profile("quick", max_examples=10, stateful_step_count=40, deadline=None)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import threading
 import time
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import psutil
@@ -14,7 +16,7 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from asgiref.sync import async_to_sync
 
-from airflow_provider_imageversions import _reading, _sessions, _shared_poller
+from airflow_provider_imageversions import _reading, _schedule, _sessions, _shared_poller
 from airflow_provider_imageversions._reading import PollResult
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.decide import Waiting
@@ -25,6 +27,7 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 
 IMAGE = "my-image"
+BURST = int(_schedule.BURST)
 
 
 def trigger(**arguments):
@@ -524,7 +527,7 @@ async def test_a_client_that_can_t_be_made_anew_is_used_on_but_not_for_ever(emul
     await eventually(lambda: polls(emulator))
     with monkeypatch.context() as away:
         away.delenv("AIRFLOW_CONN_AWS_DEFAULT")
-        await eventually(lambda: "'aws_default': can't be renewed, will go on" in caplog.text)
+        await eventually(lambda: "'aws_default': could not be renewed; continuing" in caplog.text)
         seen = polls(emulator)
         await eventually(lambda: polls(emulator) > seen + 3)
     connection(login="edited")
@@ -541,12 +544,12 @@ async def test_throttling_halves_the_rate_and_success_restores_it(emulator, conn
         full = 1000.0
         assert (await subscription.next()).fault is ErrorKind.THROTTLED
         limiter = _shared_poller._registry().limiter("aws_default", "us-east-1")
-        assert limiter._rate == full / 2
+        assert limiter._queue.rate == full / 2
         assert (await subscription.next()).fault is ErrorKind.THROTTLED
-        assert limiter._rate == full / 4
+        assert limiter._queue.rate == full / 4
         for _ in range(50):
             await subscription.next()
-        assert limiter._rate == full
+        assert limiter._queue.rate == full
 
 
 async def test_clients_of_one_connection_share_their_limit_in_a_region(emulator, connection, monkeypatch):
@@ -555,37 +558,29 @@ async def test_clients_of_one_connection_share_their_limit_in_a_region(emulator,
     emulator.create_versions(IMAGE, 1)
     emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
     # Each with a client of its own, for the region that the connection names or that is said again.
-    settings = [{"botocore_config": {"read_timeout": 9 + number}} for number in range(_shared_poller.BURST + 1)]
+    settings = [{"botocore_config": {"read_timeout": 9 + number}} for number in range(BURST + 1)]
     together = [{}, {"region_name": "us-east-1"}, *settings]
     waits = [asyncio.create_task(first_event(trigger(**parameters))) for parameters in together]
-    await eventually(lambda: sum(wait.done() for wait in waits) >= _shared_poller.BURST, 20)
+    await eventually(lambda: sum(wait.done() for wait in waits) >= BURST, 20)
     for parameters in ({"aws_conn_id": "other"}, {"region_name": "eu-west-1"}):
         assert (await first_event(trigger(**parameters))).payload["status"] == "ready"
-    assert sum(wait.done() for wait in waits) == _shared_poller.BURST
+    assert sum(wait.done() for wait in waits) == BURST
     for wait in waits:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
-
-
-async def test_calls_beyond_the_burst_keep_to_the_rate():
-    limiter = _shared_poller._Limiter(20.0)
-    began = time.monotonic()
-    for _ in range(_shared_poller.BURST):
-        await limiter.take()
-    assert time.monotonic() - began < 0.1
-    await asyncio.gather(*(limiter.take() for _ in range(10)))
-    assert 0.45 < time.monotonic() - began < 1.5
 
 
 async def test_who_is_cancelled_while_waiting_for_its_turn_leaves_no_debt():
-    limiter = _shared_poller._Limiter(20.0)
-    await limiter.take(_shared_poller.BURST)
-    waits = [asyncio.create_task(limiter.take()) for _ in range(200)]
+    limiter = _shared_poller._Limiter(1.0, "")
+    await limiter.take(0, BURST)
+    waits = [asyncio.create_task(limiter.take(0)) for _ in range(200)]
     await asyncio.sleep(0)
+    # The first has its turn when it is cancelled, the others do not.
+    limiter.learn(-1, throttled=False)
     for wait in waits:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
-    await asyncio.wait_for(limiter.take(), 2)
+    assert await asyncio.wait_for(limiter.take(0), 10) < 0.5
 
 
 async def test_the_region_is_known_while_the_client_is_made_anew(emulator, connection):
@@ -606,30 +601,6 @@ async def test_the_lowest_moment_there_is_breaks_no_poll_that_others_share(emula
     assert (await wait).payload["version"]["Version"] == 2
 
 
-@pytest.mark.parametrize(
-    ("fault", "failures", "lasting", "low", "high"),
-    [
-        (None, 0, 0, 60, 60),
-        (ErrorKind.MISSING, 0, 0, 60, 60),
-        (ErrorKind.TRANSIENT, 1, 0, 1, 60),
-        (ErrorKind.TRANSIENT, 3, 0, 1, 240),
-        (ErrorKind.THROTTLED, 99, 0, 1, 300),
-        (ErrorKind.PERMANENT, 1, 0, 5, 5),
-        (ErrorKind.PERMANENT, 9, 10, 60, 60),
-        (ErrorKind.CREDENTIALS, 1, 0, 5, 5),
-    ],
-)
-async def test_the_gap_between_two_polls_follows_what_the_last_one_met(fault, failures, lasting, low, high):
-    poll = _shared_poller._Poll(
-        _shared_poller._registry(), _shared_poller._Client(_shared_poller._registry(), {}), IMAGE
-    )
-    poll._failures, poll._rounds = failures, 2
-    snapshot = PollResult(targets=frozenset(), fault=fault, lasting=lasting)
-    assert poll._gap(snapshot, 60.0, 0.0) == low
-    assert poll._gap(snapshot, 60.0, 1.0) == high
-    _shared_poller._registries.clear()
-
-
 def test_a_task_in_a_worker_may_look_more_often_than_a_doubled_pause_has_room_for(connection):
     looks = itertools.count()
     task = WorkerPoller(trigger(), IMAGE, interval=1e-6, timeout=60.0)
@@ -643,12 +614,136 @@ def test_a_snapshot_covers_a_watcher_that_needs_less():
     assert not PollResult(targets=frozenset({Target()})).covers(VersionsAbove(5))
 
 
-async def test_polls_that_began_together_spread_over_the_interval():
-    poll = _shared_poller._Poll(
-        _shared_poller._registry(), _shared_poller._Client(_shared_poller._registry(), {}), IMAGE
-    )
-    poll._rounds = 1
-    snapshot = PollResult(targets=frozenset())
-    assert poll._gap(snapshot, 60.0, 0.0) == 30
-    assert poll._gap(snapshot, 60.0, 1.0) == 60
-    _shared_poller._registries.clear()
+def poll_lines(caplog, image=IMAGE):
+    """The fields of the line about each poll of an image."""
+    fields = [record.args for record in caplog.records if record.name == _shared_poller.__name__]
+    return [each for each in fields if isinstance(each, dict) and each["image"] == image]
+
+
+def life_lines(caplog):
+    records = (record for record in caplog.records if record.name == _shared_poller.__name__)
+    return [record.getMessage() for record in records if record.levelno == logging.INFO]
+
+
+@pytest.fixture
+def logged(caplog):
+    caplog.set_level(logging.DEBUG, logger=_shared_poller.__name__)
+    return caplog
+
+
+async def test_each_poll_is_logged_with_its_reason_and_its_cost(emulator, connection, logged):
+    emulator.create_versions(IMAGE, 250)
+    with subscribe(interval=0.3) as first:
+        await first.next()
+        await first.next()
+        with subscribe() as second:
+            await second.next()
+            second.retarget(VersionsAbove(10))
+            await second.next()
+    reasons = [line["reason"] for line in poll_lines(logged)]
+    assert reasons == ["new subscriber", "interval", "new subscriber", "read deeper"]
+    alone, _, both, deeper = poll_lines(logged)
+    assert {alone["connection"], both["connection"]} == {"aws_default"}
+    assert {alone["region"], both["region"]} == {"us-east-1"}
+    assert [line["subscribers"] for line in (alone, both, deeper)] == [1, 2, 2]
+    assert [line["calls"] for line in (alone, both, deeper)] == [1, 1, 3]
+    assert [line["result"] for line in (alone, deeper)] == ["versions: 1; aliases: 0", "versions: 241; aliases: 0"]
+    assert sum(line["calls"] for line in poll_lines(logged)) == polls(emulator)
+    assert 0 < deeper["duration"] < 60
+
+
+async def test_a_retry_and_a_shorter_interval_are_logged_as_reasons(emulator, connection, logged):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("throttling", times=2)
+    with subscribe(interval=0.2) as subscription:
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
+        with subscribe(interval=0.05) as faster:
+            assert (await faster.next()).fault is ErrorKind.THROTTLED
+            assert (await faster.next()).fault is None
+    lines = poll_lines(logged)
+    assert [line["reason"] for line in lines] == ["new subscriber", "shorter interval", "retry"]
+    assert "throttled: " in lines[0]["result"]
+    assert "Rate exceeded" in lines[0]["result"]
+
+
+async def test_a_poll_logs_its_life_and_its_outages(emulator, connection, logged):
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    emulator.create_versions(IMAGE, 1)
+    with subscribe(interval=0.05) as subscription:
+        await subscription.next()
+        emulator.add_fault("unavailable", times=2)
+        while (await subscription.next()).fault is None:
+            pass
+        while (await subscription.next()).fault is not None:
+            pass
+    started, outage, over, stopped = life_lines(logged)
+    assert started == f"SageMaker image {IMAGE!r}: started polling through connection 'aws_default'"
+    assert outage.startswith(f"SageMaker image {IMAGE!r}: polls started to fail: ")
+    assert over.endswith("and 2 failed polls")
+    made = polls(emulator)
+    assert stopped.endswith(f"no subscribers left: {made} polls, {made} API calls")
+
+
+async def test_an_image_that_does_not_exist_yet_is_no_outage(emulator, connection, logged):
+    with subscribe(interval=0.05) as subscription:
+        assert (await subscription.next()).fault is ErrorKind.MISSING
+        await subscription.next()
+    assert len(life_lines(logged)) == 2
+    assert [line["reason"] for line in poll_lines(logged)[:2]] == ["new subscriber", "interval"]
+    assert poll_lines(logged)[0]["result"].startswith("missing: ")
+
+
+async def test_images_that_are_too_many_for_the_rate_are_polled_equally_often(
+    emulator, connection, logged, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
+    images = [f"image-{number}" for number in range(30)]
+    for image in images:
+        emulator.create_versions(image, 1)
+    with ExitStack() as stack:
+        for image in images:
+            stack.enter_context(subscribe(interval=0.5, image_name=image))
+        await eventually(lambda: min(len(poll_lines(logged, image)) for image in images) >= 5, 60)
+    counts = [len(poll_lines(logged, image)) for image in images]
+    assert max(counts) - min(counts) <= 1
+    (warning,) = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
+    assert "through connection 'aws_default' in us-east-1" in warning
+    assert "seconds behind" in warning
+    assert "Raise [sagemaker_image_versions] calls_per_second" in warning
+
+
+async def test_polls_that_caught_up_are_reported_once(emulator, connection, logged, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
+    images = [f"image-{number}" for number in range(30)]
+    for image in images:
+        emulator.create_versions(image, 1)
+
+    def lines(text):
+        return [record for record in logged.records if text in record.getMessage()]
+
+    with ExitStack() as few:
+        with ExitStack() as many:
+            for number, image in enumerate(images):
+                (few if number < 2 else many).enter_context(subscribe(interval=0.5, image_name=image))
+            await eventually(lambda: lines("seconds behind"), 60)
+        await eventually(lambda: lines("on time again"), 60)
+        seen = polls(emulator)
+        await eventually(lambda: polls(emulator) > seen + 4)
+    assert len(lines("seconds behind")) == len(lines("on time again")) == 1
+
+
+async def test_a_rate_that_sagemaker_throttles_is_not_advised_to_be_raised(emulator, connection, logged, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
+    connection(config_kwargs={"retries": {"total_max_attempts": 1}})
+    images = [f"image-{number}" for number in range(30)]
+    for image in images:
+        emulator.create_versions(image, 1)
+    emulator.add_fault("throttling", times=4)
+    with ExitStack() as stack:
+        for image in images:
+            stack.enter_context(subscribe(interval=0.5, image_name=image))
+        await eventually(lambda: "seconds behind" in logged.text, 60)
+    (warning,) = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
+    assert "SageMaker throttles these calls" in warning
+    assert warning.endswith("Raise poll_interval")

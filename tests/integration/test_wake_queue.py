@@ -237,7 +237,7 @@ async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too
         assert missing in warning.getMessage()
         assert "NonExistentQueue" in warning.getMessage() or "QueueDoesNotExist" in warning.getMessage()
         sqs.create_queue(QueueName="missing")
-        await eventually(lambda: "can be read again" in caplog.text, 20)
+        await eventually(lambda: "read again after" in caplog.text, 20)
         assert (await subscription.next()).fault is None
 
 
