@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc", "us-iso": "aws-iso", "eu-iso": "aws-iso"}
 
 
-class ConsoleLink(BaseAwsLink):
+class _ConsoleLink(BaseAwsLink):
     """A link to a resource's page in the AWS console, in the region and partition that the task used."""
 
     resource: ClassVar[str]
@@ -55,7 +55,7 @@ class ConsoleLink(BaseAwsLink):
                 )
 
 
-class SageMakerImageLink(ConsoleLink):
+class SageMakerImageLink(_ConsoleLink):
     """A link to the image's page in the AWS console, in the region and partition that the task used."""
 
     name = "Amazon SageMaker Image"
@@ -76,7 +76,7 @@ class SageMakerImageLink(ConsoleLink):
         return cls().format_link(aws_domain=domain, region_name=region, image_name=image_name) if domain else ""
 
 
-class SageMakerStudioDomainLink(ConsoleLink):
+class SageMakerStudioDomainLink(_ConsoleLink):
     """A link to the page of the Studio domain in the AWS console, in the region and partition that the task used."""
 
     name = "Amazon SageMaker Studio Domain"

@@ -7,6 +7,7 @@ DescribeSpace and ListApps go in, and what they mean or the settings to write co
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -541,6 +542,7 @@ def updatable(document: Mapping[str, Any]) -> Waiting | Failed | None:
 
 # --- Compare two versions --------------------------------------------------------------------------------
 
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _COMPARED = (
     "Version",
     "ImageVersionStatus",
@@ -560,7 +562,7 @@ _COMPARED = (
 
 def comparison(image_name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """
-    Compare two versions of an image as a table in Markdown, with what differs in bold.
+    Compare two versions of an image as a table in Markdown, with what differs in bold and short digests.
 
     :param image_name: Name of the image.
     :param first: One version's record with details.
@@ -580,5 +582,5 @@ def _cell(value: Any) -> str:
     if value is None or value in ([], ""):
         return ""
     text = ", ".join(value) if isinstance(value, list) else str(value)
-    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
+    plain = _DIGEST.sub(r"\1", " ".join(text.split())).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`"
