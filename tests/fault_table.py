@@ -31,8 +31,8 @@ RENEWS = "renews"
 REPORTS = "reports"
 WORDS = {
     UNNOTICED: "Returns the right result at the first try of the task.",
-    WAITS: "Retries until the fault is over, and then returns the right result. Sensors and operators retry until their "
-    "`timeout`, event triggers without a limit.",
+    WAITS: "Retries until the fault is over, and then returns the right result. Sensors and operators retry until "
+    "their `timeout`, event triggers without a limit.",
     RENEWS: "Loads the new credentials from the connection, and returns the right result.",
     REPORTS: "Logs an error, polls again every five minutes, and continues once somebody has fixed the cause.",
 }
@@ -288,7 +288,7 @@ _GROUPS: dict[str, list[Row]] = {
             "added_between",
             "versions are added between two pages",
             cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, prune=UNNOTICED),
-            note="No version is listed twice. New versions are in the next list, and the event trigger emits events for them.",
+            note="No version is listed twice. New versions are in the next list and get their events.",
         ),
         Row(
             "deleted_between",
@@ -321,7 +321,7 @@ _GROUPS: dict[str, list[Row]] = {
             "recreated",
             "the image is deleted and created again",
             cells(sensors=WAITS, event=WAITS),
-            note="Numbers start at 1 again. The event trigger emits events for the new versions, with other `event_id`s.",
+            note="Numbers start at 1 again. The new versions get events with other `event_id`s.",
         ),
         Row(
             "deleting",
@@ -423,8 +423,8 @@ runs the class over HTTP against the [emulator](testing.md) with that fault.
 """
 _LEGEND = """\
 - The name of an error: the task fails with it, and Airflow retries the task as `retries` says. After
-  `ImageVersionFailedError` it does not, because a retry cannot succeed. The name is a code of botocore's `ClientError` or
-  an exception. The message of `SageMakerImageVersionPollingError` contains SageMaker's own.
+  `ImageVersionFailedError` it does not, because a retry cannot succeed. The name is a code of botocore's `ClientError`
+  or an exception. The message of `SageMakerImageVersionPollingError` contains SageMaker's own.
 - \N{EN DASH}: the fault cannot happen there.
 """
 
