@@ -342,7 +342,8 @@ _GROUPS: dict[str, list[Row]] = {
             "gone",
             "the version is deleted while the task waits for it",
             cells(
-                sensors=TIMEOUT,
+                sensors=FAILED,
+                reschedule=TIMEOUT,
                 event=UNNOTICED,
                 create=REFUSED,
                 promote="ResourceNotFound",
@@ -350,7 +351,8 @@ _GROUPS: dict[str, list[Row]] = {
                 prune=UNNOTICED,
                 rollout="ResourceNotFound",
             ),
-            note="A sensor cannot distinguish a number that does not exist yet from one that was deleted.",
+            note="In reschedule mode, each check is a process of its own and cannot distinguish a version that does not "
+            "exist yet from one that was deleted.",
         ),
         Row(
             "gone_and_succeeded",
