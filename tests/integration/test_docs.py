@@ -213,3 +213,10 @@ def test_each_option_is_described_with_its_default():
         expected = {name: str(option["default"]) for name, option in described["options"].items()}
         assert dict(re.findall(r"^(\w+) = (.+)$", example, re.MULTILINE)) == expected
         assert set(re.findall(r"^## `(\w+)`$", page, re.MULTILINE)) == set(expected)
+
+
+def test_each_metric_is_described():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    sent = re.findall(r"\{_PREFIX\}\.(\w+)", (PACKAGE / "_metrics.py").read_text())
+    assert sent
+    assert set(re.findall(r"^\| `sagemaker_image_versions\.(\w+)", page, re.MULTILINE)) == set(sent)
