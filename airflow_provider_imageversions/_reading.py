@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from airflow_provider_imageversions import _sessions, decide
-from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX, parse_time
-from airflow_provider_imageversions.errors import classify_error, describe_error, none_if_not_found
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX
+from airflow_provider_imageversions.errors import classify_error, none_if_not_found
 from airflow_provider_imageversions.model import LISTED_FIELDS, ErrorKind, Target, VersionsAbove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from airflow_provider_imageversions._sessions import Log
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
     from airflow_provider_imageversions.model import ImageVersion
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class PollResult:
     """
-    What one poll saw.
+    What one poll read.
 
-    :param targets: Whom it was read for; it may lack what others would need.
+    :param targets: The targets that it was read for; it may lack what others need.
     :param versions: Versions from the highest number down, as far as the targets need them.
-    :param outcomes: What it means for each of the targets that is waited for.
-    :param refused: What may not be read of all that was asked for, and why: an alias's version, or the list (``None``).
-    :param calls: How many API calls it took.
+    :param outcomes: What they mean for each of the targets that is waited for.
+    :param refused: What must not be read, with the error: an alias's version, or the list (``None``).
+    :param calls: The number of API calls that it took.
     :param fault: What went wrong, if something did; then the rest is empty.
     :param error: The exception behind the fault.
     :param lasting: Seconds since the first poll that met this fault.
@@ -52,11 +52,6 @@ class PollResult:
             isinstance(read, VersionsAbove) and read.number <= target.number for read in self.targets
         )
 
-    @property
-    def is_fatal(self) -> bool:
-        """Whether an error that only a person can mend has lasted long enough to end a wait."""
-        return self.fault in _sessions.GRACE and self.lasting >= _sessions.GRACE[self.fault]
-
 
 def read_versions(
     hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
@@ -64,7 +59,7 @@ def read_versions(
     """
     Read as much of an image's versions as the targets need. Blocks.
 
-    One call in the ordinary case. A number further down than the first page costs one more call, not the pages
+    This is one call in the ordinary case. A number that is not on the first page takes one more call, not the pages
     between.
 
     :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
@@ -112,7 +107,7 @@ def alias_of(target: Target | VersionsAbove) -> str | None:
 
 
 def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T | Exception:
-    """Read something, or give the error if only a person can mend it: who needs something else can have that."""
+    """Read something, or return the error if only a person can fix it: targets that need something else can have it."""
     try:
         return read(*arguments, **named)
     except Exception as error:
@@ -124,13 +119,13 @@ def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T 
 def _list_down(
     hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
 ) -> tuple[list[ImageVersion], int]:
-    """Give versions from the highest number down, as far as the targets need them, and how many calls it took."""
+    """Return versions from the highest number down, as far as the targets need them, and the number of calls."""
     versions: list[ImageVersion] = []
     pending = set(targets)
     described = 0
     for version in hook.iter_image_versions(image_name, sort_by="VERSION"):
         versions.append(version)
-        pending = {target for target in pending if not decide.suffices(version, target)}
+        pending = {target for target in pending if not decide.can_stop_reading(version, target)}
         if len(versions) == PAGE_SIZE_MAX:
             for far_down in [target for target in pending if isinstance(target, Target) and target.version is not None]:
                 described += 1
@@ -146,75 +141,19 @@ def _list_down(
     return versions, described + max(1, -(-len(versions) // PAGE_SIZE_MAX))
 
 
-def _describe(hook: SageMakerImageVersionsHook, image_name: str, **which: Any) -> ImageVersion | None:
-    found = none_if_not_found(hook.describe_image_version, image_name, **which)
-    # The same record as from a list: details are for those who ask for them.
+def _describe(hook: SageMakerImageVersionsHook, image_name: str, **selector: Any) -> ImageVersion | None:
+    found = none_if_not_found(hook.describe_image_version, image_name, **selector)
+    # The same record as from a list: details are for waits that need them.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
 
 
-class StatusLogger:
+def write_logs(log: Any, image_name: str, lines: Iterable[Log]) -> None:
     """
-    What one who waits says: logs when something changes, rather than every poll.
+    Write what a session asks to log.
 
-    :param log: Where to, for one who reads the task's log.
+    :param log: The logger of the task or the trigger.
     :param image_name: Name of the image.
-    :param looked_at: When another process looked and told last, if one did; what did not change since is not told.
+    :param lines: The lines.
     """
-
-    def __init__(self, log: Any, image_name: str, looked_at: datetime | None = None) -> None:
-        self._log = log
-        self._looked_at = looked_at
-        self._label = f"SageMaker image {image_name!r}"
-        self._note: str | None = None
-        self._fault: ErrorKind | None = None
-
-    def sees(self, result: PollResult) -> bool:
-        """Whether a result shows the image's versions; what keeps it from that is reported."""
-        if result.fault is None:
-            if self._fault is not None:
-                self.report("can be polled again", warn=False)
-            self._fault = None
-            return True
-        if result.fault is ErrorKind.MISSING:
-            self.report(f"does not exist yet: {describe_error(result.error)}", warn=True, told=self._was_told(None))
-        elif self._fault in {None, ErrorKind.MISSING} or (
-            result.fault in _sessions.GRACE and result.fault is not self._fault
-        ):
-            self.report(f"can't be polled, will go on trying: {describe_error(result.error)}", warn=True)
-        self._fault = result.fault
-        return False
-
-    def judge(self, result: PollResult, target: Target) -> decide.Outcome:
-        """
-        Judge a result.
-
-        :param result: One with a fault only ever means to wait; whether for long is the caller's question.
-        :param target: What is waited for.
-        """
-        if not self.sees(result):
-            return decide.Waiting(f"the versions can't be read: {describe_error(result.error)}")
-        outcome = result.outcomes[target]
-        if isinstance(outcome, decide.Waiting):
-            note = f"{outcome.note}, which this package does not know" if outcome.unknown else outcome.note
-            self.report(f"waiting for {target}: {note}", warn=outcome.unknown, told=self._was_told(outcome.since))
-        return outcome
-
-    def report_details(self, error: Exception | None) -> None:
-        """Say that the version is there and its details can't be read yet."""
-        self.report(f"CREATED, but its details can't be read yet: {describe_error(error)}", warn=True)
-
-    def _was_told(self, since: str | None) -> bool:
-        return self._looked_at is not None and (since is None or parse_time("since", since) < self._looked_at)
-
-    def report(self, note: str, *, warn: bool = False, told: bool = False) -> None:
-        """
-        Say something, unless it was the last thing said.
-
-        :param note: What.
-        :param warn: Whether somebody should look at it.
-        :param told: Whether another process said it before.
-        """
-        if note != self._note:
-            log = self._log.debug if told else self._log.warning if warn else self._log.info
-            log("%s: %s", self._label, note)
-            self._note = note
+    for line in lines:
+        getattr(log, line.level)("SageMaker image %r: %s", image_name, line.text)

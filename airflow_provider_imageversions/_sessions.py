@@ -1,36 +1,709 @@
-"""What happens next: pure decisions about time."""
+"""
+What happens next: pure decisions about time.
+
+A session takes what a poll returned, with the time, and returns what to do: a worker's loop, a trigger and the tests
+drive the same objects. No Airflow, no boto, no clock, no randomness and no logging in here.
+"""
 
 from __future__ import annotations
 
-import time
+import math
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow_provider_imageversions.model import ErrorKind
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import parse_time
+from airflow_provider_imageversions.model import (
+    AliasCursor,
+    Cursor,
+    ErrorKind,
+    Target,
+    VersionsAbove,
+    describe_error,
+    event_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Generator, Iterable
+
+    from airflow_provider_imageversions._reading import PollResult
+    from airflow_provider_imageversions.model import ImageVersion, WatchConfig
 
 BACKOFF_CAP = 300.0
-"""Seconds between two polls at the most while the service or the way to it fails (or the interval, if longer)."""
+"""Maximum time in seconds between two polls while SageMaker or the network fails (or the interval, if longer)."""
 GRACE = {ErrorKind.PERMANENT: 10.0, ErrorKind.CREDENTIALS: 120.0}
-"""Seconds for which such an error must last before a wait ends with it: IAM changes and rotations take a moment."""
+"""Time in seconds for which such an error must last before it ends a wait: IAM changes and rotations take a moment."""
 GRACE_PACE = 5.0
-"""Seconds between two polls at the most within that time."""
+"""Maximum time in seconds between two polls within that time."""
 LONGEST_PAUSE = 20.0
-"""Seconds between two tries of a call that changes something, at the most."""
+"""Maximum time in seconds between two tries of a call that changes something."""
+SLOW_PACE = 300.0
+"""Minimum time in seconds between two polls of a watcher while only a person can fix what is wrong."""
+STORED_AFTER = 10.0
+"""Time in seconds after which Airflow has stored an event that was handed over before; it takes one or two."""
+DETAILS_AT_ONCE = 10
+"""Versions whose details are read before the event of the first of them is emitted."""
+SENT_KEPT = 1000
+"""Events of which is stored that they were emitted."""
+NO_DETAILS = "CREATED, but its details cannot be read yet"
+_LONG_AGO = "0001-01-01T00:00:00+00:00"
+_ANSWERS = {ErrorKind.PERMANENT, ErrorKind.MISSING}
+_FIRST_PAUSES = (0.5, 1.0)
+_SHORTEST_RETRY = 0.1
+_MAX_DOUBLINGS = 30
+
+
+def has_outlasted_grace(kind: ErrorKind | None, lasting: float) -> bool:
+    """
+    Return whether an error that only a person can fix has lasted long enough to end a wait.
+
+    :param kind: The kind of error; ``None`` if there was none.
+    :param lasting: Seconds since the first poll that met this kind.
+    """
+    return kind in GRACE and lasting >= GRACE[kind]
 
 
 class FaultTimer:
-    """Since when the same kind of fault is met again and again."""
+    """Measure for how long the same kind of error has been met without an interruption."""
+
+    __slots__ = ("_kind", "_since")
 
     def __init__(self) -> None:
-        self._fault: ErrorKind | None = None
+        self._kind: ErrorKind | None = None
         self._since = 0.0
 
-    def lasts(self, fault: ErrorKind | None) -> float:
+    def lasts(self, kind: ErrorKind | None, now: float) -> float:
         """
         Count what was just met.
 
-        :param fault: The fault; ``None`` if there was none.
-        :return: Seconds since it was met first; 0 without a fault.
+        :param kind: The kind of error; ``None`` if there was none.
+        :param now: Seconds of a monotonic clock.
+        :return: Seconds since this kind was met first; 0 without an error.
         """
-        now = time.monotonic()
-        if fault is not self._fault:
-            self._fault, self._since = fault, now
-        return 0.0 if fault is None else now - self._since
+        if kind is not self._kind:
+            self._kind, self._since = kind, now
+        return 0.0 if kind is None else now - self._since
+
+
+@dataclass(frozen=True)
+class Log:
+    """A line for the task's or the triggerer's log; the driver puts the image's name before it."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    What to do next.
+
+    :param logs: Lines to log first.
+    """
+
+    logs: tuple[Log, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True)
+class Succeed(Step):
+    """The wait is over."""
+
+    found: Any
+
+
+@dataclass(frozen=True)
+class Fail(Step):
+    """The wait is over: what was waited for cannot come any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Raise(Step):
+    """The wait is over: an error ends it that only a person can fix."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class TimeOut(Step):
+    """The wait is over: its time is. The cause is the last error, if it was an error that used it up."""
+
+    waiting: decide.Waiting
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True)
+class PollAgain(Step):
+    """Poll again after a pause in seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Retry(PollAgain):
+    """Poll again after a pause that is part of this poll: it is shorter than the interval, as an error may pass."""
+
+
+@dataclass(frozen=True)
+class NeedDetails(Step):
+    """Read the details of a version that is CREATED."""
+
+    version: ImageVersion
+
+
+class StatusLogger:
+    """
+    Decide what is worth a line in the log: what changed, rather than every poll.
+
+    :param logged_until: When another process polled and logged last, if one did. What did not change since is logged
+        at the level DEBUG.
+    """
+
+    __slots__ = ("_kind", "_logged_until", "_note")
+
+    def __init__(self, logged_until: datetime | None = None) -> None:
+        self._logged_until = logged_until
+        self._note: str | None = None
+        self._kind: ErrorKind | None = None
+
+    def log(
+        self, level: Literal["info", "warning", "error"], text: str, *, since: str | None = None
+    ) -> tuple[Log, ...]:
+        """
+        Return a line, unless it was the last one.
+
+        :param level: Its level.
+        :param text: The line.
+        :param since: When what it says began, ISO-8601. (default: it is news)
+        """
+        if text == self._note:
+            return ()
+        self._note = text
+        until = self._logged_until
+        if until is not None and since is not None and parse_time("since", since) < until:
+            return (Log("debug", text),)
+        return (Log(level, text),)
+
+    def log_fault(self, kind: ErrorKind, error: Exception | None) -> tuple[Log, ...]:
+        """
+        Return what to log of a poll that failed.
+
+        :param kind: The kind of error.
+        :param error: The error.
+        """
+        before, self._kind = self._kind, kind
+        if kind is ErrorKind.MISSING:
+            return self.log("warning", f"does not exist yet: {describe_error(error)}", since=_LONG_AGO)
+        if before in {None, ErrorKind.MISSING} or (kind in GRACE and kind is not before):
+            return self.log("warning", f"cannot be polled; retrying: {describe_error(error)}")
+        return ()
+
+    def log_recovery(self) -> tuple[Log, ...]:
+        """Return what to log of a poll that succeeded."""
+        before, self._kind = self._kind, None
+        return () if before is None else self.log("info", "can be polled again")
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitSession:
+    """
+    Decide how one wait goes on: of a sensor, of its trigger, or of an operator.
+
+    All errors are waited out, but those of :data:`GRACE` only for that long. Each wait polls at least once, and once
+    more when its time is over.
+
+    :param target: What is waited for, if it is a version.
+    :param include_details: Whether its details are needed.
+    :param interval: Seconds between two polls.
+    :param deadline: When waiting ends, by the clock of ``now`` below. (default: somebody else ends it)
+    :param patience_until: When waiting for somebody else's change ends. (default: with the deadline)
+    :param changes: Whether each poll makes a call that changes something. Then access denied and a missing resource
+        are raised at once, as they may be the answer to this very call.
+    :param eager: Poll soon at first, up to the interval, as what an operator waits for usually takes seconds.
+    :param silent_fail: Log an error that only a person can fix, and go on.
+    :param backoff_from: When the first interval begins, by the clock of ``now``, if each is to be twice the one before.
+        (default: all are equal)
+    :param max_wait: Seconds that the interval may grow to. (default: no limit)
+    :param status: Decides what is logged.
+    """
+
+    target: Target | None = None
+    include_details: bool = False
+    interval: float
+    deadline: float = math.inf
+    patience_until: float = math.inf
+    changes: bool = False
+    eager: bool = False
+    silent_fail: bool = False
+    backoff_from: float | None = None
+    max_wait: float = math.inf
+    status: StatusLogger = field(default_factory=StatusLogger)
+    _polls: int = field(default=0, init=False)
+    _failures: int = field(default=0, init=False)
+    _was_listed: bool = field(default=False, init=False)
+
+    def receive_poll(self, result: PollResult, now: float) -> Step:
+        """
+        Return what follows from a shared poll.
+
+        :param result: What it read for the target.
+        :param now: Seconds of a monotonic clock.
+        """
+        if result.fault is not None and result.error is not None:
+            return self.receive_error(result.fault, result.error, now, lasting=result.lasting)
+        return self.receive(result.outcomes[cast("Target", self.target)], now)
+
+    def receive(self, outcome: Any, now: float, jitter: float = 1.0) -> Step:
+        """
+        Return what follows from a poll that succeeded.
+
+        :param outcome: ``Waiting`` and ``Failed`` mean what they say; anything else is what was waited for.
+        :param now: Seconds of a monotonic clock.
+        :param jitter: A random number from 0 to 1, so that tasks do not poll at the same time.
+        """
+        self._failures = 0
+        logs = self.status.log_recovery()
+        outcome = self._with_memory(outcome)
+        if isinstance(outcome, decide.Failed):
+            return Fail(outcome.reason, logs=logs)
+        if not isinstance(outcome, decide.Waiting):
+            if self.include_details:
+                return NeedDetails(outcome.version, logs=logs)
+            return Succeed(outcome, logs=logs)
+        logs += log_waiting(self.status, self.target, outcome)
+        left = min(self.deadline, self.patience_until) - now
+        if left <= 0:
+            return TimeOut(outcome, logs=logs)
+        return PollAgain(min(self._next_interval(now, jitter), left), logs=logs)
+
+    def receive_details(self, details: ImageVersion | PollResult, now: float) -> Step:
+        """
+        Return what follows from reading the details.
+
+        :param details: The record with its details, or what kept it from being read.
+        :param now: Seconds of a monotonic clock.
+        """
+        if isinstance(details, dict):
+            return Succeed(decide.Ready(details))
+        failed: Any = details
+        return self.receive_error(failed.fault, failed.error, now, lasting=failed.lasting, of_details=True)
+
+    def receive_error(
+        self,
+        kind: ErrorKind,
+        error: Exception,
+        now: float,
+        *,
+        lasting: float,
+        jitter: float = 1.0,
+        of_details: bool = False,
+    ) -> Step:
+        """
+        Return what follows from a call that failed.
+
+        :param kind: The kind of error.
+        :param error: The error.
+        :param now: Seconds of a monotonic clock.
+        :param lasting: Seconds since the first call that failed like this.
+        :param jitter: A random number from 0 to 1.
+        :param of_details: Whether it was the details that could not be read.
+        """
+        self._failures += 1
+        if kind is ErrorKind.MISSING:
+            # The number may come again, with the next image of this name.
+            self._was_listed = False
+        left = self.deadline - now
+        grace = 0.0 if self.changes and kind in _ANSWERS else GRACE.get(kind)
+        if kind is ErrorKind.CREDENTIALS and grace and lasting == 0:
+            # There may be new ones already.
+            return Retry(0.0)
+        is_fatal = grace is not None and (lasting >= grace or left <= 0)
+        if is_fatal and not self.silent_fail:
+            return Raise(error)
+        logs = self._log_error(kind, error, of_details=of_details, is_fatal=is_fatal)
+        if grace is not None and not is_fatal:
+            return Retry(min(self.interval or GRACE_PACE, GRACE_PACE, left), logs=logs)
+        if kind is ErrorKind.IN_USE and now >= self.patience_until:
+            return Raise(error, logs=logs)
+        if left <= 0:
+            return TimeOut(decide.Waiting(describe_error(error)), error, logs=logs)
+        return PollAgain(min(self._pause_after_error(now, jitter), left), logs=logs)
+
+    def _with_memory(self, outcome: Any) -> Any:
+        """Return the outcome in the light of earlier ones: a version that was listed is not one that is to come."""
+        number = None if self.target is None else self.target.version
+        if number is None or not isinstance(outcome, decide.Waiting):
+            return outcome
+        if outcome.version is None and self._was_listed:
+            return decide.deleted_while_awaited(number)
+        self._was_listed = outcome.version is not None
+        return outcome
+
+    def _next_interval(self, now: float, jitter: float) -> float:
+        if self.eager:
+            pause = _spread(jitter, *_FIRST_PAUSES) * 2.0 ** min(self._polls, _MAX_DOUBLINGS)
+            self._polls += 1
+            return min(self.interval, pause)
+        # Polls that other waits needed are no reason to wait longer.
+        if self.backoff_from is not None and now - self.backoff_from >= self.interval / 2:
+            self.interval = min(self.interval * 2, self.max_wait)
+            self.backoff_from = now
+        return self.interval
+
+    def _pause_after_error(self, now: float, jitter: float) -> float:
+        if not self.eager:
+            return self._next_interval(now, jitter)
+        longest = min(2.0 ** min(self._failures - 1, _MAX_DOUBLINGS), LONGEST_PAUSE)
+        return _spread(jitter, _SHORTEST_RETRY, longest)
+
+    def _log_error(self, kind: ErrorKind, error: Exception, *, of_details: bool, is_fatal: bool) -> tuple[Log, ...]:
+        shown = describe_error(error)
+        if is_fatal:
+            return self.status.log("error", f"still waiting, because silent_fail is set: {shown}")
+        if of_details:
+            return self.status.log("warning", f"{NO_DETAILS}: {shown}")
+        if self.changes:
+            return self.status.log("info", f"retrying after an error: {shown}")
+        return self.status.log_fault(kind, error)
+
+
+def log_waiting(
+    status: StatusLogger, target: Target | VersionsAbove | None, outcome: decide.Waiting
+) -> tuple[Log, ...]:
+    """
+    Return what to log of an outcome that is to wait.
+
+    :param status: Decides whether it is worth a line.
+    :param target: What is waited for, if it is a version.
+    :param outcome: The outcome.
+    """
+    text = outcome.note if target is None else f"waiting for {target}: {outcome.note}"
+    if outcome.unknown:
+        return status.log("warning", f"{text}, which this package does not know")
+    return status.log("info", text, since=outcome.since)
+
+
+def _spread(jitter: float, low: float, high: float) -> float:
+    return low + jitter * (high - low)
+
+
+# --- Watching an image -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Poll(Step):
+    """Poll for a target, at least every so many seconds from now on; answer with the ``PollResult``."""
+
+    target: Target | VersionsAbove
+    interval: float
+
+
+@dataclass(frozen=True)
+class Save(Step):
+    """Store the state, and answer whether that succeeded. A driver must not answer before it is stored."""
+
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Emit(Step):
+    """Emit the event of a version, with further arguments of ``event_payload``."""
+
+    version: ImageVersion
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """
+    What a detector found.
+
+    :param versions: Versions to emit events for, in this order.
+    :param cursor: The cursor after them.
+    :param waiting: What is in the way of an event, if something is.
+    """
+
+    versions: list[ImageVersion]
+    cursor: Any
+    waiting: decide.Waiting | None = None
+
+
+class NewVersions:
+    """
+    Detect versions that reach a status.
+
+    :param config: What is watched.
+    """
+
+    cursor_type = Cursor
+    commits_first = False
+    """Whether the cursor is stored before the event is emitted, rather than when Airflow has had time to store it."""
+    alias = None
+
+    def __init__(self, config: WatchConfig) -> None:
+        self._config = config
+        self.target = VersionsAbove()
+
+    def aim(self, cursor: Cursor, versions: Iterable[ImageVersion] = ()) -> None:
+        """Let the next poll read as far as the cursor needs."""
+        self.target = decide.lowest_unsettled(versions, cursor)
+
+    def baseline(self, result: PollResult, blind_since: datetime | None) -> Cursor:
+        """Return the cursor of the very first start, which may have been before the versions could be read."""
+        return decide.baseline(result.versions, self._config.start_from, started=blind_since)
+
+    def detect(
+        self,
+        result: PollResult,
+        cursor: Cursor,
+        may_be_lost: Callable[[str], bool],  # noqa: ARG002  # its cursor stays before what may be lost
+        later: Container[int] = (),
+    ) -> Detection | None:
+        """Return what was detected; ``None`` if the next poll has to read more for that."""
+        needed = decide.lowest_unsettled(result.versions, cursor)
+        if needed.number < self.target.number:
+            self.target = needed
+            return None
+        start_from = self._config.start_from
+        return Detection(
+            *decide.detect_new_versions(
+                result.versions,
+                cursor,
+                statuses=tuple(self._config.statuses),
+                since=start_from if isinstance(start_from, datetime) else None,
+                later=later,
+            )
+        )
+
+    @staticmethod
+    def event_id(version: ImageVersion, _: Cursor) -> str:
+        """Return the identity of a version's event."""
+        return event_id(version)
+
+
+class AliasMoves:
+    """
+    Detect moves of an alias.
+
+    :param config: What is watched.
+    """
+
+    cursor_type = AliasCursor
+    # The next move is one from where this one went, whether its event was stored or not. That it may have to be emitted
+    # again is known from the events that are kept as sent.
+    commits_first = True
+
+    def __init__(self, config: WatchConfig) -> None:
+        self.alias = str(config.alias)
+        self._from_earliest = config.start_from == "earliest"
+        self.target = Target(alias=self.alias)
+
+    def aim(self, *_: object) -> None:
+        """Do nothing: each poll reads the alias's version."""
+
+    def baseline(self, result: PollResult, _: datetime | None) -> AliasCursor:
+        """Return the cursor of the very first start; nothing says when an alias moved."""
+        if self._from_earliest or result.fault is not None:
+            return AliasCursor()
+        return decide.detect_alias_move(result.outcomes[self.target], AliasCursor(), self.alias)[1]
+
+    def detect(
+        self, result: PollResult, cursor: AliasCursor, may_be_lost: Callable[[str], bool], later: Container[int] = ()
+    ) -> Detection:
+        """Return what was detected, see above."""
+        if later:
+            return Detection([], cursor)
+        outcome = result.outcomes[self.target]
+        found = decide.detect_alias_move(outcome, cursor, self.alias, unsure=may_be_lost(cursor.event_id))
+        return Detection(*found, waiting=outcome if isinstance(outcome, decide.Waiting) else None)
+
+    @staticmethod
+    def event_id(_: ImageVersion, cursor: AliasCursor) -> str:
+        """Return the identity of the event of the move to a cursor."""
+        return cursor.event_id
+
+
+@dataclass
+class _Unstored:
+    """
+    Events that Airflow may not have stored yet.
+
+    :param cursor: The cursor after them.
+    :param event_ids: Theirs, and those of the ones before.
+    :param since: When the first request that was made after them was answered, by the clock of the session.
+    """
+
+    cursor: Any
+    event_ids: frozenset[str]
+    since: float | None = None
+
+
+class WatchSession:
+    """
+    Decide how the watch of an image goes on, for ever.
+
+    Events are emitted at least once, in ascending order of versions that become ready together. What is emitted is
+    stored as such before, so that a repetition can be marked as one. It is done with only when Airflow has had time to
+    store the event, so that a crash loses none: a triggerer hands events on once a second, through the same connection
+    and in the same order as requests to the store, one at a time. So the time counts from the answer to a request that
+    was made after the event: what held that up has held up the event, too.
+
+    :param config: What is watched.
+    :param states: What was stored, by each asset that shares the trigger; none at the very first start.
+    :param interval: Maximum time in seconds between two polls.
+    :param include_details: Whether to add details to the records.
+    :param started: The time.
+    """
+
+    def __init__(
+        self,
+        config: WatchConfig,
+        states: list[dict[str, Any]],
+        *,
+        interval: float,
+        include_details: bool,
+        started: datetime,
+    ) -> None:
+        self._detector: Any = NewVersions(config) if config.alias is None else AliasMoves(config)
+        self._interval = interval
+        self._include_details = include_details
+        self._started = started
+        self._blind_since: datetime | None = None
+        self._is_blocked = False
+        self._status = StatusLogger()
+        self._logs: tuple[Log, ...] = ()
+        self._now = 0.0
+        self._sent = list(dict.fromkeys(sent for state in states for sent in state["sent"]))
+        self._sent_before = frozenset(self._sent)
+        self._has_emitted = False
+        self._unstored: list[_Unstored] = []
+        self._saved: dict[str, Any] | None = None
+        self._cursor: Any = None
+        if states:
+            kind = self._detector.cursor_type
+            # Of assets that share the trigger, the one that came least far, so that none misses an event.
+            cursors = [kind.from_json(state[kind.KEY]) for state in states]
+            self._cursor = min(cursors, key=lambda cursor: cursor.progress)
+            self._detector.aim(self._cursor)
+        self._committed = self._cursor
+
+    @property
+    def target(self) -> Target | VersionsAbove:
+        """What the next poll has to read."""
+        target: Target | VersionsAbove = self._detector.target
+        return target
+
+    def run(self) -> Generator[Step, tuple[Any, float], None]:
+        """Yield what to do; send the answer, with the seconds of a monotonic clock."""
+        result: PollResult | None = None
+        while True:
+            if result is None:
+                interval = max(self._interval, SLOW_PACE) if self._is_blocked else self._interval
+                result = yield from self._ask(Poll(self.target, interval))
+            result = yield from self._handle(result)
+
+    def _handle(self, result: PollResult) -> Generator[Step, tuple[Any, float], PollResult | None]:
+        """Handle a result; return it if it has more to emit."""
+        if self._cursor is None and result.fault in {None, ErrorKind.MISSING}:
+            # An image that does not exist has no versions to pass over.
+            self._cursor = self._committed = self._detector.baseline(result, self._blind_since)
+            yield from self._save()
+        if result.fault is not None:
+            self._blind_since = self._started
+            self._logs += self._status.log_fault(result.fault, result.error)
+            self._slow_down(result)
+            return None
+        self._logs += self._status.log_recovery()
+        found: Detection | None = self._detector.detect(result, self._cursor, self._may_be_lost)
+        if found is None:
+            return None
+        if found.waiting is not None:
+            self._logs += log_waiting(self._status, self.target, found.waiting)
+        records, is_readable = yield from self._read_details(found.versions)
+        after, left = found.cursor, {version["Version"] for version in found.versions[len(records) :]}
+        if left:
+            rest = self._detector.detect(result, self._cursor, self._may_be_lost, left)
+            after = self._cursor if rest is None else rest.cursor
+        if not (yield from self._emit(records, after)):
+            return None
+        self._cursor = after
+        yield from self._advance(has_emitted=bool(records))
+        self._detector.aim(self._cursor, result.versions)
+        return result if left and is_readable else None
+
+    def _read_details(
+        self, versions: list[ImageVersion]
+    ) -> Generator[Step, tuple[Any, float], tuple[list[ImageVersion], bool]]:
+        """Return what to emit next, with details if they are asked for; and whether all of it could be read."""
+        records: list[ImageVersion] = []
+        for version in versions[:DETAILS_AT_ONCE] if self._include_details else ():
+            details = yield from self._ask(NeedDetails(version))
+            if not isinstance(details, dict):
+                self._logs += self._status.log("warning", f"{NO_DETAILS}: {describe_error(details.error)}")
+                self._slow_down(details)
+                return records, False
+            records.append(cast("ImageVersion", details))
+        self._is_blocked = False
+        return records if self._include_details else versions, True
+
+    def _emit(self, versions: list[ImageVersion], after: Any) -> Generator[Step, tuple[Any, float], bool]:
+        """Emit events; return ``False`` if they must not be emitted, because that could not be stored before."""
+        if not versions:
+            return True
+        event_ids = [self._detector.event_id(version, after) for version in versions]
+        self._sent = list(dict.fromkeys([*self._sent, *event_ids]))
+        if self._detector.commits_first:
+            self._committed = after
+        if not (yield from self._save()) and self._detector.commits_first:
+            return False
+        for version, identity in zip(versions, event_ids, strict=True):
+            event = {"identity": identity, "alias": self._detector.alias, "redelivered": identity in self._sent_before}
+            yield from self._ask(Emit(version, event))
+        self._has_emitted = True
+        return True
+
+    def _advance(self, *, has_emitted: bool) -> Generator[Step, tuple[Any, float], None]:
+        """Let the cursor that is stored follow, at once if nothing was emitted, otherwise when it may."""
+        if has_emitted or (self._unstored and self._cursor != self._unstored[-1].cursor):
+            self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
+        if any(each.since is None for each in self._unstored) and (yield from self._save(again=True)):
+            for each in self._unstored:
+                each.since = self._now if each.since is None else each.since
+        while self._unstored and self._is_stored(self._unstored[0]):
+            stored = self._unstored.pop(0)
+            self._committed = stored.cursor
+            self._sent = [identity for identity in self._sent if identity not in stored.event_ids]
+        if self._detector.commits_first or not self._unstored:
+            self._committed = self._cursor
+        yield from self._save()
+
+    def _is_stored(self, events: _Unstored) -> bool:
+        return events.since is not None and self._now - events.since >= STORED_AFTER
+
+    def _may_be_lost(self, identity: str) -> bool:
+        """Whether the last restart may have cut off an event that was not emitted again yet."""
+        return identity in self._sent_before and not self._has_emitted
+
+    def _save(self, *, again: bool = False) -> Generator[Step, tuple[Any, float], bool]:
+        state = {self._detector.cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-SENT_KEPT:]}
+        if state == self._saved and not again:
+            return True
+        is_saved: bool = yield from self._ask(Save(state))
+        # If it failed, one of several assets may have it.
+        self._saved = state if is_saved else None
+        return is_saved
+
+    def _slow_down(self, failed: PollResult) -> None:
+        if not has_outlasted_grace(failed.fault, failed.lasting) or self._is_blocked:
+            return
+        self._is_blocked = True
+        pace, shown = max(self._interval, SLOW_PACE), describe_error(failed.error)
+        text = f"No events will be emitted until this is resolved. Retrying every {pace:.0f} seconds: {shown}"
+        self._logs += (Log("error", text),)
+
+    def _ask(self, step: Step) -> Generator[Step, tuple[Any, float], Any]:
+        logs, self._logs = self._logs, ()
+        answer, self._now = yield replace(step, logs=logs)
+        return answer

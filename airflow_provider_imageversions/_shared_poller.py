@@ -7,6 +7,7 @@ import contextvars
 import json
 import logging
 import random
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -94,7 +95,7 @@ class Subscription:
         """
         result, self._seen = await self._poll.result_after(self._seen, self.target)
         error = result.refused.get(alias_of(self.target))
-        lasting = self._refused.lasts(None if error is None else ErrorKind.PERMANENT)
+        lasting = self._refused.lasts(None if error is None else ErrorKind.PERMANENT, time.monotonic())
         if error is None:
             return result
         return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
@@ -122,9 +123,9 @@ class Subscription:
             fault = classify_error(error)
             if fault is None:
                 raise
-            lasting = self._details_failing.lasts(fault)
+            lasting = self._details_failing.lasts(fault, time.monotonic())
             return PollResult(frozenset(), fault=fault, error=error, lasting=lasting)
-        self._details_failing.lasts(None)
+        self._details_failing.lasts(None, time.monotonic())
         return detailed
 
     def __enter__(self) -> Self:
@@ -310,7 +311,7 @@ class _Poll:
             self._count_outcome(result)
             # What a client that falls back will fix does not count against a wait.
             counts = self._failures and not self.client.awaits_fallback
-            result = replace(result, lasting=self._failing.lasts(result.fault if counts else None))
+            result = replace(result, lasting=self._failing.lasts(result.fault if counts else None, time.monotonic()))
             self._publish(result)
             reason = await self._pause(result)
 
@@ -508,7 +509,7 @@ class _Client:
         except MissingConnectionError:
             # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
             # last; and credentials from a connection are never replaced by those of the machine.
-            lasting = self._missing.lasts(ErrorKind.CREDENTIALS)
+            lasting = self._missing.lasts(ErrorKind.CREDENTIALS, time.monotonic())
             if not hook.may_fall_back or self._had_connection:
                 raise
             if lasting < _sessions.GRACE[ErrorKind.CREDENTIALS]:
@@ -516,10 +517,10 @@ class _Client:
                 raise
             hook.fall_back()
         except Exception:
-            self._missing.lasts(None)
+            self._missing.lasts(None, time.monotonic())
             raise
         else:
-            self._missing.lasts(None)
+            self._missing.lasts(None, time.monotonic())
             self._had_connection |= hook.has_connection
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:

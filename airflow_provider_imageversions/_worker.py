@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from airflow_provider_imageversions import _sessions, decide
-from airflow_provider_imageversions._reading import PollResult, StatusLogger, read_versions
-from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error, describe_error
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._reading import read_versions, write_logs
+from airflow_provider_imageversions._sessions import (
+    Fail,
+    FaultTimer,
+    NeedDetails,
+    PollAgain,
+    Raise,
+    Retry,
+    StatusLogger,
+    Succeed,
+    TimeOut,
+    WaitSession,
+)
+from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from datetime import datetime
 
+    from airflow_provider_imageversions._sessions import Step
     from airflow_provider_imageversions.model import Target
 
 T = TypeVar("T")
-_PASSING = {ErrorKind.IN_USE, ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
 
 
 class WorkerPoller:
@@ -29,31 +40,23 @@ class WorkerPoller:
 
     :param source: What has the parameters that say how to reach AWS: an operator or a sensor.
     :param image_name: Name of the image.
-    :param interval: Seconds between two looks at the most.
-    :param timeout: Seconds after which waiting ends.
-    :param left: How many of them are left; default: all.
-    :param looked_at: See :class:`StatusLogger`.
+    :param interval: Maximum time in seconds between two polls. (default: 0)
+    :param timeout: Time in seconds after which waiting ends. (default: 0)
+    :param left: How much of it is left. (default: all)
     """
 
     def __init__(
-        self,
-        source: Any,
-        image_name: str,
-        *,
-        interval: float = 0.0,
-        timeout: float = 0.0,
-        left: float | None = None,
-        looked_at: datetime | None = None,
+        self, source: Any, image_name: str, *, interval: float = 0.0, timeout: float = 0.0, left: float | None = None
     ) -> None:
-        self.watch = StatusLogger(source.log, image_name, looked_at)
         self._source = source
         self._image_name = image_name
         self._interval = interval
         self._timeout = timeout
         self._deadline = time.monotonic() + (timeout if left is None else left)
+        self._status = StatusLogger()
         self._hook: SageMakerImageVersionsHook | None = None
         self._had_connection = False
-        self._failing = _sessions.FaultTimer()
+        self._failing = {"poll": FaultTimer(), "details": FaultTimer()}
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
@@ -69,150 +72,136 @@ class WorkerPoller:
         """Seconds until waiting ends."""
         return self._deadline - time.monotonic()
 
-    def outcome(self, target: Target, *, details: bool) -> decide.Outcome:
+    def session(self, target: Target, *, logged_until: datetime | None = None, **options: Any) -> WaitSession:
         """
-        Poll once for what is waited for, or several times while an error has its :data:`GRACE`.
+        Return the session of a sensor that polls with :meth:`check`.
 
         :param target: What is waited for.
-        :param details: Whether to add its details to a version that is ready.
-        :raises Exception: An error that only a person can fix and that lasts, or that outlasts the timeout.
+        :param logged_until: See :class:`~airflow_provider_imageversions._sessions.StatusLogger`.
+        :param options: See :class:`~airflow_provider_imageversions._sessions.WaitSession`.
         """
-        outcome = self._with_grace(lambda: self._look(target), self._report_fault)
-        if not details or not isinstance(outcome, decide.Ready):
-            return outcome
-        version = outcome.version
-        try:
-            detailed = self._with_grace(
-                lambda: self.hook.add_details(self._image_name, version), self.watch.report_details
-            )
-        except Exception as error:
-            if classify_error(error) in {None, *_sessions.GRACE}:
-                raise
-            self.watch.report_details(error)
-            return decide.Waiting("its details can't be read yet")
-        return decide.Ready(detailed)
+        status = StatusLogger(logged_until)
+        return WaitSession(target=target, interval=self._interval, deadline=self._deadline, status=status, **options)
 
-    def _look(self, target: Target) -> decide.Outcome:
-        result = read_versions(self.hook, self._image_name, [target])
-        if result.fault in _sessions.GRACE and result.error is not None:
-            raise result.error
-        return self.watch.judge(result, target)
+    def check(self, session: WaitSession) -> Step:
+        """
+        Poll once for a sensor, or several times while an error may pass.
 
-    def _report_fault(self, error: Exception) -> None:
-        self.watch.sees(PollResult(frozenset(), fault=classify_error(error), error=error))
+        :param session: The sensor's session.
+        :return: Its last step. The pause of a ``PollAgain`` is Airflow's to make.
+        """
+        target = cast("Target", session.target)
 
-    def _with_grace(self, poll: Callable[[], T], report: Callable[[Exception], object]) -> T:
-        while True:
-            try:
-                found = poll()
-            except Exception as error:  # noqa: PERF203  # what is tried again is a call over the network
-                if not self._has_grace(error, _sessions.GRACE, report):
-                    raise
-            else:
-                self._failing.lasts(None)
-                return found
+        def poll(hook: SageMakerImageVersionsHook) -> decide.Outcome:
+            result = read_versions(hook, self._image_name, [target])
+            if result.error is not None:
+                raise result.error
+            return result.outcomes[target]
 
-    def _has_grace(
-        self, error: Exception, faults: Collection[ErrorKind], report: Callable[[Exception], object]
-    ) -> bool:
-        """Whether to try again what failed, after a pause that is over when this returns."""
-        fault = classify_error(error)
-        lasting = self._failing.lasts(fault if fault in faults else None)
-        if fault is None or fault not in faults or lasting >= _sessions.GRACE[fault]:
-            return False
-        if fault is ErrorKind.CREDENTIALS:
-            # The connection, or the credential chain, may have new ones by now.
-            if self._hook is not None:
-                self._had_connection |= self._hook.has_connection
-            self._hook = None
-            if lasting == 0:
-                return True
-        pause = min(self._interval or _sessions.GRACE_PACE, _sessions.GRACE_PACE)
-        if pause > self.left:
-            return False
-        report(error)
-        time.sleep(pause)
-        return True
+        while isinstance(step := self._poll(session, poll), Retry):
+            time.sleep(step.seconds)
+        return step
 
-    def call(self, step: Callable[[SageMakerImageVersionsHook], T], *, patience: float | None = None) -> T:
+    def call(self, step: Callable[[SageMakerImageVersionsHook], T]) -> T:
         """
         Take a step that calls the API, again and again while what keeps it from succeeding passes by itself.
 
-        Credentials have their :data:`GRACE`. Access denied is raised at once: it may be the answer to this very step.
-
         :param step: What to do with the hook; it has to be safe to repeat.
-        :param patience: Seconds after which somebody else's change is waited for no longer; default: all that is left.
-        :raises SageMakerImageOperationTimeoutError: The timeout is over, and what the step raised is the cause.
-        :raises Exception: What the step raised, if it does not pass by itself or the patience is over.
+        :raises SageMakerImageOperationTimeoutError: The timeout is over; the cause is what the step raised.
+        :raises Exception: What the step raised, if it does not pass by itself.
         """
-        impatient = self._deadline if patience is None else min(self._deadline, time.monotonic() + patience)
-        for failures in itertools.count():
-            try:
-                found = step(self.hook)
-            except Exception as error:  # noqa: PERF203  # likewise
-                if self._has_grace(error, {ErrorKind.CREDENTIALS}, self._report_retry):
-                    continue
-                fault = classify_error(error)
-                pause = random.uniform(0.1, min(2.0 ** min(failures, 30), _sessions.LONGEST_PAUSE))  # noqa: S311  # spreads calls, keeps no secret
-                if fault not in _PASSING:
-                    raise
-                if time.monotonic() + pause > self._deadline:
-                    raise self._timed_out(describe_error(error)) from error
-                if fault is ErrorKind.IN_USE and time.monotonic() + pause > impatient:
-                    raise
-                self._report_retry(error)
-                time.sleep(pause)
-            else:
-                self._failing.lasts(None)
-                return found
-        raise AssertionError
+        return self.wait(step)
 
-    def _report_retry(self, error: Exception) -> None:
-        self.watch.report(f"will try again: {describe_error(error)}")
-
-    def wait(self, look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]) -> T:
+    def wait(self, step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], **options: Any) -> T:
         """
-        Look until there is something else than to wait.
+        Take a step as :meth:`call` does, until it returns something else than that it is waiting.
 
-        :param look: A step as for :meth:`call`, which says what it is waiting for.
+        :param step: A step, which returns what it is waiting for.
+        :param options: See :class:`~airflow_provider_imageversions._sessions.WaitSession`.
         :raises SageMakerImageOperationTimeoutError: The timeout is over.
         """
-        found = self._wait_until(self._deadline, look)
+        found = self._wait(self._operator_session(**options), step)
         if isinstance(found, decide.Waiting):
             raise self._timed_out(found.note)
         return found
 
     def wait_briefly(
-        self, look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], *, patience: float
+        self, step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], *, patience: float
     ) -> T | decide.Waiting:
         """
         Wait as :meth:`wait` does, but return what is in the way once the patience is over.
 
-        :param look: See :meth:`wait`.
-        :param patience: Maximum time in seconds to wait, also for somebody else's change.
+        :param step: See :meth:`wait`.
+        :param patience: Maximum time in seconds to wait for somebody else's change.
         :raises Exception: See :meth:`call`.
         """
-        return self._wait_until(min(self._deadline, time.monotonic() + patience), look, patience=patience)
+        return self._wait(self._operator_session(patience_until=time.monotonic() + patience), step)
 
-    def _wait_until(
-        self,
-        deadline: float,
-        look: Callable[[SageMakerImageVersionsHook], T | decide.Waiting],
-        *,
-        patience: float | None = None,
+    def _operator_session(self, **options: Any) -> WaitSession:
+        return WaitSession(
+            interval=self._interval,
+            deadline=self._deadline,
+            status=self._status,
+            **{"changes": True, "eager": True, **options},
+        )
+
+    def _wait(
+        self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]
     ) -> T | decide.Waiting:
-        for looks in itertools.count():
-            found = self.call(look, patience=patience)
-            if not isinstance(found, decide.Waiting):
-                return found
-            self.watch.report(found.note, warn=found.unknown)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return found
-            # Soon at first, as most of what is waited for takes seconds; and not all tasks at the same time.
-            pause = random.uniform(0.5, 1.0) * 2.0 ** min(looks, 30)  # noqa: S311  # likewise
-            time.sleep(min(self._interval, left, pause))
-        raise AssertionError
+        while isinstance(step := self._poll(session, poll), PollAgain):
+            time.sleep(step.seconds)
+        match step:
+            case Succeed(found):
+                return cast("T", found)
+            case Fail(reason):
+                return cast("T", decide.Failed(reason))
+            case TimeOut(waiting, None):
+                return waiting
+            case TimeOut(waiting, cause):
+                raise self._timed_out(waiting.note) from cause
+            case Raise(error):
+                raise error
+        raise AssertionError(step)
+
+    def _poll(self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], Any]) -> Step:
+        step = self._attempt(session, "poll", lambda: poll(self.hook), session.receive)
+        if isinstance(step, NeedDetails):
+            version = step.version
+            read = lambda: self.hook.add_details(self._image_name, version)  # noqa: E731  # used once
+            step = self._attempt(session, "details", read, lambda record, now, _: session.receive_details(record, now))
+        return step
+
+    def _attempt(
+        self,
+        session: WaitSession,
+        what: str,
+        call: Callable[[], Any],
+        receive: Callable[[Any, float, float], Step],
+    ) -> Step:
+        jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
+        try:
+            found = call()
+        except Exception as error:
+            kind = classify_error(error)
+            if kind is None:
+                raise
+            if kind is ErrorKind.CREDENTIALS:
+                self._forget_client()
+            now = time.monotonic()
+            lasting = self._failing[what].lasts(kind, now)
+            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=what == "details")
+        else:
+            now = time.monotonic()
+            self._failing[what].lasts(None, now)
+            step = receive(found, now, jitter)
+        write_logs(self._source.log, self._image_name, step.logs)
+        return step
+
+    def _forget_client(self) -> None:
+        """Have the client made anew: the connection, or the credential chain, may have new credentials."""
+        if self._hook is not None:
+            self._had_connection |= self._hook.has_connection
+        self._hook = None
 
     def _timed_out(self, obstacle: str) -> SageMakerImageOperationTimeoutError:
         return SageMakerImageOperationTimeoutError(

@@ -63,28 +63,29 @@ class Waiting:
     :param note: What is in the way.
     :param unknown: Whether it is a status unknown to this package.
     :param since: Since when, if it is a version's status; ISO-8601.
+    :param version: The number of the version that is waited for, if it is listed.
     """
 
     note: str
     unknown: bool = False
     since: str | None = None
+    version: int | None = None
 
 
 Outcome = Ready | Failed | Waiting
 
 
-def outcome(versions: Iterable[ImageVersion], target: Target, *, was_there: bool = False) -> Outcome:
+def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     """
     Judge a wait.
 
     :param versions: Versions of the image in any order: all of them, or as many of the newest as
-        :func:`suffices` asks for. For an alias: the one version that has it, or none.
+        :func:`can_stop_reading` asks for. For an alias: the one version that has it, or none.
     :param target: What is waited for.
-    :param was_there: Whether ``target.version`` was seen before, so that it is not one that is still to come.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     if target.version is not None:
-        return _outcome_of_number(newest_first, target.version, was_there=was_there)
+        return _outcome_of_number(newest_first, target.version)
     if target.alias is None and target.after_version is None and target.created_after is None:
         alive = next((v for v in newest_first if v["ImageVersionStatus"] not in _GOING), None)
         if alive is None:
@@ -93,12 +94,19 @@ def outcome(versions: Iterable[ImageVersion], target: Target, *, was_there: bool
     return _outcome_of_any([v for v in newest_first if _matches(v, target)], target)
 
 
-def _outcome_of_number(newest_first: list[ImageVersion], number: int, *, was_there: bool) -> Outcome:
+def deleted_while_awaited(number: int) -> Failed:
+    """
+    Judge a wait for a version that is not listed any more.
+
+    :param number: Its number.
+    """
+    return Failed(f"version {number} was deleted before it was CREATED")
+
+
+def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome:
     for version in newest_first:
         if version["Version"] == number:
             return _outcome_of_version(version)
-    if was_there:
-        return Failed(f"version {number} was deleted before it was CREATED")
     higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
     if higher is not None:
         return Failed(
@@ -116,7 +124,8 @@ def _outcome_of_version(version: ImageVersion) -> Outcome:
         return Failed(f"version {number} is CREATE_FAILED: {failure_reason(version)}")
     if status in _GOING:
         return Failed(f"version {number} is {status}")
-    return Waiting(f"version {number} is {status}", unknown=status not in _KNOWN, since=version.get("LastModifiedTime"))
+    note, since = f"version {number} is {status}", version.get("LastModifiedTime")
+    return Waiting(note, unknown=status not in _KNOWN, since=since, version=number)
 
 
 def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome:
@@ -150,7 +159,7 @@ def _moment(time: str) -> datetime:
     return parse_time("time", time)
 
 
-def suffices(version: ImageVersion, target: Target | VersionsAbove) -> bool:
+def can_stop_reading(version: ImageVersion, target: Target | VersionsAbove) -> bool:
     """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
     if isinstance(target, VersionsAbove):
         return version["Version"] <= target.number
@@ -165,7 +174,7 @@ def suffices(version: ImageVersion, target: Target | VersionsAbove) -> bool:
     return version["ImageVersionStatus"] == CREATED and _matches(version, target)
 
 
-def unseen(
+def detect_new_versions(
     versions: Iterable[ImageVersion],
     cursor: Cursor,
     *,
@@ -176,7 +185,7 @@ def unseen(
     """
     Find the versions that newly reached a status, and move the cursor past them.
 
-    :param versions: Every version above :func:`depth`, in any order; more do no harm.
+    :param versions: Every version above :func:`lowest_unsettled`, in any order; more do no harm.
     :param cursor: What was settled before.
     :param statuses: What to tell of: CREATED, CREATE_FAILED or both, which are final, so a version is told of once.
     :param since: Tell of no version that was created before this moment.
@@ -204,7 +213,7 @@ def unseen(
     return fresh, Cursor(tuple(runs))
 
 
-def moved(
+def detect_alias_move(
     result: Outcome, cursor: AliasCursor, alias: str, *, unsure: bool = False
 ) -> tuple[list[ImageVersion], AliasCursor]:
     """
@@ -234,13 +243,14 @@ def baseline(
 
     :param versions: All versions of the image.
     :param start_from: ``"latest"``: what is final now is not told of, and what is CREATING now will be. A number: it
-        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to :func:`unseen` each time.
+        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to
+        :func:`detect_new_versions` each time.
     :param started: When that was, if it could not read the versions until now.
     """
     everything = list(versions)
     if start_from == "latest":
         changed = {v["Version"] for v in everything if started is not None and _moment(v["LastModifiedTime"]) > started}
-        return unseen(everything, Cursor(), later=changed)[1]
+        return detect_new_versions(everything, Cursor(), later=changed)[1]
     if not isinstance(start_from, int):
         return Cursor()
     passed = [_run(version) for version in everything if version["Version"] < start_from]
@@ -250,7 +260,7 @@ def baseline(
     return Cursor(tuple(sorted(passed)))
 
 
-def depth(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
+def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
     """
     Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
 

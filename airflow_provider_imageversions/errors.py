@@ -13,7 +13,7 @@ import botocore.parsers
 import botocore.session
 
 from airflow_provider_imageversions.compat import AirflowException, AirflowFailException
-from airflow_provider_imageversions.model import ErrorKind
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,15 +286,6 @@ def none_if_not_found(call: Callable[..., T], *arguments: Any, **named: Any) -> 
         if classify_error(error) is ErrorKind.MISSING:
             return None
         raise
-
-
-def describe_error(error: BaseException | None) -> str:
-    """
-    Return an error as one line of text that starts with its class.
-
-    :param error: The error.
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _code(error: botocore.exceptions.ClientError) -> str:

@@ -24,10 +24,10 @@ class _ConsoleLink(BaseAwsLink):
     @classmethod
     def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, identity: str) -> None:
         """
-        Store what the link is made of, without opening a client: a sensor that defers needs none.
+        Store the link's parts, without creating a client, which a sensor that defers does not need.
 
-        If the connection or boto3's configuration cannot be read, there is no link. What the task does next tells
-        whether that passes.
+        If the connection or boto3's configuration cannot be read, there is no link. The task's next call raises the
+        error if it lasts.
 
         :param context: The task's context.
         :param operator: The task.
@@ -66,7 +66,7 @@ class SageMakerImageLink(_ConsoleLink):
     @classmethod
     def url_of(cls, image_name: str, image_version_arn: str) -> str:
         """
-        Give the link for an image, in the region and partition that an ARN names.
+        Return the link for an image, in the region and partition that an ARN names.
 
         :param image_name: Name of the image; an ARN has it in lower case only.
         :param image_version_arn: ARN of one of its versions.

@@ -91,6 +91,15 @@ class ErrorKind(Enum):
     """Access denied or an invalid request. Repeating the call cannot succeed until a person acts."""
 
 
+def describe_error(error: BaseException | None) -> str:
+    """
+    Return an error as one line of text that starts with its class.
+
+    :param error: The error.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 class ImageVersion(TypedDict, total=False):
     """
     A version's record: plain JSON with SageMaker's own keys, and times as ISO-8601 strings in UTC.
@@ -175,20 +184,33 @@ def _digest(identity: list[Any]) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
-def event_payload(version: ImageVersion, image_name: str, region: str) -> dict[str, Any]:
+def event_payload(
+    version: ImageVersion,
+    image_name: str,
+    region: str,
+    *,
+    alias: str | None = None,
+    identity: str | None = None,
+    redelivered: bool = False,
+) -> dict[str, Any]:
     """
-    Return the payload of the event that a version reached a status: its record, and what identifies the event.
+    Return the payload of an event: the version's record, and what identifies the event among others.
 
     :param version: The version's record, with details or without.
     :param image_name: Name of the image; a record has it in lower case only.
     :param region: AWS region.
+    :param alias: The alias that moved to the version. (default: the version reached its status)
+    :param identity: The event's ``event_id``. (default: that of the version reaching its status)
+    :param redelivered: Whether the event may have been emitted before.
     """
     return {
         **version,
         "image_name": image_name,
         "region": region,
         "status": version["ImageVersionStatus"],
-        "event_id": event_id(version),
+        "event_id": event_id(version) if identity is None else identity,
+        **({} if alias is None else {"alias": alias}),
+        "redelivered": redelivered,
     }
 
 
@@ -386,9 +408,9 @@ class PrunePolicy(Parameters):
 
     keep_newest: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
     keep_younger_than: float | None = attrs.field(default=None, metadata=parsed_by(parse_seconds))
-    keep_versions: Iterable[int] | str = attrs.field(default=(), metadata=parsed_by(parse_versions))
+    keep_versions: tuple[int, ...] = attrs.field(default=(), metadata=parsed_by(parse_versions))
     keep_aliased: bool = attrs.field(default=True, metadata=parsed_by(parse_boolean, accepts_none=False))
-    keep_used: Iterable[str] | str | bool = attrs.field(default=(), metadata=parsed_by(parse_scope))
+    keep_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope))
     limit: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
     preview: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_imageversions import decide, without_worker
 from airflow_provider_imageversions._parameters import SECONDS_MAX, parse_boolean
+from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
-    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_imageversions._sessions import WaitSession
     from airflow_provider_imageversions.model import ImageVersion
 
 
@@ -101,7 +102,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
     operator_extra_links = (SageMakerImageLink(),)
     # A client has locks, which cannot be copied.
-    shallow_copy_attrs: Sequence[str] = ("_looks",)
+    shallow_copy_attrs: Sequence[str] = ("_poller", "_session")
     ui_color = "#f2e6d9"
     start_from_trigger: Any = Unless("obstacles_to_start")
     start_trigger_args: Any = StartTriggerArguments()
@@ -146,9 +147,10 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         elif deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._looks: WorkerPoller | None = None
+        self._poller: WorkerPoller | None = None
+        self._session: WaitSession | None = None
         self._began = datetime.now(timezone.utc)
-        self._looked_at: datetime | None = None
+        self._logged_until: datetime | None = None
         self._found: ImageVersion | None = None
         self._warned: set[str] = set()
         WaitParameters.check_literals(self, self._template)
@@ -198,8 +200,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=_seconds(self.poke_interval))
-        # A rescheduled look is a process of its own, which knows by this what the one before it has said.
-        self._looked_at = now - 1.5 * interval if now - self._began > interval / 2 else None
+        # Each poke in reschedule mode is a process of its own, which knows by this what the one before it logged.
+        self._logged_until = now - 1.5 * interval if now - self._began > interval / 2 else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:
@@ -233,21 +235,25 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         :param context: The task's context.
         """
         wait = self._wait()
-        if self._looks is None:
-            self._looks = WorkerPoller(
-                self,
-                wait.image_name,
-                interval=_seconds(self.poke_interval),
-                left=_seconds(self.timeout) - (datetime.now(timezone.utc) - self._began).total_seconds(),
-                looked_at=self._looked_at,
+        if self._poller is None or self._session is None:
+            left = _seconds(self.timeout) - (datetime.now(timezone.utc) - self._began).total_seconds()
+            interval = _seconds(self.poke_interval)
+            self._poller = WorkerPoller(self, wait.image_name, interval=interval, timeout=left)
+            self._session = self._poller.session(
+                wait.target,
+                logged_until=self._logged_until,
+                include_details=wait.include_details,
+                silent_fail=self.silent_fail,
             )
-        outcome = self._looks.outcome(wait.target, details=wait.include_details)
-        if isinstance(outcome, decide.Failed):
-            self._fail(outcome.reason)
-        if isinstance(outcome, decide.Waiting):
-            return PokeReturnValue(is_done=False)
-        self._report_success(outcome.version)
-        return PokeReturnValue(is_done=True, xcom_value=outcome.version)
+        match self._poller.check(self._session):
+            case Succeed(decide.Ready(version)):
+                self._report_success(version)
+                return PokeReturnValue(is_done=True, xcom_value=version)
+            case Fail(reason):
+                self._fail(reason)
+            case Raise(error):
+                raise error
+        return PokeReturnValue(is_done=False)
 
     def execute_complete(
         self, context: Any, event: dict[str, Any] | None = None, began: str | None = None
@@ -317,22 +323,13 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         :raises airflow.exceptions.AirflowTaskTimeout: Likewise, and it was ``execution_timeout`` that ended the wait.
         """
         self._began = getattr(context["ti"], "start_date", None) or self._began
-        result: Any = None
-        try:
-            result = self.poke(context)
-        except AirflowFailException:
-            raise
-        except Exception:
-            if not self.silent_fail:
-                raise
-            self.log.exception("SageMaker image %r: the last check failed", self.image_name)
-        if result is None or not result.is_done:
+        result = self.poke(context)
+        if not result.is_done:
             timeout = _seconds(self.timeout)
             awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
             raise_execution_timeout(self, timeout, awaited)
             raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
-        record: ImageVersion = result.xcom_value
-        return record
+        return cast("ImageVersion", result.xcom_value)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """

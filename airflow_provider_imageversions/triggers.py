@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import math
 import random
@@ -20,14 +19,26 @@ from asgiref.sync import sync_to_async
 from jinja2 import StrictUndefined
 
 from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, decide, studio
+from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
-from airflow_provider_imageversions._reading import PollResult, StatusLogger
+from airflow_provider_imageversions._reading import write_logs
+from airflow_provider_imageversions._sessions import (
+    Emit,
+    Fail,
+    FaultTimer,
+    NeedDetails,
+    Poll,
+    PollAgain,
+    Raise,
+    Retry,
+    Save,
+    Succeed,
+    WaitSession,
+    WatchSession,
+)
 from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
-    has_asset_state,
     push_xcom,
-    read_asset_state,
-    write_asset_state,
 )
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
@@ -40,17 +51,13 @@ from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
-    AliasCursor,
-    Cursor,
-    Target,
-    VersionsAbove,
     Wait,
     WatchConfig,
     event_payload,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Container
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from jinja2 import Environment
 
@@ -129,27 +136,32 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
         operation, identity = "describe_domain", {"DomainId": self.domain_id}
         if self.user_profile_name is not None:
             operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
-        hook, trouble = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), _sessions.FaultTimer()
-        for polls in itertools.count():
+        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), FaultTimer()
+        session, clock = WaitSession(interval=self.check_interval, eager=True), asyncio.get_running_loop().time
+        while True:
+            jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
                 await hook.preload_connection()
                 document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
             except Exception as error:
-                fault = classify_error(error)
-                if fault is None:
+                kind = classify_error(error)
+                if kind is None:
                     raise
-                if trouble.lasts(fault) >= _sessions.GRACE.get(fault, math.inf):
-                    return {"status": "error", "error": describe_error(error)}
-                self.log.info("Domain %s can't be read, retrying: %s", self.domain_id, describe_error(error))
-                if fault is ErrorKind.CREDENTIALS:
+                step = session.receive_error(kind, error, clock(), lasting=failing.lasts(kind, clock()), jitter=jitter)
+                if kind is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
-                trouble.lasts(None)
-                if not isinstance(studio.update_outcome(document), decide.Waiting):
+                failing.lasts(None, clock())
+                step = session.receive(studio.update_outcome(document), clock(), jitter)
+            for line in step.logs:
+                getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
+            match step:
+                case Raise(fatal):
+                    return {"status": "error", "error": describe_error(fatal)}
+                case PollAgain(seconds):
+                    await asyncio.sleep(seconds)
+                case _:
                     return {"status": "done"}
-            # Soon at first, and not all tasks at the same time.
-            await asyncio.sleep(min(self.check_interval, random.uniform(0.5, 1.0) * 2.0 ** min(polls, 30)))  # noqa: S311  # spreads calls
-        raise AssertionError
 
 
 def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersionEventTrigger) -> None:
@@ -312,28 +324,34 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        watch = StatusLogger(self.log, image_name)
         clock = asyncio.get_running_loop().time
+        session = WaitSession(
+            target=target,
+            include_details=include_details,
+            interval=self.poll_interval,
+            silent_fail=self.silent_fail,
+            backoff_from=clock() if self.exponential_backoff else None,
+            max_wait=self.max_wait or math.inf,
+        )
         with _shared_poller.subscribe(source, image_name, target, self.poll_interval) as subscription:
-            stretched = clock()
             while True:
-                result = await subscription.next()
-                if result.is_fatal and not self.silent_fail:
-                    return {"status": "error", "error": describe_error(result.error)}
-                outcome = watch.judge(result, target)
-                if isinstance(outcome, decide.Failed):
-                    return {"status": "failed", "reason": outcome.reason}
-                if isinstance(outcome, decide.Ready):
-                    version = await subscription.add_details(outcome.version) if include_details else outcome.version
-                    if not isinstance(version, PollResult):
+                step = session.receive_poll(await subscription.next(), clock())
+                write_logs(self.log, image_name, step.logs)
+                if isinstance(step, NeedDetails):
+                    step = session.receive_details(await subscription.add_details(step.version), clock())
+                    write_logs(self.log, image_name, step.logs)
+                match step:
+                    case Succeed(decide.Ready(version)):
                         return {"status": "ready", "version": version}
-                    if version.is_fatal and not self.silent_fail:
-                        return {"status": "error", "error": describe_error(version.error)}
-                    watch.report_details(version.error)
-                # Others' polls, of which this one hears too, are no reason to wait longer.
-                if self.exponential_backoff and clock() - stretched >= subscription.interval / 2:
-                    subscription.interval = min(subscription.interval * 2, self.max_wait or float("inf"))
-                    stretched = clock()
+                    case Fail(reason):
+                        return {"status": "failed", "reason": reason}
+                    case Raise(fatal):
+                        return {"status": "error", "error": describe_error(fatal)}
+                    case Retry():
+                        # The shared poll makes such pauses for all of its waits at once.
+                        pass
+                    case PollAgain(seconds):
+                        subscription.interval = seconds
 
     def _source(self) -> Any:
         """Return what has the parameters: the trigger itself, unless a worker rendered them."""
@@ -405,15 +423,6 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
     """
-
-    PERSISTED_AFTER: ClassVar[float] = 10.0
-    """Seconds after which an event that was yielded is taken for stored; Airflow takes one or two."""
-    RETRY: ClassVar[float] = 30.0
-    """Seconds until Airflow's database is asked again."""
-    DETAILED_AT_ONCE: ClassVar[int] = 10
-    """Versions whose details are looked up before the first of them is told of."""
-    SLOW_PACE: ClassVar[float] = 300.0
-    """Seconds between two polls, or two errors in the log, while only a person can mend what is wrong."""
 
     RIVALS_WITHIN: ClassVar[float] = 3600.0
     """Seconds within which watchers that replace one another count as a conflict of DAG files."""
@@ -494,11 +503,11 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             except Exception:
                 # Airflow would start it again every two seconds.
                 self.log.exception(
-                    "The watcher of SageMaker image %r broke off; begins anew in %.0f seconds",
+                    "SageMaker image %r: the watcher failed unexpectedly; restarting in %.0f seconds",
                     self.image_name,
-                    self.SLOW_PACE,
+                    _sessions.SLOW_PACE,
                 )
-            await asyncio.sleep(self.SLOW_PACE)
+            await asyncio.sleep(_sessions.SLOW_PACE)
 
     def _warn_of_rival(self) -> None:
         """
@@ -521,263 +530,49 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             )
         self._watchers[self.state_key] = [*others[-10:], (now, self)]
 
+    def _parse(self) -> tuple[WatchConfig, str | None]:
+        """Check the arguments, and return what is watched and the queue's URL."""
+        self.include_details = parse_boolean("include_details", self.include_details)
+        self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
+        check_aws_parameters(aws_parameters(self))
+        wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
+        return WatchConfig(self.image_name, self.statuses, self.start_from, self.alias), wake_queue
+
     async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
         try:
-            watched = WatchConfig(self.image_name, self.statuses, self.start_from, self.alias)
-            self.include_details = parse_boolean("include_details", self.include_details)
-            self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
-            wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
-            check_aws_parameters(aws_parameters(self))
+            config, wake_queue = self._parse()
         except ValueError as error:
-            self.log.error("This watcher can't work until its arguments are mended: %s", error)  # noqa: TRY400  # no bug
+            self.log.error("Invalid watcher arguments; the watcher stays inactive until they are fixed: %s", error)  # noqa: TRY400  # no bug
             return
         self._warn_of_rival()
-        watch = StatusLogger(self.log, watched.image_name)
-        journal = _Journal(self, Cursor if watched.alias is None else AliasCursor)
-        search = _NewVersions(watched) if watched.alias is None else _Moves(watched, watch, journal)
-        cursor: Any = await journal.open()  # of the kind that the search is for
-        with _shared_poller.subscribe(
-            self, watched.image_name, search.aim(cursor), self.poll_interval, wake_queue=wake_queue
-        ) as subscription:
-            unfinished: PollResult | None = None
-            began, blind_since = datetime.now(timezone.utc), None
-            while True:
-                result, unfinished = unfinished or await subscription.next(), None
-                sees = watch.sees(result)
-                # An image that does not exist has no versions to pass over.
-                if cursor is None and (sees or result.fault is ErrorKind.MISSING):
-                    cursor = search.baseline(result, blind_since)
-                    await journal.begin(cursor)
-                if not sees:
-                    blind_since = began
-                    self._slow_down(result, subscription)
-                    continue
-                found = search.look(result, cursor)
-                if found is None:
-                    subscription.retarget(search.target)
-                    continue
-                fresh, after = found
-                records, readable = await self._detailed(fresh, subscription, watch)
-                left = {version["Version"] for version in fresh[len(records) :]}
-                if left:
-                    found = search.look(result, cursor, left)
-                    after = cursor if found is None else found[1]
-                    unfinished = result if readable else None
-                payloads = [event_payload(record, self.image_name, subscription.region) for record in records]
-                if isinstance(after, AliasCursor):
-                    payloads = [{**each, "alias": self.alias, "event_id": after.event_id} for each in payloads]
-                if not await journal.announce([each["event_id"] for each in payloads], after):
-                    unfinished = None
-                    continue
-                for payload in payloads:
-                    _metrics.count_event(payload)
-                    yield TriggerEvent({**payload, "redelivered": journal.may_have_told(payload["event_id"])})
-                cursor = after
-                await journal.advance(cursor, told=bool(payloads))
-                subscription.retarget(search.aim(cursor, result.versions))
-
-    async def _detailed(
-        self, versions: list[ImageVersion], subscription: _shared_poller.Subscription, watch: StatusLogger
-    ) -> tuple[list[ImageVersion], bool]:
-        """Give what to tell of next, with details if asked for, as far as they can be read; and whether they can."""
-        records: list[ImageVersion] = []
-        for version in versions[: self.DETAILED_AT_ONCE] if self.include_details else ():
-            record = await subscription.add_details(version)
-            if isinstance(record, PollResult):
-                watch.report_details(record.error)
-                self._slow_down(record, subscription)
-                return records, False
-            records.append(record)
-        subscription.interval = self.poll_interval
-        return records if self.include_details else versions, True
-
-    def _slow_down(self, result: PollResult, subscription: _shared_poller.Subscription) -> None:
-        if result.is_fatal and subscription.interval < self.SLOW_PACE:
-            self.log.error(
-                "SageMaker image %r: nothing is told of until a person mends this; will look every %.0f seconds: %s",
-                self.image_name,
-                self.SLOW_PACE,
-                describe_error(result.error),
-            )
-            subscription.interval = max(self.poll_interval, self.SLOW_PACE)
-
-
-class _NewVersions:
-    """What a watcher looks for without an alias."""
-
-    def __init__(self, watched: WatchConfig) -> None:
-        self._watched = watched
-        self.target = VersionsAbove()
-
-    def aim(self, cursor: Cursor | None, versions: Iterable[ImageVersion] = ()) -> VersionsAbove:
-        """Give what the next poll has to read."""
-        if cursor is not None:
-            self.target = decide.depth(versions, cursor)
-        return self.target
-
-    def baseline(self, result: PollResult, started: datetime | None) -> Cursor:
-        """Give the cursor of the very first start, which was at a certain time if the versions could not be read."""
-        return decide.baseline(result.versions, self._watched.start_from, started=started)
-
-    def look(
-        self, result: PollResult, cursor: Cursor, later: Container[int] = ()
-    ) -> tuple[list[ImageVersion], Cursor] | None:
-        """
-        Give what to tell of, and the cursor after it; ``None`` if the next poll has to read more for that.
-
-        :param later: Versions to leave for a later look.
-        """
-        needed = decide.depth(result.versions, cursor)
-        if needed.number < self.target.number:
-            self.target = needed
-            return None
-        start_from = self._watched.start_from
-        return decide.unseen(
-            result.versions,
-            cursor,
-            statuses=tuple(self._watched.statuses),
-            since=start_from if isinstance(start_from, datetime) else None,
-            later=later,
+        name, store, clock = config.image_name, CursorStore(self), asyncio.get_running_loop().time
+        states = await store.read()
+        session = WatchSession(
+            config,
+            states,
+            interval=self.poll_interval,
+            include_details=self.include_details,
+            started=datetime.now(timezone.utc),
         )
-
-
-class _Moves:
-    """What a watcher looks for with an alias."""
-
-    def __init__(self, watched: WatchConfig, watch: StatusLogger, journal: _Journal) -> None:
-        self._alias = str(watched.alias)
-        self._first = watched.start_from == "earliest"
-        self._watch = watch
-        self._journal = journal
-        self.target = Target(alias=self._alias)
-
-    def aim(self, *_: Any) -> Target:
-        """Give what the next poll has to read."""
-        return self.target
-
-    def baseline(self, result: PollResult, _started: datetime | None) -> AliasCursor:
-        """Give the cursor of the very first start; nothing tells when an alias moved."""
-        if self._first or result.fault is ErrorKind.MISSING:
-            return AliasCursor()
-        return decide.moved(result.outcomes[self.target], AliasCursor(), self._alias)[1]
-
-    def look(
-        self, result: PollResult, cursor: AliasCursor, later: Container[int] = ()
-    ) -> tuple[list[ImageVersion], AliasCursor]:
-        """Give what to tell of, and the cursor after it; see above."""
-        if later:
-            return [], cursor
-        outcome = self._watch.judge(result, self.target)
-        return decide.moved(outcome, cursor, self._alias, unsure=self._journal.may_have_lost(cursor.event_id))
-
-
-class _Journal:
-    """
-    Where a watcher keeps how far it came, so that it goes on there after a crash.
-
-    Two promises: what is told is noted before (``sent``), so that a repetition can be marked as one; and it is done
-    with only when Airflow had the time to store the event, so that a crash loses none. Until then the cursor stays
-    before new versions. An alias's goes on at once, as its next move is one from where it was perhaps told to be, and
-    what is still in ``sent`` says that this is to be told again.
-
-    :param trigger: The trigger.
-    :param cursor_type: :class:`Cursor` or :class:`AliasCursor`.
-    """
-
-    def __init__(self, trigger: SageMakerImageVersionEventTrigger, cursor_type: type[Cursor | AliasCursor]) -> None:
-        self._trigger = trigger
-        self._cursor_type = cursor_type
-        self._told_before: set[str] = set()
-        self._has_told = False
-        self._sent: list[str] = []
-        self._written: dict[str, Any] | None = None
-        self._committed: Cursor | AliasCursor = cursor_type()
-        self._waiting: list[tuple[float, Cursor | AliasCursor, list[str]]] = []
-
-    async def open(self) -> Cursor | AliasCursor | None:
-        """Read the cursor; ``None`` at the very first start. Goes on until it can be read."""
-        if not has_asset_state(self._trigger) and not self._trigger.kept:
-            self._trigger.log.warning(
-                "This Airflow has no state store for assets (3.3 has): what was told is kept in memory, and a restart "
-                "of the triggerer starts from %r again.",
-                self._trigger.start_from,
-            )
-            return None
-        while (states := await self._read()) is None:  # noqa: ASYNC110  # nobody says when the database is back
-            await asyncio.sleep(self._trigger.RETRY)
-        if not states:
-            return None
-        self._sent = list(dict.fromkeys(sent for state in states for sent in state["sent"]))
-        self._told_before = set(self._sent)
-        # Assets that share the trigger: the one that came least far, so that none misses anything.
-        cursors = [self._cursor_type.from_json(state[self._cursor_type.KEY]) for state in states]
-        self._committed = min(cursors, key=lambda cursor: cursor.progress)
-        return self._committed
-
-    async def begin(self, cursor: Cursor | AliasCursor) -> None:
-        """Note where the very first start begins, before anything is told."""
-        self._committed = cursor
-        await self._write()
-
-    def may_have_told(self, identity: str) -> bool:
-        """Whether an event was perhaps told before the last start."""
-        return identity in self._told_before
-
-    def may_have_lost(self, identity: str) -> bool:
-        """Whether the last start cut off an event that was not told again yet."""
-        return self.may_have_told(identity) and not self._has_told
-
-    async def announce(self, identities: list[str], after: Cursor | AliasCursor) -> bool:
-        """Note what is about to be told; ``False`` if it must not be told, as that could not be noted."""
-        if not identities:
-            return True
-        self._sent = list(dict.fromkeys([*self._sent, *identities]))
-        if isinstance(after, AliasCursor):
-            self._committed = after
-            return await self._write()
-        await self._write()
-        return True
-
-    async def advance(self, cursor: Cursor | AliasCursor, *, told: bool) -> None:
-        """Move on, at once as far as nothing was told, otherwise when Airflow had the time to store it."""
-        clock = asyncio.get_running_loop().time
-        self._has_told |= told
-        if told or self._waiting:
-            self._waiting.append((clock(), cursor, list(self._sent)))
-        while self._waiting and clock() - self._waiting[0][0] >= self._trigger.PERSISTED_AFTER:
-            _, self._committed, stored = self._waiting.pop(0)
-            self._sent = [identity for identity in self._sent if identity not in stored]
-        if isinstance(cursor, AliasCursor) or not self._waiting:
-            self._committed = cursor
-        await self._write()
-
-    async def _read(self) -> list[Any] | None:
-        if not has_asset_state(self._trigger):
-            return self._trigger.kept
-        try:
-            return await read_asset_state(self._trigger, self._trigger.state_key)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not pass for a first start
-            self._trigger.log.warning(
-                "The state of the asset can't be read, will try again in %.0f seconds: %s",
-                self._trigger.RETRY,
-                describe_error(error),
-            )
-            return None
-
-    async def _write(self) -> bool:
-        state = {self._cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-1000:]}
-        if state == self._written:
-            return True
-        try:
-            await write_asset_state(self._trigger, self._trigger.state_key, state)
-        except Exception as error:  # noqa: BLE001  # tried again at the next poll; until then an event may repeat
-            # One of several assets may have it.
-            self._written = None
-            self._trigger.log.warning(
-                "The state of the asset can't be written, will try again at the next poll: %s",
-                describe_error(error),
-            )
-            return False
-        self._written = state
-        self._trigger.kept = [state]
-        return True
+        with _shared_poller.subscribe(
+            self, name, session.target, self.poll_interval, wake_queue=wake_queue
+        ) as subscription:
+            steps = session.run()
+            step = next(steps)
+            while True:
+                write_logs(self.log, name, step.logs)
+                answer: Any = None
+                match step:
+                    case Poll(target, interval):
+                        subscription.interval = interval
+                        subscription.retarget(target)
+                        answer = await subscription.next()
+                    case NeedDetails(version):
+                        answer = await subscription.add_details(version)
+                    case Save(state):
+                        answer = await store.write(state)
+                    case Emit(version, event):
+                        payload = event_payload(version, name, subscription.region, **event)
+                        _metrics.count_event(payload)
+                        yield TriggerEvent(payload)
+                step = steps.send((answer, clock()))

@@ -340,7 +340,8 @@ _GROUPS: dict[str, list[Row]] = {
             "gone",
             "the version was deleted while it was awaited",
             cells(
-                sensors=TIMEOUT,
+                sensors=FAILED,
+                reschedule=TIMEOUT,
                 event=UNNOTICED,
                 create=REFUSED,
                 promote="ResourceNotFound",
@@ -348,7 +349,8 @@ _GROUPS: dict[str, list[Row]] = {
                 prune=UNNOTICED,
                 rollout="ResourceNotFound",
             ),
-            note="To a sensor, a number that is not there yet and one that is there no more look alike.",
+            note="In reschedule mode each check is a process of its own: a version that is not there yet and one that "
+            "is no longer there look alike.",
         ),
         Row(
             "gone_and_succeeded",

@@ -241,7 +241,7 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
     for image, versions in expected.items():
         assert told(airflow, image) == before[image] + versions
         lines = [line for line in airflow.component_log("triggerer")[logged:].splitlines() if image in line]
-        assert len([line for line in lines if "can't be polled, will go on trying" in line]) == 1, lines
+        assert len([line for line in lines if "cannot be polled; retrying" in line]) == 1, lines
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
 
 

@@ -203,3 +203,13 @@ def test_each_public_class_is_in_the_reference(module):
     page = (ROOT / "docs" / "api" / f"{module}.rst").read_text()
     assert classes
     assert [known for known in classes if f":: {name}.{known}\n" not in page] == []
+
+
+def test_each_option_is_described_with_its_default():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    sections = airflow_provider_imageversions.get_provider_info()["config"]
+    for section, described in sections.items():
+        (example,) = re.findall(rf"^\[{section}\]\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        expected = {name: str(option["default"]) for name, option in described["options"].items()}
+        assert dict(re.findall(r"^(\w+) = (.+)$", example, re.MULTILINE)) == expected
+        assert set(re.findall(r"^## `(\w+)`$", page, re.MULTILINE)) == set(expected)

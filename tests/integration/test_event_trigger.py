@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_imageversions import _reading, _sessions, _shared_poller
+from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions.model import event_id
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
 
@@ -107,9 +108,9 @@ def store():
 @pytest.fixture
 async def watch(store, connection, monkeypatch):
     """Start a watcher; what is still running at the end of the test is killed."""
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 0.3)
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "RETRY", 0.2)
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.5)
+    monkeypatch.setattr(_sessions, "STORED_AFTER", 0.3)
+    monkeypatch.setattr(CursorStore, "RETRY", 0.2)
+    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.5)
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
     running = []
@@ -185,7 +186,7 @@ async def test_a_restart_with_nothing_new_tells_of_nothing(watch, emulator, stor
 
 
 async def test_what_was_told_just_before_a_crash_is_told_again_with_the_same_identity(watch, emulator, monkeypatch):
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 1)
     watching = watch()
     await watching.until(lambda: polls(emulator) > 1)
@@ -249,7 +250,7 @@ async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emu
     await asyncio.sleep(2.5)
     assert not watching.task.done()
     output = capsys.readouterr().out
-    assert output.count("until a person mends this") == 1
+    assert output.count("until this is resolved") == 1
     assert "not authorized" in output
     assert polls(emulator) < 20
 
@@ -261,7 +262,7 @@ async def test_details_that_may_not_be_read_are_an_error_in_the_log_at_a_slow_pa
     await asyncio.sleep(3)
     output = capsys.readouterr().out
     assert "not authorized to perform: sagemaker:DescribeImageVersion" in output
-    assert 1 <= output.count("until a person mends this") <= 6
+    assert 1 <= output.count("until this is resolved") <= 6
     assert len(emulator.calls("DescribeImageVersion")) < 25
     assert watching.told == []
     emulator.clear_faults()
@@ -341,7 +342,7 @@ async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watc
     await asyncio.sleep(1.2)
     assert not watching.task.done()
     output = capsys.readouterr().out
-    assert 2 <= output.count("until its arguments are mended") <= 4
+    assert 2 <= output.count("Invalid watcher arguments") <= 4
     assert next(iter(arguments)) in output
 
 
@@ -610,7 +611,7 @@ async def test_each_way_of_an_alias_that_goes_back_and_forth_is_a_move_of_its_ow
 async def test_a_move_told_just_before_a_crash_is_told_again_with_the_same_identity(
     watch, emulator, promote, monkeypatch
 ):
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")
@@ -626,7 +627,7 @@ async def test_a_move_told_just_before_a_crash_is_told_again_with_the_same_ident
 async def test_a_move_back_while_nothing_ran_is_told_though_the_one_before_was_not_settled(
     watch, emulator, promote, monkeypatch
 ):
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "PERSISTED_AFTER", 60.0)
+    monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")

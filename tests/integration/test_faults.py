@@ -544,7 +544,7 @@ def provoke(world, part, row):
     if row.name.endswith("_long") or row.name == "outage":
         world.botocore_config = {"retries": {"total_max_attempts": 1}}
     world.monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.2)
-    world.monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.3)
+    world.monkeypatch.setattr(_sessions, "SLOW_PACE", 0.3)
     if cell != WAITS:
         world.monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
         world.monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
@@ -587,7 +587,7 @@ def test_a_fault_does_to_a_part_what_the_table_says(row, part, world, capsys, re
         happening.result(20)
     assert was_met(world, cell, row)
     assert all(reason.replace("\n", "").isprintable() for reason in world.reasons)
-    assert ("until a person mends this" in capsys.readouterr().out) == (cell == REPORTS)
+    assert ("until this is resolved" in capsys.readouterr().out) == (cell == REPORTS)
     if part in READERS and RENEWS in row.cells.values():
         # With another hook.
         assert execute(world, **arguments) == right

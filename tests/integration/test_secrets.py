@@ -129,7 +129,7 @@ def secret_connection(connection_format, emulator, monkeypatch):
     emulator.create_versions(IMAGE, 2)
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
-    monkeypatch.setattr(SageMakerImageVersionEventTrigger, "SLOW_PACE", 0.2)
+    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.2)
 
     def set_connection(config):
         value = CONNECTIONS[connection_format](emulator.endpoint_url, config)

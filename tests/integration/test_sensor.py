@@ -13,7 +13,7 @@ from itertools import pairwise
 import botocore.exceptions
 import pytest
 
-from airflow_provider_imageversions import _sessions, _worker, compat
+from airflow_provider_imageversions import _reading, _sessions, compat
 from airflow_provider_imageversions.decide import Failed, Ready
 from airflow_provider_imageversions.errors import (
     ImageVersionFailedError,
@@ -325,13 +325,13 @@ def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, conn
     connection("other", region_name="us-west-2")
     emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
     seen = []
-    original = _worker.read_versions
+    original = _reading._read
 
     def take(hook, *arguments):
         seen.append(hook)
         return original(hook, *arguments)
 
-    monkeypatch.setattr(_worker, "read_versions", take)
+    monkeypatch.setattr(_reading, "_read", take)
     given = {name: GIVEN[name] for name in AWS_PARAMETERS} | {"verify": False}
     for mode in ({"deferrable": True}, {"mode": "poke"}):
         run(sensor(**given, **mode))

@@ -59,7 +59,7 @@ def test_reading_newest_first_as_far_as_suffices_gives_the_outcome_of_the_whole(
     read = []
     for item in history:
         read.append(item)
-        if decide.suffices(item, target):
+        if decide.can_stop_reading(item, target):
             break
     partial, whole = decide.outcome(read, target), decide.outcome(history, target)
     assert type(partial) is type(whole)

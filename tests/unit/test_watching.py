@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -13,11 +10,13 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_imageversions import decide, triggers
-from airflow_provider_imageversions._reading import PollResult, StatusLogger
+from airflow_provider_imageversions import _sessions, decide
+from airflow_provider_imageversions._reading import PollResult
+from airflow_provider_imageversions._sessions import Emit, NeedDetails, Poll, Save, WatchSession
 from airflow_provider_imageversions.model import (
     AliasCursor,
     Cursor,
+    ErrorKind,
     SettledRun,
     Target,
     VersionsAbove,
@@ -41,25 +40,67 @@ def numbers(records):
     return [record["Version"] for record in records]
 
 
-@dataclass
-class Watcher:
-    """What the event trigger does with the algorithm, without the waiting."""
+class Crash(BaseException):
+    """The triggerer is killed."""
 
-    cursor: Cursor | None = None
-    above: VersionsAbove = field(default_factory=VersionsAbove)
 
-    def poll(self, service, start_from="latest", since=None):
+class Driver:
+    """Drives a session as the trigger does, with a clock, a store for each asset and a triggerer that has delays."""
+
+    def __init__(self, world, config, stores, *, include_details=False):
+        self.world = world
+        self.stores = stores
+        states = [json.loads(store.text) for store in stores if store.text is not None]
+        self.session = WatchSession(
+            config, states, interval=60, include_details=include_details, started=world.service.clock
+        )
+        self.steps = self.session.run()
+        self.step = next(self.steps)
+        self.saves = 0
+
+    def send(self, answer):
+        self.step = self.steps.send((answer, self.world.now))
+
+    def poll(self, read, *, unreadable=None, killed=None):
+        """Poll until what the session needs is read; the details of one version may be unreadable."""
         while True:
-            listed = service.read(self.above)
-            if self.cursor is None:
-                self.cursor = decide.baseline(listed, start_from)
-            needed = decide.depth(listed, self.cursor)
-            if needed.number < self.above.number:
-                self.above = needed
-                continue
-            fresh, self.cursor = decide.unseen(listed, self.cursor, since=since)
-            self.above = decide.depth(listed, self.cursor)
-            return fresh
+            target = self.step.target
+            self.send(read(target))
+            self.follow(unreadable, killed)
+            if not (isinstance(target, VersionsAbove) and self.step.target.number < target.number):
+                return
+
+    def follow(self, unreadable, killed):
+        while not isinstance(self.step, Poll):
+            if killed == "before" and isinstance(self.step, Emit):
+                raise Crash
+            match self.step:
+                case Save(state):
+                    self.saves += 1
+                    self.send(self.save(state))
+                    self.world.answered()
+                case NeedDetails(version):
+                    error = PollResult(frozenset(), fault=ErrorKind.TRANSIENT, error=OSError("reset"))
+                    self.send(error if version["Version"] == unreadable else {**version, "Aliases": []})
+                case Emit(version, event):
+                    self.world.emitted(version, **event)
+                    if killed == "after":
+                        raise Crash
+                    self.send(None)
+
+    def save(self, state):
+        for store in self.stores:
+            if store.broken:
+                return False
+            store.text = json.dumps(state)
+        return True
+
+
+class Store:
+    """What one asset has stored."""
+
+    text = None
+    broken = False
 
 
 class Service:
@@ -68,6 +109,7 @@ class Service:
         self.clock = START
         self.next_number = 1
         self.listed = {}
+        self.is_missing = False
 
     def tick(self, seconds=1):
         self.clock += timedelta(seconds=seconds)
@@ -75,6 +117,7 @@ class Service:
     def create(self):
         number = self.next_number
         self.next_number += 1
+        self.is_missing = False
         self.listed[number] = {
             "Version": number,
             "ImageVersionStatus": "CREATING",
@@ -82,44 +125,70 @@ class Service:
             "ImageVersionArn": f"arn:aws:sagemaker:us-east-1:123456789012:image-version/my-image/{number}",
             "life": self.life,
         }
+        self.touch(number)
+
+    def touch(self, number):
+        self.tick()
+        self.listed[number]["LastModifiedTime"] = self.clock.isoformat()
+
+    def finish(self, number, status="CREATED"):
+        self.listed[number]["ImageVersionStatus"] = status
+        self.touch(number)
 
     def recreate(self):
         self.life += 1
         self.next_number = 1
         self.listed = {}
 
-    def read(self, above):
+    def read(self, target):
+        if self.is_missing:
+            return PollResult(frozenset({target}), fault=ErrorKind.MISSING, error=LookupError("no image"))
         read = []
         for number in sorted(self.listed, reverse=True):
             read.append(dict(self.listed[number]))
-            if decide.suffices(read[-1], above):
+            if decide.can_stop_reading(read[-1], target):
                 break
-        return read
+        return PollResult(frozenset({target}), versions=tuple(read))
 
 
 class Watching(RuleBasedStateMachine):
-    """Creations, completions out of order, failures, deletions, recreations, crashes, redeliveries."""
+    """Creations, completions out of order, failures, deletions, recreations, outages, crashes, lost events."""
 
-    @initialize(existing=st.integers(0, 3), start_from=st.sampled_from(["latest", "earliest", 1, 3, 6]))
-    def begin(self, existing, start_from):
+    @initialize(
+        existing=st.integers(0, 3),
+        start_from=st.sampled_from(["latest", "earliest", 1, 3, 6]),
+        include_details=st.booleans(),
+        blind=st.booleans(),
+    )
+    def begin(self, *, existing, start_from, include_details=False, blind=False):
         self.service = Service()
         for _ in range(existing):
-            self.create(gap=1)
-            self.service.listed[self.service.next_number - 1]["ImageVersionStatus"] = "CREATED"
-        self.watcher = Watcher()
-        self.committed = None
+            self.service.tick()
+            self.service.create()
+            self.service.finish(self.service.next_number - 1)
+        self.config = WatchConfig("my-image", ["CREATED"], start_from, None)
+        self.include_details = include_details
+        self.now = 0.0
+        self.store = Store()
         self.told = {}
-        self.crashed_since = {}
+        self.in_flight = []
         self.crashes = 0
-        self.owed = set()
-        self.start_from = start_from
-        self.passed_over = range(0)
-        if start_from == "earliest":
-            self.owed = {event_id(v) for v in self.service.listed.values()}
-        elif start_from != "latest":
-            self.owed = {event_id(v) for number, v in self.service.listed.items() if number >= start_from}
-            self.passed_over = range(existing + 1, start_from)
-        self.poll()
+        self.start()
+        if blind:
+            self.poll_in_an_outage()
+        else:
+            self.poll()
+
+    def start(self):
+        if self.store.text is None:
+            start_from, listed = self.config.start_from, self.service.listed
+            lowest = {"earliest": 0, "latest": self.service.next_number}.get(start_from, start_from)
+            self.passed_over = range(self.service.next_number, lowest)
+            self.owed = {
+                event_id(v) for number, v in listed.items() if number >= lowest and v["ImageVersionStatus"] == "CREATED"
+            }
+        self.sent_before = [] if self.store.text is None else json.loads(self.store.text)["sent"]
+        self.driver = Driver(self, self.config, [self.store], include_details=self.include_details)
 
     @rule(gap=st.sampled_from([1, 1, 1, 4000]))
     def create(self, gap):
@@ -130,10 +199,10 @@ class Watching(RuleBasedStateMachine):
     @rule(data=st.data(), status=st.sampled_from(["CREATED", "CREATED", "CREATED", "CREATE_FAILED"]))
     def finish(self, data, status):
         creating = [n for n, v in self.service.listed.items() if v["ImageVersionStatus"] == "CREATING"]
-        chosen = self.service.listed[data.draw(st.sampled_from(sorted(creating)))]
-        chosen["ImageVersionStatus"] = status
-        if status == "CREATED" and chosen["Version"] not in self.passed_over:
-            self.owed.add(event_id(chosen))
+        number = data.draw(st.sampled_from(sorted(creating)))
+        self.service.finish(number, status)
+        if status == "CREATED" and number not in self.passed_over:
+            self.owed.add(event_id(self.service.listed[number]))
 
     @precondition(lambda self: self.service.listed)
     @rule(data=st.data())
@@ -144,44 +213,79 @@ class Watching(RuleBasedStateMachine):
     @precondition(lambda self: self.service.listed)
     @rule(data=st.data())
     def begin_to_delete(self, data):
-        going = self.service.listed[data.draw(st.sampled_from(sorted(self.service.listed)))]
-        self.forgive([going])
-        going["ImageVersionStatus"] = "DELETING"
+        number = data.draw(st.sampled_from(sorted(self.service.listed)))
+        self.forgive([self.service.listed[number]])
+        self.service.finish(number, "DELETING")
 
-    @rule()
-    def recreate(self):
+    @rule(missing=st.booleans())
+    def recreate(self, *, missing=False):
         self.service.tick()
         self.forgive(list(self.service.listed.values()))
         self.service.recreate()
+        self.service.is_missing = missing
+        self.passed_over = range(0) if self.store.text is None else self.passed_over
 
     def forgive(self, gone):
-        # Nobody can tell of what was deleted before it was looked at.
+        # Nobody can report what was deleted before it was listed.
         for each in gone:
             self.owed.discard(event_id(each))
 
-    @rule()
-    def poll(self):
-        for record in self.watcher.poll(self.service, self.start_from):
-            identity = event_id(record)
-            assert record["ImageVersionStatus"] == "CREATED"
-            # A repetition needs a crash since the last time.
-            assert identity not in self.told or self.told[identity] < self.crashes
-            assert identity in self.owed or identity in self.told
-            self.told[identity] = self.crashes
-            self.owed.discard(identity)
-        if self.committed is None:
-            self.committed = decide.baseline(self.service.read(VersionsAbove()), self.start_from).to_json()
+    def emitted(self, record, identity, alias, redelivered):
+        assert alias is None
+        assert identity == event_id(record)
+        assert record["ImageVersionStatus"] == "CREATED"
+        assert ("Aliases" in record) == self.include_details
+        # A repetition needs a crash since the last time, and is marked unless that could not be stored.
+        assert identity not in self.told or self.told[identity] < self.crashes
+        assert identity in self.owed or identity in self.told
+        assert redelivered == (identity in self.sent_before)
+        self.told[identity] = self.crashes
+        self.owed.discard(identity)
+        self.in_flight.append([identity, None])
+
+    def answered(self):
+        """Let the triggerer hand over what was emitted before, as it handles requests one after the other."""
+        for event in self.in_flight:
+            event[1] = self.now + _sessions.STORED_AFTER if event[1] is None else event[1]
+
+    @rule(seconds=st.sampled_from([1, 9, 11, 40]))
+    def let_time_pass(self, seconds):
+        self.now += seconds
+        self.in_flight = [event for event in self.in_flight if event[1] is None or event[1] > self.now]
+
+    @rule(unreadable=st.integers(1, 6))
+    def poll_with_unreadable_details(self, unreadable):
+        self.driver.poll(self.service.read, unreadable=unreadable)
 
     @rule()
-    def commit(self):
-        self.committed = self.watcher.cursor.to_json()
-        assert Cursor.from_json(self.committed) == self.watcher.cursor
+    def poll(self):
+        self.driver.poll(self.service.read)
+
+    @rule()
+    def poll_while_the_store_is_broken(self):
+        self.store.broken = True
+        self.poll()
+        self.store.broken = False
+
+    @rule()
+    def poll_in_an_outage(self):
+        error = OSError("unreachable")
+        self.driver.poll(lambda target: PollResult(frozenset({target}), fault=ErrorKind.TRANSIENT, error=error))
+
+    @rule(killed=st.sampled_from(["before", "after"]))
+    def poll_and_be_killed(self, killed):
+        try:
+            self.driver.poll(self.service.read, killed=killed)
+        except Crash:
+            self.crash()
 
     @rule()
     def crash(self):
         self.crashes += 1
-        cursor = Cursor.from_json(self.committed)
-        self.watcher = Watcher(cursor, decide.depth((), cursor))
+        there = {event_id(v) for v in self.service.listed.values() if v["ImageVersionStatus"] == "CREATED"}
+        self.owed |= there & {identity for identity, _ in self.in_flight}
+        self.in_flight = []
+        self.start()
 
     @invariant()
     def a_poll_leaves_nothing_owed(self):
@@ -192,9 +296,9 @@ class Watching(RuleBasedStateMachine):
         assert not self.owed
 
     @invariant()
-    def the_cursor_is_in_order_and_never_overlaps(self):
-        if hasattr(self, "watcher") and self.watcher.cursor:
-            runs = self.watcher.cursor.runs
+    def the_stored_cursor_is_in_order_and_never_overlaps(self):
+        if hasattr(self, "store") and self.store.text is not None:
+            runs = Cursor.from_json(json.loads(self.store.text)["runs"]).runs
             assert all(run.first <= run.last for run in runs)
             assert all(left.last < right.first for left, right in pairwise(runs))
 
@@ -216,7 +320,7 @@ TestWatchingSeldom = WatchingSeldom.TestCase
 
 
 def settle(text):
-    return decide.unseen(versions(text), Cursor())[1]
+    return decide.detect_new_versions(versions(text), Cursor())[1]
 
 
 @pytest.mark.parametrize(
@@ -231,24 +335,24 @@ def settle(text):
     ],
 )
 def test_what_newly_became_created_is_told_in_ascending_order(before, listed, expected):
-    assert numbers(decide.unseen(versions(listed), settle(before))[0]) == expected
+    assert numbers(decide.detect_new_versions(versions(listed), settle(before))[0]) == expected
 
 
 def test_failures_can_be_watched_alone_or_too():
     listed = versions("1:CREATED 2:CREATE_FAILED")
-    assert numbers(decide.unseen(listed, Cursor(), statuses=("CREATE_FAILED",))[0]) == [2]
-    assert numbers(decide.unseen(listed, Cursor(), statuses=("CREATE_FAILED", "CREATED"))[0]) == [1, 2]
+    assert numbers(decide.detect_new_versions(listed, Cursor(), statuses=("CREATE_FAILED",))[0]) == [2]
+    assert numbers(decide.detect_new_versions(listed, Cursor(), statuses=("CREATE_FAILED", "CREATED"))[0]) == [1, 2]
 
 
 def test_a_known_number_that_was_created_later_is_a_new_version():
     cursor = settle("1:CREATED 2:CREATED 3:CREATED")
     again = [{**each, "CreationTime": (START + timedelta(days=90 + each["Version"])).isoformat()}
              for each in versions("1:CREATED 2:CREATING")]  # fmt: skip
-    assert decide.depth(again[1:], cursor) == VersionsAbove()
-    fresh, after = decide.unseen(again, cursor)
+    assert decide.lowest_unsettled(again[1:], cursor) == VersionsAbove()
+    fresh, after = decide.detect_new_versions(again, cursor)
     assert numbers(fresh) == [1]
     again[1]["ImageVersionStatus"] = "CREATED"
-    assert numbers(decide.unseen(again, after)[0]) == [2]
+    assert numbers(decide.detect_new_versions(again, after)[0]) == [2]
 
 
 @pytest.mark.parametrize(
@@ -260,33 +364,33 @@ def test_the_first_start_tells_of_what_was_asked_for(start_from, expected):
     since = start_from if isinstance(start_from, datetime) else None
     cursor = decide.baseline(versions("1:CREATED 2:CREATING 3:CREATED"), start_from)
     finished = versions("1:CREATED 2:CREATED 3:CREATED")
-    assert numbers(decide.unseen(finished, cursor, since=since)[0]) == expected
+    assert numbers(decide.detect_new_versions(finished, cursor, since=since)[0]) == expected
 
 
 def test_a_start_ahead_of_the_newest_version_waits_for_its_number():
     cursor = decide.baseline(versions("1:CREATED"), 4)
-    fresh, _ = decide.unseen([version(number) for number in range(1, 7)], cursor)
+    fresh, _ = decide.detect_new_versions([version(number) for number in range(1, 7)], cursor)
     assert numbers(fresh) == [4, 5, 6]
 
 
 def test_ten_thousand_settled_versions_are_one_run_and_a_poll_reads_the_newest_only():
     listed = [version(number) for number in range(1, 10_001)]
-    cursor = decide.unseen(listed, Cursor())[1]
+    cursor = decide.detect_new_versions(listed, Cursor())[1]
     assert [run[:2] for run in cursor.runs] == [(1, 10_000)]
-    assert decide.depth(listed[-100:], cursor).number > 9_990
-    assert decide.depth((), cursor).number > 9_990
+    assert decide.lowest_unsettled(listed[-100:], cursor).number > 9_990
+    assert decide.lowest_unsettled((), cursor).number > 9_990
 
 
 def test_gaps_close_once_no_late_listing_can_fill_them():
     listed = [version(number) for number in range(1, 200, 2)]
-    cursor = decide.unseen(listed, Cursor())[1]
+    cursor = decide.detect_new_versions(listed, Cursor())[1]
     assert len(cursor.runs) <= 2
 
 
 def test_a_run_of_neighbours_of_two_lives_of_the_image_is_never_made():
     old = Cursor((SettledRun(3, 3, START.isoformat()),))
     new = [{**version(2), "CreationTime": (START + timedelta(days=1)).isoformat()}]
-    assert len(decide.unseen(new, old)[1].runs) == 2
+    assert len(decide.detect_new_versions(new, old)[1].runs) == 2
 
 
 def test_an_event_s_identity_does_not_depend_on_how_the_time_is_written():
@@ -298,71 +402,12 @@ def test_an_event_s_identity_does_not_depend_on_how_the_time_is_written():
 
 def test_after_a_restart_the_first_poll_reads_down_to_the_lowest_version_that_may_be_open():
     cursor = settle("1:CREATED 2:CREATING 3:CREATED 4:CREATING 5:CREATED")
-    assert decide.depth((), cursor).number < 2
-    assert decide.depth((), settle("2:CREATED 3:CREATED")) == VersionsAbove()
-    assert decide.depth((), Cursor()) == VersionsAbove()
+    assert decide.lowest_unsettled((), cursor).number < 2
+    assert decide.lowest_unsettled((), settle("2:CREATED 3:CREATED")) == VersionsAbove()
+    assert decide.lowest_unsettled((), Cursor()) == VersionsAbove()
 
 
 # --- An alias's moves ------------------------------------------------------------------------------------
-
-
-class Crash(BaseException):
-    """The triggerer is killed."""
-
-
-class Store:
-    def __init__(self):
-        self.values = {}
-        self.broken = False
-
-    async def aget(self, key):
-        return json.loads(self.values[key]) if key in self.values else None
-
-    async def aset(self, key, value):
-        if self.broken:
-            raise RuntimeError("the database is away")
-        self.values[key] = json.dumps(value)
-
-
-class Clock(asyncio.SelectorEventLoop):
-    now = 0.0
-
-    def time(self):
-        return self.now
-
-
-class AliasWatcher:
-    """What the event trigger does about an alias, with its own journal and without the waiting."""
-
-    def __init__(self, stores, start_from):
-        self.trigger = triggers.SageMakerImageVersionEventTrigger(image_name="my-image", alias="prod")
-        self.trigger.asset_state_store = type("Accessors", (), {"_by_name": dict(enumerate(stores))})()
-        self.journal = triggers._Journal(self.trigger, AliasCursor)
-        watched = WatchConfig("my-image", ["CREATED"], start_from, "prod")
-        self.search = triggers._Moves(watched, StatusLogger(logging.getLogger("quiet"), "my-image"), self.journal)
-        self.cursor = None
-        self.is_open = False
-
-    async def poll(self, owner, tell, killed=None):
-        if not self.is_open:
-            self.cursor, self.is_open = await self.journal.open(), True
-        outcomes = {self.search.target: decide.outcome(owner, self.search.target)}
-        snapshot = PollResult(frozenset(outcomes), outcomes=outcomes)
-        if self.cursor is None:
-            self.cursor = self.search.baseline(snapshot, None)
-            await self.journal.begin(self.cursor)
-        fresh, after = self.search.look(snapshot, self.cursor)
-        identities = [after.event_id for _ in fresh]
-        if not await self.journal.announce(identities, after):
-            return
-        if killed == "before telling":
-            raise Crash
-        for record in fresh:
-            tell(record, after.event_id, redelivered=self.journal.may_have_told(after.event_id))
-        if killed == "after telling":
-            raise Crash
-        self.cursor = after
-        await self.journal.advance(after, told=bool(fresh))
 
 
 class WatchingAnAlias(RuleBasedStateMachine):
@@ -370,11 +415,11 @@ class WatchingAnAlias(RuleBasedStateMachine):
 
     @initialize(start_from=st.sampled_from(["latest", "earliest"]), owned=st.booleans())
     def begin(self, start_from, owned):
-        self.loop = Clock()
+        self.now = 0.0
         self.service = Service()
         for _ in range(3):
-            self.create()
-            self.finish(self.service.next_number - 1)
+            self.service.create()
+            self.service.finish(self.service.next_number - 1)
         self.owner = None
         if owned:
             self.move(1)
@@ -385,9 +430,8 @@ class WatchingAnAlias(RuleBasedStateMachine):
         self.clear_the_state()
 
     def teardown(self):
-        if hasattr(self, "loop"):
+        if hasattr(self, "service"):
             self.nothing_is_missed()
-            self.loop.close()
 
     def numbers(self, status):
         return sorted(n for n, v in self.service.listed.items() if v["ImageVersionStatus"] == status)
@@ -402,25 +446,20 @@ class WatchingAnAlias(RuleBasedStateMachine):
     def create(self):
         self.service.tick()
         self.service.create()
-        self.touch(self.service.next_number - 1)
 
-    def touch(self, number):
-        self.service.tick()
-        self.service.listed[number]["LastModifiedTime"] = self.service.clock.isoformat()
-
-    def finish(self, number):
-        self.service.listed[number]["ImageVersionStatus"] = "CREATED"
+    def answered(self):
+        pass
 
     @precondition(lambda self: self.numbers("CREATING"))
     @rule(data=st.data())
     def finish_one(self, data):
-        self.finish(data.draw(st.sampled_from(self.numbers("CREATING"))))
+        self.service.finish(data.draw(st.sampled_from(self.numbers("CREATING"))))
 
     def move(self, number):
         if self.owner in self.service.listed:
-            self.touch(self.owner)
+            self.service.touch(self.owner)
         self.owner = number
-        self.touch(number)
+        self.service.touch(number)
 
     @precondition(lambda self: self.service.listed)
     @rule(data=st.data())
@@ -434,7 +473,7 @@ class WatchingAnAlias(RuleBasedStateMachine):
     @precondition(lambda self: self.service.listed)
     @rule(data=st.data())
     def change_metadata(self, data):
-        self.touch(data.draw(st.sampled_from(sorted(self.service.listed))))
+        self.service.touch(data.draw(st.sampled_from(sorted(self.service.listed))))
 
     @precondition(lambda self: self.service.listed)
     @rule(data=st.data())
@@ -451,12 +490,13 @@ class WatchingAnAlias(RuleBasedStateMachine):
 
     @rule()
     def let_time_pass(self):
-        self.loop.now += 2 * self.watcher.trigger.PERSISTED_AFTER
+        self.now += 2 * _sessions.STORED_AFTER
         self.stored += self.in_flight
         self.in_flight = []
 
-    def tell(self, record, identity, *, redelivered):
+    def emitted(self, record, identity, alias, redelivered):
         owner = event_id(record)
+        assert alias == "prod"
         assert owner == self.ready()
         if identity in self.all_told:
             # A repetition needs a crash since the last time, and says so.
@@ -471,14 +511,17 @@ class WatchingAnAlias(RuleBasedStateMachine):
 
     def poll(self, killed=None):
         try:
-            self.loop.run_until_complete(self.watcher.poll(self.present(), self.tell, killed))
+            self.driver.poll(self.read, killed=killed)
         except Crash:
-            if killed == "before telling":
-                kept = json.loads(next(iter(self.stores[0].values.values())))["alias"]
+            if killed == "before":
+                kept = json.loads(self.stores[0].text)["alias"]
                 self.noted = (kept[1], kept[0])
-            self.restart(lost=killed == "before telling")
+            self.restart(lost=killed == "before")
 
-    @rule(killed=st.sampled_from([None, None, "before telling", "after telling"]))
+    def read(self, target):
+        return PollResult(frozenset({target}), outcomes={target: decide.outcome(self.present(), target)})
+
+    @rule(killed=st.sampled_from([None, None, "before", "after"]))
     def poll_once(self, killed):
         self.poll(killed)
 
@@ -493,13 +536,13 @@ class WatchingAnAlias(RuleBasedStateMachine):
         self.stored += [] if lost else self.in_flight
         self.in_flight = []
         self.crashed = True
-        self.watcher = AliasWatcher(self.stores, self.start_from)
+        self.driver = Driver(self, WatchConfig("my-image", ["CREATED"], self.start_from, "prod"), self.stores)
 
     @rule()
     def clear_the_state(self):
-        self.restart(lost=False)
         for store in self.stores:
-            store.values = {}
+            store.text = None
+        self.restart(lost=False)
         self.noted, self.cleared = (None, None), True
         if self.start_from == "latest":
             self.noted = (None, self.ready())
@@ -525,7 +568,7 @@ class WatchingAnAliasAlways(WatchingAnAlias):
 
     @invariant()
     def nothing_is_missed(self):
-        if hasattr(self, "watcher"):
+        if hasattr(self, "driver"):
             WatchingAnAlias.nothing_is_missed(self)
 
 
@@ -561,7 +604,7 @@ def follow(*owners, cursor=None):
     told = []
     for owner in owners:
         outcome = decide.outcome([] if owner is None else [owner], Target(alias="prod"))
-        fresh, cursor = decide.moved(outcome, cursor or AliasCursor(), "prod")
+        fresh, cursor = decide.detect_alias_move(outcome, cursor or AliasCursor(), "prod")
         told += [(record["Version"], cursor.event_id) for record in fresh]
     return told
 
@@ -586,19 +629,21 @@ def test_a_move_is_told_when_the_alias_is_on_another_created_version(owners, exp
 
 def test_a_move_is_told_again_with_its_identity_only_while_its_event_may_be_lost():
     ready = decide.outcome([owner_of(7)], Target(alias="prod"))
-    cursor = decide.moved(ready, AliasCursor(), "prod")[1]
+    cursor = decide.detect_alias_move(ready, AliasCursor(), "prod")[1]
     assert AliasCursor.from_json(json.loads(json.dumps(cursor.to_json()))) == cursor
-    assert decide.moved(ready, cursor, "prod") == ([], cursor)
-    assert decide.moved(ready, cursor, "prod", unsure=True) == ([owner_of(7)], cursor)
+    assert decide.detect_alias_move(ready, cursor, "prod") == ([], cursor)
+    assert decide.detect_alias_move(ready, cursor, "prod", unsure=True) == ([owner_of(7)], cursor)
     gone = decide.outcome([], Target(alias="prod"))
-    assert decide.moved(gone, cursor, "prod", unsure=True) == ([], cursor)
+    assert decide.detect_alias_move(gone, cursor, "prod", unsure=True) == ([], cursor)
 
 
 def test_aliases_that_move_alike_and_watches_that_begin_anew_have_moves_of_their_own():
     there = decide.outcome([owner_of(8)], Target(alias="prod"))
-    first = decide.moved(decide.outcome([owner_of(7)], Target(alias="prod")), AliasCursor(), "prod")[1]
-    later = decide.moved(decide.outcome([owner_of(7, modified=5)], Target(alias="prod")), AliasCursor(), "prod")[1]
-    identities = [decide.moved(there, cursor, alias)[1].event_id
+    first = decide.detect_alias_move(decide.outcome([owner_of(7)], Target(alias="prod")), AliasCursor(), "prod")[1]
+    later = decide.detect_alias_move(
+        decide.outcome([owner_of(7, modified=5)], Target(alias="prod")), AliasCursor(), "prod"
+    )[1]
+    identities = [decide.detect_alias_move(there, cursor, alias)[1].event_id
                   for cursor, alias in [(first, "prod"), (first, "blue"), (later, "prod")]]  # fmt: skip
     assert len(set(identities)) == 3
 

@@ -1,0 +1,68 @@
+"""Store how far a watcher came, in the state of the assets that it watches for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_imageversions.compat import has_asset_state, read_asset_state, write_asset_state
+from airflow_provider_imageversions.model import describe_error
+
+if TYPE_CHECKING:
+    from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+
+class CursorStore:
+    """
+    Where a watcher's state is kept: with its assets, or in memory before Airflow 3.3.
+
+    :param trigger: The watcher.
+    """
+
+    RETRY: ClassVar[float] = 30.0
+    """Time in seconds between two tries to read it."""
+
+    def __init__(self, trigger: SageMakerImageVersionEventTrigger) -> None:
+        self._trigger = trigger
+
+    async def read(self) -> list[dict[str, Any]]:
+        """Return what each asset has stored. An error must not pass for a first start, so this retries for ever."""
+        if not has_asset_state(self._trigger):
+            if not self._trigger.kept:
+                self._trigger.log.warning(
+                    "SageMaker image %r: this Airflow, older than 3.3, has no state store for assets. A restart of the "
+                    "triggerer starts from %r again",
+                    self._trigger.image_name,
+                    self._trigger.start_from,
+                )
+            return self._trigger.kept
+        while True:
+            try:
+                return await read_asset_state(self._trigger, self._trigger.state_key)
+            except Exception as error:  # noqa: BLE001  # whatever Airflow's database raises
+                self._trigger.log.warning(
+                    "SageMaker image %r: could not read the state of the asset; retrying in %.0f seconds: %s",
+                    self._trigger.image_name,
+                    self.RETRY,
+                    describe_error(error),
+                )
+            await asyncio.sleep(self.RETRY)
+
+    async def write(self, state: dict[str, Any]) -> bool:
+        """
+        Store the state with each asset, and return whether that succeeded.
+
+        :param state: The state.
+        """
+        try:
+            await write_asset_state(self._trigger, self._trigger.state_key, state)
+        except Exception as error:  # noqa: BLE001  # likewise
+            self._trigger.log.warning(
+                "SageMaker image %r: could not store the state of the asset; retrying at the next poll. Until then, a "
+                "restart emits events again: %s",
+                self._trigger.image_name,
+                describe_error(error),
+            )
+            return False
+        self._trigger.kept = [state]
+        return True
