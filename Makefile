@@ -66,6 +66,7 @@ docs: $(INSTALLED) ## build the documentation into build/docs/html
 
 dist: $(INSTALLED) ## build the source distribution and, from it, the wheel into build/dist, and check what they contain
 	rm -rf build/dist
+	mkdir -p build
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/check-wheel-contents build/dist/*.whl
 	@# Everything that is in the repository, except for its automation, and nothing else.

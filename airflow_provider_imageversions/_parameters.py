@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import math
 import re
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -227,6 +228,13 @@ def parse_seconds(name: str, value: object, *, maximum: float = SECONDS_MAX) -> 
             name, value, f"it must be a time in seconds above 0, or a timedelta, up to {maximum:.0f} seconds."
         )
     return float(seconds)
+
+
+def parse_rate(name: str, value: object) -> float:
+    """Return a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise invalid_parameter(name, value, "it must be a number above 0.")
+    return float(value)
 
 
 def parse_boolean(name: str, value: object) -> bool:

@@ -343,7 +343,7 @@ class ListImageVersionsRequest(ListRequest):
     sort_by: str = attrs.field(
         default="CREATION_TIME", metadata=parsed_by(choice_parser("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION"))
     )
-    statuses: Iterable[str] | str | None = attrs.field(default=None, metadata=parsed_by(parse_statuses, member=None))
+    statuses: tuple[str, ...] | None = attrs.field(default=None, metadata=parsed_by(parse_statuses, member=None))
 
 
 @attrs.frozen(field_transformer=with_converters)

@@ -220,7 +220,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
     form = f"the form is {SCHEME}://REGION/IMAGE, with {DEFAULT_REGION!r} for the connection's region"
     if uri.netloc != DEFAULT_REGION and not _REGION.fullmatch(uri.netloc):
-        raise ValueError(f"URI {uri.geturl()!r}: {uri.netloc!r} is no AWS region; {form}.")
+        raise ValueError(f"URI {uri.geturl()!r}: {uri.netloc!r} is not an AWS region; {form}.")
     try:
         parse_image_name("image_name", uri.path.removeprefix("/"))
         for key, value in parse_qsl(uri.query, keep_blank_values=True):

@@ -1,14 +1,11 @@
-"""The hook: pages through the API. Nothing above it knows about tokens, clients or botocore's errors."""
+"""The hook: pages, clients and credentials. No other module uses tokens or clients."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
-from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 import botocore.loaders
@@ -22,10 +19,22 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._botocore import (
+    broken_response,
+    complete,
+    explain_missing,
+    fractional_bounds,
+    parse_config,
+    parse_stored_config,
+    parse_timestamp,
+    shared_loader,
+    subject_of,
+    version_record,
+    whole_seconds,
+)
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
     USAGE_SCOPES,
-    invalid_parameter,
     is_blank,
     is_literal,
     locate_queue,
@@ -34,6 +43,7 @@ from airflow_provider_imageversions._parameters import (
     parse_ecr_image,
     parse_image_name,
     parse_names,
+    parse_rate,
     parse_region,
     parse_verify,
     truncated_repr,
@@ -63,7 +73,9 @@ from airflow_provider_imageversions.model import clean_text, to_record
 from airflow_provider_imageversions.studio import comparison
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     import boto3
 
@@ -76,9 +88,7 @@ if TYPE_CHECKING:
         UpdateImageVersionRequest,
     )
 
-T = TypeVar("T")
-
-# A minute at the worst instead of botocore's five: a poll that hangs holds up all who wait for it.
+# At worst a minute instead of botocore's five: a poll that hangs delays all waits for the image.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
 _PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
@@ -99,10 +109,11 @@ AWS_PARAMETERS = tuple(AWS_DEFAULTS)
 
 def aws_parameters(source: object) -> dict[str, Any]:
     """
-    Give the four parameters that say how to reach AWS, from whichever operator, sensor or trigger has them.
+    Return the four parameters of the connection from an operator, sensor or trigger.
 
-    The one place that knows their names, so that none is lost between a sensor, its trigger and the hook; and that
-    takes what a template makes of a missing region or a boolean.
+    A value that rendered to nothing becomes the default, and the text of a boolean becomes the boolean.
+
+    :param source: The operator, sensor or trigger.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
     for name in AWS_PARAMETERS:
@@ -132,11 +143,12 @@ def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) ->
 
 def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[str] | None = None) -> None:
     """
-    Check what is known of the four parameters.
+    Check the parameters of the connection that are known when a DAG is parsed.
 
     :param values: Any of them, by name.
-    :param template: What a template begins with, whose value is checked when the task runs. (default: none is one)
-    :raises ValueError: boto3 does not take a value, or ``botocore_config`` holds a password.
+    :param template: Pattern of where a template begins; templates are checked when the task runs. (default: no value is
+        a template)
+    :raises ValueError: boto3 does not accept a value, or ``botocore_config`` contains a password.
     """
     for name, value in values.items():
         if template is None or is_literal(value, template):
@@ -148,45 +160,14 @@ def _parse_aws_parameter(name: str, value: object) -> Any:
         return parse_conn_id(name, value)
     if value is None or is_blank(value):
         return None
-    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": _parse_stored_config}[name](
+    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": parse_stored_config}[name](
         name, value
     )
 
 
-def _parse_stored_config(name: str, value: object) -> dict[str, Any]:
-    """Return botocore's settings, which are stored in a trigger's arguments and in a task's rendered fields."""
-    config = _parse_config(name, value)
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
-    if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
-        raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
-            "the Airflow connection, as config_kwargs."
-        )
-    return config
-
-
-def _parse_config(name: str, value: object) -> dict[str, Any]:
-    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
-            "keyword arguments."
-        )
-    try:
-        Config(**value)
-    except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
-        raise ValueError(
-            f"{name} is not valid, {truncated_repr(str(error))}: {[truncated_repr(option) for option in value]}"
-        ) from error
-    return value
-
-
 class SageMakerImageVersionsHook(AwsBaseHook):
     """
-    Interact with the versions of Amazon SageMaker images.
+    Interact with Amazon SageMaker images and their versions.
 
     If the connection ``aws_default`` does not exist, the hook logs a warning and uses boto3's default credential chain,
     as every Amazon hook does. Unlike other Amazon hooks, it raises an error if any other connection does not exist. It
@@ -216,7 +197,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         for name, value in {"aws_conn_id": aws_conn_id, "region_name": region_name, "verify": verify}.items():
             _parse_aws_parameter(name, value)
         if config is not None and not isinstance(config, Config):
-            config = _parse_config("config", config)
+            config = parse_config("config", config)
         super().__init__(
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -240,9 +221,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         botocore_config: dict[str, Any] | None,
     ) -> SageMakerImageVersionsHook:
         """
-        Make the hook from what :func:`aws_parameters` gives.
+        Return the hook for the parameters that :func:`aws_parameters` returns.
 
-        :raises ValueError: One of them is none that boto3 takes.
+        :raises ValueError: boto3 does not accept one of them.
         """
         config = _parse_aws_parameter("botocore_config", botocore_config)
         return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=config)
@@ -260,7 +241,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
                 f"{truncated_repr(str(error))}"
             ) from error
-        # Given a configuration, the wrapper would pass over the connection's, with its proxies and timeouts.
+        # With a configuration of its own, the wrapper would ignore the connection's, including proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
         retries = dict(given.retries or {})
         pinned = {**_PINNED_RETRIES, **retries}
@@ -326,20 +307,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except AirflowNotFoundException as error:
             raise MissingConnectionError(aws_conn_id) from error
         except (AttributeError, NameError, TypeError):
-            # A bug, here or there, which does not pass by itself.
+            # A bug here or in Airflow, which is not temporary.
             raise
         except Exception as error:
             raise ConnectionLookupError(aws_conn_id, error) from error
 
     @contextmanager
     def _credential_errors(self) -> Iterator[None]:
-        """Raise whatever comes out of the credential chain as an error that says so; see :class:`CredentialsError`."""
+        """Re-raise any error of the credential chain as a :class:`CredentialsError`."""
         try:
             yield
         except botocore.exceptions.NoRegionError:
             raise
         except Exception as error:
-            # Nothing else is left as it is: an AccessDenied of AWS STS would be taken for one of SageMaker.
+            # Anything else is wrapped: an AccessDenied of AWS STS would be taken for one of SageMaker.
             if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
                 ErrorKind.THROTTLED,
                 ErrorKind.TRANSIENT,
@@ -349,7 +330,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 raise self._unsendable_credentials() from None
             raise CredentialsError(
                 provider=self._credentials_provider,
-                # It may be the page of a proxy.
+                # The text may be a proxy's page.
                 error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
             ) from error
 
@@ -375,17 +356,16 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         signs = self.config.signature_version is not UNSIGNED
         with self._credential_errors():
             session = super().get_session(region_name=region_name, deferrable=deferrable)
-            # Here rather than when the client is made, so that what it raises can be told from a wrong setting.
+            # Here rather than when the client is created, to distinguish its errors from those of a wrong setting.
             credentials = session.get_credentials() if signs and not deferrable else None
         if credentials is not None:
-            # They are refreshed while a call is signed; for these services only, as the chain itself may call AWS STS.
+            # Refresh them when a call is signed; for these services only, as the chain itself may call AWS STS.
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        factory = botocore_session.get_component("response_parser_factory")
-        factory.set_parser_defaults(timestamp_parser=_parse_timestamp)
-        data_path = botocore_session.get_config_variable("data_path")
-        botocore_session.register_component("data_loader", _shared_loader(data_path))
+        botocore_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_timestamp)
+        loader = shared_loader(botocore_session.get_config_variable("data_path"))
+        botocore_session.register_component("data_loader", loader)
         return session
 
     def _refresh(self, credentials: Any, **_event: Any) -> None:
@@ -393,23 +373,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             credentials.get_frozen_credentials()
 
     def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the client, as the Amazon hook does, with a word on where a wrong setting can come from."""
+        """Create the client; an error says which parameter can be wrong."""
         try:
             return super().get_client_type(*args, **kwargs)
         except botocore.exceptions.NoRegionError as error:
             raise ValueError(
-                f"region_name={self._region_name!r} and aws_conn_id={self.effective_conn_id!r} name no AWS region, and "
-                "neither do boto3's settings: give one of them one."
+                f"No AWS region configured (region_name={self._region_name!r}, "
+                f"aws_conn_id={self.effective_conn_id!r}). Set region_name on the task or the connection, or "
+                "AWS_DEFAULT_REGION."
             ) from error
         except _CONFIG_ERRORS as error:
             raise ValueError(
-                f"No client can be made of botocore_config and connection {self.effective_conn_id!r}: "
+                f"Cannot create a client from botocore_config and connection {self.effective_conn_id!r}: "
                 f"{truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
         """
-        Make a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
+        Return a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
 
         :param queue_url: URL of the queue. Its region is the client's.
         :param wait_seconds: How long in seconds the client's calls may wait for messages.
@@ -444,7 +425,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         List an image's versions lazily: a page is fetched when its first record is needed.
 
-        A version that moves to a later page, because another was added in between, is given once.
+        A version that moves to a later page, because another was added in between, is returned once.
 
         :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
         :param creation_time_after: Only versions created at or after this moment; an aware datetime or an
@@ -452,15 +433,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param creation_time_before: Only versions created at or before this moment.
         :param last_modified_time_after: Only versions modified at or after this moment.
         :param last_modified_time_before: Only versions modified at or before this moment.
-        :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
-        :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
-        :param page_size: Versions a page, 1 to 100; default 100.
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to go on from there.
+        :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``)
+        :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
+        :param page_size: Versions per API call, 1 to 100. (default: 100)
+        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
         :param statuses: Only versions in one of these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``,
-            ``DELETING``, ``DELETE_FAILED``); filtered here, as the API cannot. Default: all.
-        :param limit: At most so many records; no page is fetched beyond the last one. Default: all.
+            ``DELETING``, ``DELETE_FAILED``); filtered by the hook, as the API cannot. (default: all)
+        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
@@ -468,13 +449,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
         request = ListImageVersionsRequest.of(locals())
-        statuses_wanted: Any = request.statuses
-        return decide.select(
-            self._records(request),
-            statuses=statuses_wanted,
-            limit=request.limit,
-            bounds=_fractional_bounds(request),
-        )
+        bounds = fractional_bounds(request)
+        return decide.select(self._records(request), statuses=request.statuses, limit=request.limit, bounds=bounds)
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
         """
@@ -495,16 +471,16 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more.
-        :param alias: An alias of the version. With neither, the service picks the latest by then.
+        :param alias: An alias of the version. Without either, SageMaker picks the latest version.
         :raises ValueError: A parameter is outside its limits, or both version and alias are given.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image, version or alias.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
         request = DescribeImageVersionRequest(image_name, version, alias)
-        return _record(self._call("describe_image_version", request, "ImageVersionStatus"))
+        return version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -513,7 +489,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more; default: all versions.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image or version.
 
         .. seealso::
@@ -566,14 +542,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
         :return: Plain JSON with SageMaker's own keys, as of :meth:`describe_image`, but without ``RoleArn``.
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
-        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
         request = ListImagesRequest.of(locals())
-        return decide.select(self._images(request), limit=request.limit, bounds=_fractional_bounds(request))
+        return decide.select(self._images(request), limit=request.limit, bounds=fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -581,7 +557,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param request: The call, checked.
         :return: The image's ARN. The image is CREATING, for seconds.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` if there is an image of
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` if there is an image of
             this name.
 
         .. seealso::
@@ -594,11 +570,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Describe an image itself.
 
         :param image_name: Name of the image.
-        :return: Plain JSON with the service's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
+        :return: Plain JSON with SageMaker's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
             ``CreationTime``, ``LastModifiedTime`` and, where there are some, ``DisplayName``, ``Description``,
             ``FailureReason``.
         :raises ValueError: The name is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
             image.
 
         .. seealso::
@@ -611,7 +587,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Update an image's role, name to show and description. What the request omits stays as it is.
 
         :param request: The parameters of the call.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
@@ -620,14 +596,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image(self, image_name: str) -> None:
         """
-        Begin to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
+        Start to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
 
         The image is DELETING for seconds; its name is free after that. AWS asks to detach an image from all SageMaker
         domains first.
 
         :param image_name: Name of the image.
         :raises ValueError: The name is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while the image is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
             changed, ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
@@ -645,7 +621,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             one. AWS does not document for how long.
         :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
             another one where several are made at the same time.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the image is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
             changed, ``ResourceNotFound`` if there is no such image.
 
         .. seealso::
@@ -655,7 +631,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # SageMaker's model allows "None". The call can be repeated with the same token.
-            raise _broken(f"ImageVersionArn is {number!r}")
+            raise broken_response(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -664,7 +640,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         :param request: The call, checked. The service refuses it as a whole if a version has one of the
             ``aliases_to_add`` already, or this version lacks one of the ``aliases_to_delete``.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
         .. seealso::
@@ -674,12 +650,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
-        Begin to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
+        Start to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
 
         :param image_name: Name of the image.
         :param version: The version's number, 0 or more.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What the service answers; ``ResourceInUse`` while the version is being
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
         .. seealso::
@@ -716,7 +692,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             ``False`` for an entry that always means the newest version. ``running`` is ``None`` where apps were not
             read.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers. Where access is denied, the message names the
+        :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
             permission: an answer that could not be read never counts as "not used".
 
         .. seealso::
@@ -726,7 +702,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
         parse_image_name("image_name", image_name)
         wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
-        pace = Pace(_usage_rate() if calls_per_second is None else _parse_rate("calls_per_second", calls_per_second))
+        pace = Pace(_usage_rate() if calls_per_second is None else parse_rate("calls_per_second", calls_per_second))
         domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
         return UsageReader(self, image_name, pace, domain).read(wanted)
 
@@ -777,7 +753,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param second: The other version's.
         :return: A table with a row for each member that either version has; the names of those that differ are bold.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such image,
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
         records = [self._detailed(image_name, selector) for selector in (first, second)]
@@ -798,13 +774,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param domain_id: Only those in this domain; not for ``list_domains``. (default: all)
         :param next_token: ``NextToken`` of the page before. (default: the first page)
         :return: The answer, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces`` and perhaps ``NextToken``.
-        :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+        :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
         request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
         with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return _complete(answer, STUDIO_LISTS[operation])
+        return complete(answer, STUDIO_LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -813,20 +789,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param operation: Such as ``describe_domain``.
         :param identity: What names it, by the API's members.
         :return: The answer, with times as datetimes.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if it does not exist.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
         with self._explained(identity) as client:
             answer = getattr(client, operation)(**identity)
         key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
-        return {name: value for name, value in _complete(answer, key).items() if name != "ResponseMetadata"}
+        return {name: value for name, value in complete(answer, key).items() if name != "ResponseMetadata"}
 
     def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
         """
-        Begin to update a domain or a user profile.
+        Start to update a domain or a user profile.
 
         :param operation: ``update_domain`` or ``update_user_profile``.
         :param request: The call's members. A structure of settings of one app replaces the one that is there.
-        :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceInUse`` while it is being updated.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
         with self._explained(request) as client:
             getattr(client, operation)(**request)
@@ -836,19 +812,19 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         sent = {**request.to_boto(), **members}
         with self._explained(sent) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**sent)
-        return answer if key is None else _complete(answer, key)
+        return answer if key is None else complete(answer, key)
 
     def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
         listed: set[int] = set()
-        for page in self._pages("list_image_versions", _whole_seconds(request), "ImageVersions"):
-            for record in map(_record, page["ImageVersions"]):
+        for page in self._pages("list_image_versions", whole_seconds(request), "ImageVersions"):
+            for record in map(version_record, page["ImageVersions"]):
                 if record["Version"] not in listed:
                     listed.add(record["Version"])
                     yield record
 
     def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
         listed: set[str] = set()
-        for page in self._pages("list_images", _whole_seconds(request), "Images"):
+        for page in self._pages("list_images", whole_seconds(request), "Images"):
             for item in page["Images"]:
                 if item["ImageName"] not in listed:
                     listed.add(item["ImageName"])
@@ -856,19 +832,18 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
         # The token is an ordinary parameter: botocore would try to decode a StartingToken.
-        pages = iter(self.conn.get_paginator(operation).paginate(**request))
-        tokens = {request.get("NextToken")}
+        pages, tokens = iter(self.conn.get_paginator(operation).paginate(**request)), {request.get("NextToken")}
         while True:
             with self._explained(request):
                 page = next(pages, None)
                 if page is None:
                     return
-                page = _complete(page, key)
+                page = complete(page, key)
             yield page
             # botocore detects a token that is repeated at once, but not a longer cycle.
             token = page.get("NextToken")
             if token is not None and token in tokens:
-                listed = f"{operation} of {_subject(request)}" if _subject(request) else operation
+                listed = f"{operation} of {subject_of(request)}" if subject_of(request) else operation
                 raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
             tokens.add(token)
 
@@ -887,8 +862,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
-        if isinstance(error, botocore.exceptions.ClientError):
-            return self._explain_missing(error, request) if classify_error(error) is ErrorKind.MISSING else error
+        if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
+            return explain_missing(error, request, str(self.conn_region_name), self.effective_conn_id)
         if is_unsendable(error):
             return self._unsendable_credentials()
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
@@ -899,21 +874,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
         if isinstance(error, BOTOCORE_ERRORS):
             return error
-        # Credentials were refreshed before, and what sending raises has a type of botocore's. What is left are its
-        # parsers, which meet an answer that SageMaker would not give.
-        return _broken(f"{type(error).__name__}: {truncated_repr(str(error))}")
-
-    def _explain_missing(
-        self, error: botocore.exceptions.ClientError, request: Mapping[str, Any]
-    ) -> botocore.exceptions.ClientError:
-        what = _subject(request)
-        answer: Any = {**error.response, "Error": {**error.response["Error"]}}
-        answer["Error"]["Message"] = (
-            f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {what} in region "
-            f"{self.conn_region_name} through connection {self.effective_conn_id!r}: check the name, the region and "
-            "the account of that connection)"
-        )
-        return type(error)(answer, error.operation_name)
+        # What is left comes from botocore's parsers, given a response that SageMaker would not send: credentials were
+        # refreshed before, and errors of sending have types of botocore's.
+        return broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
@@ -925,13 +888,7 @@ _MANIFEST_LISTS = {
 
 def _usage_rate() -> float:
     rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-    return _parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
-
-
-def _parse_rate(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise invalid_parameter(name, value, "it must be a number above 0.")
-    return float(value)
+    return parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
 
 
 STUDIO_LISTS = {
@@ -940,71 +897,3 @@ STUDIO_LISTS = {
     "list_user_profiles": "UserProfiles",
     "list_spaces": "Spaces",
 }
-# What a call is about, from the part to the whole.
-_SUBJECTS = (
-    ("Alias", "alias {!r}"),
-    ("Version", "version {}"),
-    ("ImageName", "image {!r}"),
-    ("UserProfileName", "user profile {!r}"),
-    ("SpaceName", "space {!r}"),
-    ("DomainId", "domain {!r}"),
-    ("AppImageConfigName", "app image config {!r}"),
-)
-
-
-def _subject(request: Mapping[str, Any]) -> str:
-    return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
-
-
-def _fractional_bounds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, datetime]:
-    """Return the bounds that are not sent exactly; see :func:`_whole_seconds`."""
-    return {
-        name: value for name, value in request.to_boto().items() if isinstance(value, datetime) and value.microsecond
-    }
-
-
-def _whole_seconds(request: ListImagesRequest | ListImageVersionsRequest) -> dict[str, Any]:
-    # Older botocore cuts fractions of a second off, by which a bound before a moment would lose what is listed.
-    return {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
-
-
-def _ceiled(moment: datetime) -> datetime:
-    """Round a moment up to a whole second."""
-    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
-
-
-def _broken(problem: str) -> botocore.parsers.ResponseParserError:
-    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
-
-
-def _complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
-    if answer.get(key) is None:
-        raise _broken(f"it has no {key}")
-    return answer
-
-
-_RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": str, "CreationTime": datetime}
-
-
-def _record(item: Any) -> ImageVersion:
-    """Make a version's record; invalid_parameter an item that lacks what each version has."""
-    for key, expected in _RECORD_TYPES.items():
-        if not isinstance(item, dict) or not isinstance(item.get(key), expected):
-            raise _broken(f"a version has no {key}")
-    return to_record(item)
-
-
-@cache
-def _shared_loader(data_path: str | None) -> botocore.loaders.Loader:
-    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
-    return botocore.loaders.create_loader(data_path)
-
-
-def _parse_timestamp(value: Any) -> datetime:
-    # botocore's own parser, which converts to the local time zone first, takes half of the time of a page.
-    try:
-        return datetime.fromtimestamp(value, timezone.utc)
-    except TypeError:
-        parsed: datetime = botocore.utils.parse_timestamp(value)
-        return parsed

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc", "us-iso": "aws-iso", "eu-iso": "aws-iso"}
 
 
-class ConsoleLink(BaseAwsLink):
+class _ConsoleLink(BaseAwsLink):
     """A link to a resource's page in the AWS console, in the region and partition that the task used."""
 
     resource: ClassVar[str]
@@ -24,10 +24,10 @@ class ConsoleLink(BaseAwsLink):
     @classmethod
     def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, identity: str) -> None:
         """
-        Store what the link is made of, without opening a client: a sensor that defers needs none.
+        Store the link's parts, without creating a client, which a sensor that defers does not need.
 
-        If the connection or boto3's configuration cannot be read, there is no link. What the task does next tells
-        whether that passes.
+        If the connection or boto3's configuration cannot be read, there is no link. The task's next call raises the
+        error if it lasts.
 
         :param context: The task's context.
         :param operator: The task.
@@ -55,7 +55,7 @@ class ConsoleLink(BaseAwsLink):
                 )
 
 
-class SageMakerImageLink(ConsoleLink):
+class SageMakerImageLink(_ConsoleLink):
     """A link to the image's page in the AWS console, in the region and partition that the task used."""
 
     name = "Amazon SageMaker Image"
@@ -66,7 +66,7 @@ class SageMakerImageLink(ConsoleLink):
     @classmethod
     def url_of(cls, image_name: str, image_version_arn: str) -> str:
         """
-        Give the link for an image, in the region and partition that an ARN names.
+        Return the link for an image, in the region and partition that an ARN names.
 
         :param image_name: Name of the image; an ARN has it in lower case only.
         :param image_version_arn: ARN of one of its versions.
@@ -76,7 +76,7 @@ class SageMakerImageLink(ConsoleLink):
         return cls().format_link(aws_domain=domain, region_name=region, image_name=image_name) if domain else ""
 
 
-class SageMakerStudioDomainLink(ConsoleLink):
+class SageMakerStudioDomainLink(_ConsoleLink):
     """A link to the page of the Studio domain in the AWS console, in the region and partition that the task used."""
 
     name = "Amazon SageMaker Studio Domain"

@@ -7,6 +7,7 @@ DescribeSpace and ListApps go in, and what they mean or the settings to write co
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def references(kind: str, document: Mapping[str, Any], image_name: str, image_ar
     :param kind: ``domain``, ``user_profile``, ``space`` or ``app``.
     :param document: What describing it answers, or an app of ListApps.
     :param image_name: Name of the image. Case does not matter, nor does it in an ARN.
-    :param image_arn: ARN of the image, which tells it from one of the same name elsewhere.
+    :param image_arn: ARN of the image, which distinguishes it from an image of the same name elsewhere.
     """
     user: dict[str, Any] = {"kind": kind, "domain_id": document["DomainId"]}
     if kind == "app":
@@ -210,7 +211,7 @@ def not_following(used: Mapping[str, list[dict[str, Any]]], number: int) -> dict
 
 
 class AmbiguousEntryError(ValueError):
-    """A list of custom images has several entries of the image, and none can be told to be the one to change."""
+    """A list of custom images has several entries of the image, and it is unclear which one to change."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def entry_state(settings: Mapping[str, Any], image_name: str, app_image_config_n
     :param settings: Such as the JupyterLabAppSettings.
     :param image_name: Name of the image.
     :param app_image_config_name: Which entry is meant where there are several of the image.
-    :raises AmbiguousEntryError: It does not tell them apart.
+    :raises AmbiguousEntryError: It does not distinguish them.
     """
     entries = settings.get("CustomImages", ())
     position = _position(entries, image_name, app_image_config_name)
@@ -403,7 +404,7 @@ class Rollout:
 
     :param image_name: Name of the image.
     :param target: Whose settings.
-    :param app_image_config_name: The app image config of the entry; it also tells several entries of an image apart.
+    :param app_image_config_name: The app image config of the entry; it also distinguishes several entries of an image.
     :param number: The version; ``None`` for a roll-back.
     :param spec: What the DefaultResourceSpec is to name; ``None``: it stays.
     :param restore: What to put back, by the place, as of an earlier :meth:`state`.
@@ -541,6 +542,7 @@ def updatable(document: Mapping[str, Any]) -> Waiting | Failed | None:
 
 # --- Compare two versions --------------------------------------------------------------------------------
 
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _COMPARED = (
     "Version",
     "ImageVersionStatus",
@@ -560,7 +562,7 @@ _COMPARED = (
 
 def comparison(image_name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """
-    Compare two versions of an image as a table in Markdown, with what differs in bold.
+    Compare two versions of an image as a table in Markdown, with what differs in bold and short digests.
 
     :param image_name: Name of the image.
     :param first: One version's record with details.
@@ -580,5 +582,5 @@ def _cell(value: Any) -> str:
     if value is None or value in ([], ""):
         return ""
     text = ", ".join(value) if isinstance(value, list) else str(value)
-    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
+    plain = _DIGEST.sub(r"\1", " ".join(text.split())).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`"

@@ -39,7 +39,7 @@ ROLLOUT = "example_rollout_with_approval"
 STUDIO_IMAGE = "churn-studio"
 ROLE_ARN = "arn:aws:iam::123456789012:role/demo"
 CREATION_SECONDS = 8
-RUN_TIMEOUT = 150
+RUN_TIMEOUT = 300
 QUIET_SECONDS = 5
 """After so long without news a line says what is being waited for."""
 VALUE_WIDTH = 150

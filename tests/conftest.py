@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 
 # Airflow reads all of this when it is first imported.
@@ -36,7 +36,7 @@ from hypothesis import settings
 
 from tests.service_model import AnswerCheck
 
-# Airflow and the emulator are imported where they are used, as the pure tests need neither.
+# Airflow is imported where it is used, as the pure tests do not need it.
 
 IMAGE = "my-image"
 IS_AIRFLOW_2 = importlib.metadata.version("apache-airflow").startswith("2.")
@@ -74,12 +74,33 @@ def pytest_report_header():
     return [f"not collected on this Airflow: tests/{file}" for file in collect_ignore]
 
 
+@contextmanager
+def cheap_clients():
+    """Save what takes most of the time of making a client, and what no test is about."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from botocore.loaders import JSONFileLoader
+
+    load_file, loaded = JSONFileLoader.load_file, {}
+
+    def load_once(loader, path):
+        if path not in loaded:
+            loaded[path] = load_file(loader, path)
+        return loaded[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Each session would parse SageMaker's model again.
+        patch.setattr(JSONFileLoader, "load_file", load_once)
+        # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
+        patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
+        yield
+
+
 @pytest.fixture(scope="session")
 def emulator_server():
     from airflow_provider_imageversions.emulator import Emulator
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-    with Emulator(creation_seconds=2.0) as emulator:
+    with Emulator(creation_seconds=2.0) as emulator, cheap_clients():
         with pytest.MonkeyPatch.context() as patch:
             # A process's first client takes seconds on a busy machine, more than many a test waits for.
             patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())

@@ -25,16 +25,16 @@ READERS = ("hook", "list")
 SENSORS = ("poke", "reschedule", "deferrable")
 CHANGERS = ("create", "promote", "delete", "prune", "rollout")
 
-UNNOTICED = "no harm"
+UNNOTICED = "succeeds"
 WAITS = "waits"
 RENEWS = "renews"
 REPORTS = "reports"
 WORDS = {
-    UNNOTICED: "The result is the right one, at the first try of the task.",
-    WAITS: "It tries again until the fault is over, and then the result is the right one. A sensor and an operator do "
-    "so within their `timeout`, an event trigger for ever.",
-    RENEWS: "It takes the new credentials from the connection, and the result is the right one.",
-    REPORTS: "It logs an error, looks again every five minutes, and goes on when a person has mended it.",
+    UNNOTICED: "Returns the right result at the first try of the task.",
+    WAITS: "Retries until the fault is over, and then returns the right result. Sensors and operators retry until "
+    "their `timeout`, event triggers without a limit.",
+    RENEWS: "Loads the new credentials from the connection, and returns the right result.",
+    REPORTS: "Logs an error, polls again every five minutes, and continues once somebody has fixed the cause.",
 }
 
 POLLING = "SageMakerImageVersionPollingError"
@@ -140,26 +140,28 @@ def _rotated(name: str, what: str, kind: str, error: str) -> Row:
         cells(readers=error, sensors=RENEWS, event=RENEWS, changers=RENEWS),
         {"kind": kind, "times": None, "access_key_id": "stale"},
         error,
-        "A hook keeps its client: make another hook. The list operator's next try makes one.",
+        "A hook keeps its client. Create another hook. The next try of the list operator does so.",
     )
 
 
 _GROUPS: dict[str, list[Row]] = {
-    "The service and the way to it": [
+    "SageMaker and the network": [
         *_passing("throttling", "throttling", "ThrottlingException", {"kind": "throttling"}, "Rate exceeded"),
         *_passing("server_error", "500 InternalFailure", "InternalFailure", {"kind": "server_error"}),
         *_passing("unavailable", "503 ServiceUnavailable", "ServiceUnavailable", {"kind": "unavailable"}),
-        *_passing("reset", "connection reset before the answer", "ConnectionClosedError", {"kind": "reset"}),
-        *_passing("timeout", "no answer within the read timeout", "ReadTimeoutError", {"kind": "slow", "seconds": 0.8}),
-        *_passing("dns", "the host's name can't be resolved", "EndpointConnectionError", {}, "Could not connect"),
+        *_passing("reset", "connection reset before the response", "ConnectionClosedError", {"kind": "reset"}),
+        *_passing(
+            "timeout", "no response within the read timeout", "ReadTimeoutError", {"kind": "slow", "seconds": 0.8}
+        ),
+        *_passing("dns", "the host's name cannot be resolved", "EndpointConnectionError", {}, "Could not connect"),
         Row(
             "slow",
-            "slow answers, within the read timeout",
+            "slow responses, within the read timeout",
             cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED),
             {"kind": "slow", "seconds": 0.2, "times": 2},
         ),
-        _damaged("truncated", "an answer that ends in the middle"),
-        _damaged("broken_json", "an answer that is no JSON"),
+        _damaged("truncated", "a response that ends in the middle"),
+        _damaged("broken_json", "a response that is not JSON"),
         Row(
             "outage",
             "an outage that outlasts `timeout`",
@@ -168,10 +170,10 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "lost_answer",
-            "the call took effect, its answer was lost",
+            "the call took effect, but its response was lost",
             cells(changers=UNNOTICED),
             {"kind": "lost_answer", "times": 1},
-            note="No version is made twice.",
+            note="No version is created twice.",
         ),
         Row(
             "in_use",
@@ -224,7 +226,7 @@ _GROUPS: dict[str, list[Row]] = {
         _lasting("denied", "access denied", "access_denied", "AccessDeniedException", "not authorized to perform"),
         _momentary(
             "denied_briefly",
-            "access denied, until a new policy has spread",
+            "access denied, until a new policy takes effect",
             "access_denied",
             "AccessDeniedException",
             changers="AccessDeniedException",
@@ -233,7 +235,7 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         _lasting(
             "clock_skew",
-            "this machine's clock is a quarter of an hour late",
+            "the machine's clock is 15 minutes slow",
             "clock_skew",
             "InvalidSignatureException",
             "Signature expired",
@@ -247,7 +249,7 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "future",
-            "the service's clock is an hour ahead: versions from the future",
+            "SageMaker's clock is an hour ahead, so versions are from the future",
             cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, changers=UNNOTICED, rollout=None),
             note="Pruning with `keep_younger_than` keeps them.",
         ),
@@ -255,7 +257,7 @@ _GROUPS: dict[str, list[Row]] = {
     "Pages": [
         Row(
             "invalid_token",
-            "a `starting_token` that is none of the service's",
+            "a `starting_token` that SageMaker did not return",
             cells(readers="ValidationException"),
         ),
         Row(
@@ -266,13 +268,13 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "repeating",
-            "the same page for ever",
+            "the same page forever",
             cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None, rollout=None),
             {"kind": "repeating_token", "times": None},
         ),
         Row(
             "cyclic",
-            "tokens that lead in a circle",
+            "repeating tokens",
             cells(readers="PaginationError", sensors=WAITS, event=WAITS, changers=WAITS, delete=None, rollout=None),
             {"kind": "cyclic_token", "times": None},
         ),
@@ -286,7 +288,7 @@ _GROUPS: dict[str, list[Row]] = {
             "added_between",
             "versions are added between two pages",
             cells(readers=UNNOTICED, sensors=UNNOTICED, event=UNNOTICED, prune=UNNOTICED),
-            note="No version comes twice. What was added is in the next list, and the event trigger tells of it.",
+            note="No version is listed twice. New versions are in the next list and get their events.",
         ),
         Row(
             "deleted_between",
@@ -298,13 +300,13 @@ _GROUPS: dict[str, list[Row]] = {
             "the image is deleted between two pages",
             cells(readers="ResourceNotFound", sensors=WAITS, event=WAITS, prune="ResourceNotFound"),
             says="finds no image 'my-image'",
-            note="Who waits goes on when the image was made anew.",
+            note="Sensors and event triggers continue when the image is created again.",
         ),
     ],
     "Images and versions": [
         Row(
             "missing",
-            "there is no such image (yet)",
+            "the image does not exist (yet)",
             cells(
                 readers="ResourceNotFound",
                 sensors=WAITS,
@@ -313,13 +315,13 @@ _GROUPS: dict[str, list[Row]] = {
                 delete=UNNOTICED,
             ),
             says="finds no (version . of )?image 'my-image'",
-            note="To delete what does not exist is done already.",
+            note="Deleting an image or version that does not exist succeeds.",
         ),
         Row(
             "recreated",
-            "the image is deleted and made anew",
+            "the image is deleted and created again",
             cells(sensors=WAITS, event=WAITS),
-            note="Numbers begin at 1 again. The event trigger tells of the new versions, with other `event_id`s.",
+            note="Numbers start at 1 again. The new versions get events with other `event_id`s.",
         ),
         Row(
             "deleting",
@@ -334,11 +336,11 @@ _GROUPS: dict[str, list[Row]] = {
                 rollout=REFUSED,
             ),
             says="version 3 is DELETING",
-            note="To promote means to give it another version's alias, here and below.",
+            note="In this row and the next ones, promoting moves another version's alias to this version.",
         ),
         Row(
             "gone",
-            "the version was deleted while it was awaited",
+            "the version is deleted while the task waits for it",
             cells(
                 sensors=FAILED,
                 reschedule=TIMEOUT,
@@ -349,8 +351,8 @@ _GROUPS: dict[str, list[Row]] = {
                 prune=UNNOTICED,
                 rollout="ResourceNotFound",
             ),
-            note="In reschedule mode each check is a process of its own: a version that is not there yet and one that "
-            "is no longer there look alike.",
+            note="In reschedule mode, each check is a process of its own and cannot distinguish a version that does "
+            "not exist yet from one that was deleted.",
         ),
         Row(
             "gone_and_succeeded",
@@ -373,7 +375,7 @@ _GROUPS: dict[str, list[Row]] = {
             ),
             {"kind": "unknown_status", "status": "ARCHIVED", "times": 3},
             "is ARCHIVED",
-            "Lists give the status as it is, and pruning keeps the version.",
+            "Lists return the status unchanged, and pruning keeps the version.",
         ),
         Row(
             "long_reason",
@@ -401,12 +403,12 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "updating",
-            "somebody else's update of the domain is under way",
+            "somebody else is updating the domain",
             cells(rollout=WAITS),
         ),
         Row(
             "domain_missing",
-            "there is no such domain",
+            "the domain does not exist",
             cells(rollout="ResourceNotFound"),
         ),
     ],
@@ -417,21 +419,20 @@ _HEAD = """\
 <!-- Made of tests/fault_table.py by `python -m tests.fault_table`; change that. -->
 # Faults
 
-What goes wrong between Airflow and SageMaker, and what each part of this package makes of it. Each cell is a test: the
-part really runs, over HTTP, against the [emulator](testing.md), which shows the fault.
+This page shows what each class does when something goes wrong between Airflow and SageMaker. Each cell is a test, which
+runs the class over HTTP against the [emulator](testing.md) with that fault.
 
 """
 _LEGEND = """\
-- A name is that of the error that is raised: a code of botocore's `ClientError`, or an exception. The task fails then,
-  and Airflow tries again as `retries` says; but not after `ImageVersionFailedError`, which no retry can help.
-- *sensor* waits for a version, in each of its modes. An error that ends a deferral is a
-  `SageMakerImageVersionPollingError` whose text has the service's own.
-- \N{EN DASH}: the fault can't come there.
+- The name of an error: the task fails with it, and Airflow retries the task as `retries` says. After
+  `ImageVersionFailedError` it does not, because a retry cannot succeed. The name is a code of botocore's `ClientError`
+  or an exception. The message of `SageMakerImageVersionPollingError` contains SageMaker's own.
+- \N{EN DASH}: the fault cannot happen there.
 """
 
 
 def render() -> str:
-    """Give the page for the docs."""
+    """Return the page for the documentation."""
 
     def shown(cell: str | None) -> str:
         return "\N{EN DASH}" if cell is None else cell if cell in WORDS else f"`{cell}`"

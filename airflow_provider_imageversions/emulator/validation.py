@@ -93,7 +93,7 @@ def _violations(value: Any, shape: Shape, path: str) -> Iterator[str]:
             for position, item in enumerate(value, start=1):
                 yield from _violations(item, member, f"{path}.{position}.member")
         elif any(_broken(item, member) for item in value):
-            # The service names the list, not the item, and every constraint an item has.
+            # SageMaker names the list, not the item, and every constraint an item has.
             yield (
                 f"Value '{_printed(value)}' at '{path}' failed to satisfy constraint: "
                 f"Member must satisfy constraint: [{', '.join(text for _, text in _constraints(member))}]"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from airflow_provider_imageversions.operators.deletion import (
+    SageMakerDeleteImageVersionOperator,
+    SageMakerPruneImageVersionsOperator,
+)
 from airflow_provider_imageversions.operators.images import SageMakerCreateImageOperator, SageMakerDeleteImageOperator
 from airflow_provider_imageversions.operators.listing import LARGE_XCOM, SageMakerListImageVersionsOperator
 from airflow_provider_imageversions.operators.studio import (
@@ -10,9 +14,7 @@ from airflow_provider_imageversions.operators.studio import (
 )
 from airflow_provider_imageversions.operators.versions import (
     SageMakerCreateImageVersionOperator,
-    SageMakerDeleteImageVersionOperator,
     SageMakerPromoteImageVersionOperator,
-    SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
 

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
+    from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
     from airflow.providers.openlineage.extractors import OperatorLineage
-
-    from airflow_provider_imageversions.links import ConsoleLink
 
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links: tuple[ConsoleLink, ...] = (SageMakerImageLink(),)
+    operator_extra_links: tuple[BaseAwsLink, ...] = (SageMakerImageLink(),)
     ui_color = "#f2e6d9"
     _READS: ClassVar[bool] = False
 

@@ -17,15 +17,13 @@ from airflow_provider_imageversions._parameters import (
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
+from airflow_provider_imageversions.operators._base import ChangingOperator
 from airflow_provider_imageversions.studio import describe_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-
-
-from airflow_provider_imageversions.operators._base import ChangingOperator
 
 
 @attrs.frozen(field_transformer=with_converters)
@@ -37,14 +35,15 @@ class _CreateParameters(CreateImageRequest):
 
 class SageMakerCreateImageOperator(ChangingOperator):
     """
-    Create an Amazon SageMaker image, wait until it can get versions, and return what DescribeImage says of it.
+    Create an Amazon SageMaker image, wait until it can have versions, and return what DescribeImage returns.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param role_arn: ARN of the IAM role that SageMaker pulls the container images with.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
+    :param role_arn: ARN of the IAM role with which SageMaker pulls the container images.
     :param display_name: Name to show, 1 to 128 characters.
     :param description: Up to 512 characters.
-    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; given at the creation only.
+    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; applied only
+        at creation.
     :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
         role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
         CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
@@ -53,15 +52,15 @@ class SageMakerCreateImageOperator(ChangingOperator):
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is CREATED, for seconds; default: yes. Not templated, like the
-        next two.
+    :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True) (not
+        templated, like the next two)
     :param check_interval: Maximum time in seconds between two status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
         (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
@@ -88,14 +87,17 @@ class SageMakerCreateImageOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Create it."""
+        """Create the image."""
         self._check_rendered()
         request, action = CreateImageRequest.of(self), _CreateParameters.of(self).action_if_image_exists
         task = self._start(context, request.image_name)
         self._raise_if_failed(task.wait(lambda hook: self._create(hook, request, action)))
         if self.wait_for_completion:
-            look = lambda hook: decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")  # noqa: E731  # used once
-            self._raise_if_failed(task.wait(look))
+
+            def check(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+                return decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")
+
+            self._raise_if_failed(task.wait(check))
         self._lineage = (str(task.hook.conn_region_name), None)
         return task.call(lambda hook: hook.describe_image(request.image_name))
 
@@ -145,7 +147,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
                 "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
             )
         self.log.info(
-            "SageMaker image %r: deleting it and creating it again, as it is CREATE_FAILED (%s) and has no version",
+            "SageMaker image %r: recreating it, because it is CREATE_FAILED (%s) and has no version",
             image_name,
             decide.failure_reason(image),
         )
@@ -154,9 +156,9 @@ class SageMakerCreateImageOperator(ChangingOperator):
 
 def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
     """
-    Begin to delete an image, unless it is no longer as it was judged: then return that the caller has to judge again.
+    Start to delete an image, unless it changed since the caller described it. Then the caller has to check again.
 
-    DeleteImage takes a name and nothing to compare with, so this asks directly before it.
+    DeleteImage has no compare-and-set, so this describes the image directly before it.
     """
     image = none_if_not_found(hook.describe_image, image_name)
     if image is None:
@@ -213,8 +215,8 @@ class SageMakerDeleteImageOperator(ChangingOperator):
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED, with
         SageMaker's reason.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What SageMaker answers, such as access denied.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: ARN of the image; ``None`` if there was no image of this name.
 
     .. seealso::
@@ -238,7 +240,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> str | None:
-        """Delete it."""
+        """Delete the image."""
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
         image_name, scope = parameters.image_name, parameters.refuse_if_used
@@ -272,8 +274,11 @@ class SageMakerDeleteImageOperator(ChangingOperator):
 
         self._raise_if_failed(task.wait(step))
         if self.wait_for_completion:
-            look = lambda hook: decide.image_remains(none_if_not_found(hook.describe_image, image_name), deleted)  # noqa: E731  # used once
-            self._raise_if_failed(task.wait(look))
+
+            def check(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+                return decide.image_remains(none_if_not_found(hook.describe_image, image_name), deleted)
+
+            self._raise_if_failed(task.wait(check))
         self.log.info(
             "SageMaker image %r: %s", image_name, "deleted" if self.wait_for_completion else "started to delete it"
         )

@@ -22,14 +22,13 @@ from airflow_provider_imageversions.errors import none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import DETAIL_FIELDS, LISTED_FIELDS
+from airflow_provider_imageversions.operators._base import ImageOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from airflow_provider_imageversions.model import ImageVersion
-
-from airflow_provider_imageversions.operators._base import ImageOperator
 
 LARGE_XCOM = 256 * 1024
 """Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
@@ -60,7 +59,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     """
     List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
 
-    A record is plain JSON with the service's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
+    A record is plain JSON with SageMaker's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
     ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
     in UTC. All parameters are templated. Numbers, times and lists may be strings then. A value that renders to nothing
     is an error, except for the parameters that say how to reach AWS.
@@ -89,7 +88,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
         result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
         to the metadata database. Above 256 KB, there is a warning.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
         image.
 
     .. seealso::

@@ -86,8 +86,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :param botocore_config: Keyword arguments for botocore's Config.
     :param timeout: Time in seconds after which the task fails while the API can't be called. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What SageMaker answers. Where access is denied, the message names the
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
         permission.
     :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
         "pinned": True, "running": True}, ...]}``, by the version's number as text.
@@ -205,10 +205,10 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of
         custom images is full, or the update failed, with SageMaker's reason; then the old list is put back.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
     :raises AirflowSkipException: A version with a higher number is there, and ``only_if_newer`` is set.
-    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such domain,
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
     :return: ``{"image_name": ..., "domain_id": ..., "user_profile_name": ..., "app_type": ..., "changed": bool,
         "current": {...}, "previous": {...}}``. ``current`` and ``previous`` have ``version``: a number, ``unpinned``

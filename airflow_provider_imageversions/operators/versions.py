@@ -1,4 +1,4 @@
-"""The operators that create, change, promote and delete versions."""
+"""The operators that create, change and promote versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -20,7 +20,6 @@ from airflow_provider_imageversions._parameters import (
     parse_boolean,
     parse_ecr_image,
     parse_member,
-    parse_scope,
     parsed_by,
     with_converters,
 )
@@ -44,7 +43,6 @@ from airflow_provider_imageversions.errors import (
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
     classify_error,
-    describe_error,
     may_be_status_conflict,
     none_if_not_found,
 )
@@ -54,13 +52,8 @@ from airflow_provider_imageversions.hooks import (
     aws_parameters,
     resolved_aws_parameters,
 )
-from airflow_provider_imageversions.model import (
-    CreateImageVersionRequest,
-    PrunePolicy,
-    Target,
-    UpdateImageVersionRequest,
-)
-from airflow_provider_imageversions.studio import describe_users
+from airflow_provider_imageversions.model import CreateImageVersionRequest, Target, UpdateImageVersionRequest
+from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
 if TYPE_CHECKING:
@@ -69,11 +62,7 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions._worker import WorkerPoller
     from airflow_provider_imageversions.model import ImageVersion
 
-from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
-
 _OWN_CHECKS, _OWN_PAUSE = 5, 2.0
-_IN_USE_PATIENCE = 60.0
-"""Maximum time in seconds that pruning waits for another change of a version to complete."""
 
 
 def _check_base_image(base_image: str, only_if_changed: bool) -> None:  # noqa: FBT001  # a rule's argument
@@ -107,8 +96,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
     DAGs scheduled on the asset start at once.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
     :param aliases: Aliases for the version, that no other version has; a list, or a string with commas.
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
@@ -140,8 +129,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
         version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
     :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
@@ -196,8 +185,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         if not self.wait_for_completion:
             raise ValueError(
                 "wait_for_completion=False can't be combined with the image's asset among the outlets: its consumers "
-                "would start before the version is CREATED. Leave out one or the other; the asset's own watcher tells "
-                "of the version when it is."
+                "would start before the version is CREATED. Leave out one or the other; the asset's own watcher "
+                "emits an event when it is."
             )
 
     def execute(self, context: Any) -> ImageVersion:
@@ -205,9 +194,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         return self._create_and_wait(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Go on after the deferral, or after it timed out."""
+        """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
-            # The triggerer may have been away. The same request gives the number again.
+            # The triggerer may have been down. The same request returns the number again.
             try:
                 return self._create_and_wait(context, deferrable=False, left=0.0)
             except SageMakerImageOperationTimeoutError:
@@ -253,7 +242,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> ImageVersion:
         """
-        Go on after the deferral.
+        Continue after the deferral.
 
         :param context: The task's context.
         :param event: The trigger's payload.
@@ -278,7 +267,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 f"base_image={request.base_image!r}. Check account, region, repository and tag"
             )
 
-        def look(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
+        def check(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
             listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
             return decide.unchanged_since(
                 listed,
@@ -286,7 +275,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 lambda number: none_if_not_found(hook.describe_image_version, request.image_name, version=number),
             )
 
-        found = task.wait(look)
+        found = task.wait(check)
         if not isinstance(found, decide.Ready):
             write_task_state(context, key, owner)
             return None
@@ -320,8 +309,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            # No try makes more than the tries before it could have lost, so a first one takes what it gets: its version
-            # may fail, or not be found yet, before it is looked at, and must not be doubled for that.
+            # A try creates at most one more version than the tries before it, so the first try keeps the version
+            # that it gets: that may fail, or not be found yet, and must not be duplicated.
             if count >= ti.try_number - 1 or self._can_reuse(hook, request, number):
                 return number
         raise AssertionError
@@ -349,11 +338,13 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
-            # It may have been made a moment ago, and not be found yet.
+            # It may have been created a moment ago, and not be found yet.
             time.sleep(min(_OWN_PAUSE, self.check_interval))
         if decide.adoptable(version):
             return True
-        self.log.info("SageMaker image %r: version %d can't become CREATED, making another", request.image_name, number)
+        self.log.info(
+            "SageMaker image %r: version %d can't become CREATED; creating another one", request.image_name, number
+        )
         held = set(request.aliases or ()).intersection(
             none_if_not_found(hook.list_aliases, request.image_name, number) or ()
         )
@@ -414,11 +405,11 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
     Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
 
-    Nothing is called for what is so already, so this is safe to repeat. A version that is CREATING is changed as soon
-    as it can be. To give a version an alias that another one has, use :class:`SageMakerPromoteImageVersionOperator`.
+    Nothing is changed that is as requested already, so this is safe to repeat. A version that is CREATING is changed as
+    soon as it can be. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param version: The version's number, 0 or more.
     :param alias: An alias of the version, in place of ``version``.
     :param aliases_to_add: Aliases to add to the version, that no other version has; a list, or a string with commas.
@@ -440,8 +431,8 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: An alias to add belongs to another version.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -471,7 +462,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
-        """Change it."""
+        """Update the version."""
         self._check_rendered()
         parameters = _UpdateParameters.of(self)
         image_name = parameters.image_name
@@ -547,13 +538,12 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
     Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
 
-    Each alias is taken from the version that has it, if there is one, and given to this one. SageMaker needs two calls
-    for that, so for a moment no version has the alias. A task that is killed in between leaves it so, and its retry
-    gives the alias to the version. If SageMaker refuses the second call for good, the alias is given back. This is safe
-    to repeat.
+    Each alias is removed from the version that has it, if there is one, and added to this one. That takes two API
+    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the
+    version. If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
     :param version: The number of the version to promote, 0 or more. It has to be CREATED.
     :param alias: An alias of the version to promote, such as ``candidate``, in place of ``version``.
     :param aliases: Aliases to move to the version, such as ``prod``; a list, or a string with commas.
@@ -569,10 +559,10 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises AirflowSkipException: A version with a higher number has one of the aliases, and ``allow_rollback`` is
         False.
-    :raises botocore.exceptions.ClientError: What SageMaker answers; ``ResourceNotFound`` if there is no such version.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -595,7 +585,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> ImageVersion:
-        """Promote it."""
+        """Move the aliases."""
         self._check_rendered()
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
@@ -653,21 +643,21 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             if alias not in taken:
                 self.log.info(
                     "SageMaker image %r: no version has the alias %r; an earlier try may have been interrupted while "
-                    "it moved it. Giving it to version %d",
+                    "moving it. Adding it to version %d",
                     self.image_name,
                     alias,
                     number,
                 )
             return None
         self.log.info(
-            "SageMaker image %r: taking the alias %r from version %d; no version has it until version %d does",
+            "SageMaker image %r: removing the alias %r from version %d; no version has it until version %d gets it",
             self.image_name,
             alias,
             owner["Version"],
             number,
         )
         taken[alias] = owner["Version"]
-        # Where it is not there any more, another task was faster; who has it then is seen when it is to be given.
+        # If the version lost the alias meanwhile, another task moved it; adding it then fails if a version has it.
         return none_if_not_found(
             _update,
             hook,
@@ -683,7 +673,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                         UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
                     )
                     self.log.warning(
-                        "SageMaker image %r: the alias %r could not be given to version %d and was given back to "
+                        "SageMaker image %r: the alias %r could not be added to version %d and was restored to "
                         "version %d",
                         self.image_name,
                         alias,
@@ -692,273 +682,10 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                     )
             except Exception:  # noqa: PERF203  # each alias counts; the first error is the one to raise
                 self.log.exception(
-                    "SageMaker image %r: no version has the alias %r now, which was version %d's. A retry of this task "
-                    "will give it to version %d",
+                    "SageMaker image %r: no version has the alias %r now, which version %d had. A retry of this task "
+                    "will add it to version %d",
                     self.image_name,
                     alias,
                     owner,
                     number,
                 )
-
-
-@attrs.frozen(field_transformer=with_converters)
-class _DeleteParameters(ImageRequest, VersionSelector):
-    refuse_if_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope, accepts_none=False))
-
-
-class SageMakerDeleteImageVersionOperator(ChangingOperator):
-    """
-    Delete a version of an Amazon SageMaker image, with its aliases, and wait until it is gone.
-
-    Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
-    deleted when it can be.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
-        version that has the alias by then: give the number where the alias may be another version's meanwhile.
-    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
-        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
-    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers, such as access denied.
-    :return: The number of the version; ``None`` if no version had the alias.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
-    """
-
-    _parameters = _DeleteParameters
-    template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        version: int | str | None = None,
-        alias: str | None = None,
-        refuse_if_used: bool | Iterable[str] | str = False,
-        wait_for_completion: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_name=image_name, **kwargs)
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        self._set_parameters(locals())
-
-    def execute(self, context: Any) -> int | None:
-        """Delete it."""
-        self._check_rendered()
-        parameters = _DeleteParameters.of(self)
-        image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
-        task = self._start(context, image_name)
-        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **selector))
-        if version is None:
-            self.log.warning("SageMaker image %r: %s does not exist; nothing to delete", image_name, parameters)
-            return parameters.version
-        number = version["Version"]
-        if not scope:
-            self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._find_users(task, image_name, scope).get(str(number)):
-            self._raise_if_failed(
-                decide.Failed(
-                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
-                    "version there, or set refuse_if_used=False"
-                )
-            )
-        task.wait(lambda hook: _delete(hook, image_name, version))
-        if self.wait_for_completion:
-            self._raise_if_failed(
-                task.wait(
-                    lambda hook: decide.remains(
-                        none_if_not_found(hook.describe_image_version, image_name, version=number)
-                    )
-                )
-            )
-        is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
-        self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
-        return number
-
-
-def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
-    """
-    Begin to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
-
-    :param hook: The hook.
-    :param image_name: Name of the image.
-    :param version: The version's record, which is brought up to date if the call is refused. A later version of the
-        same number, after the image was deleted and created again, is not waited for.
-    """
-    before = decide.in_creation(version)
-    try:
-        hook.delete_image_version(image_name, version["Version"])
-    except Exception as error:
-        if classify_error(error) is ErrorKind.MISSING:
-            return None
-        if not may_be_status_conflict(error):
-            raise
-        now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
-        if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
-            return None
-        version.update(now)
-        # One that was CREATING may have become CREATED between the refusal and this check.
-        obstacle = decide.in_creation(now) or before
-        if obstacle is None:
-            raise
-        return obstacle
-    return None
-
-
-class SageMakerPruneImageVersionsOperator(ChangingOperator):
-    """
-    Delete the versions of an Amazon SageMaker image that nobody needs any more.
-
-    Failed versions are deleted first, then the oldest. Always kept are the newest CREATED version and what is CREATING.
-    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
-    a template and renders to nothing is refused, rather than let more be deleted.
-
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
-    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
-        least one of the two; a version that either keeps is kept.
-    :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
-    :param keep_aliased: Keep versions that have an alias. (default: True)
-    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
-        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
-        version that a space starts from. (default: False)
-    :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
-    :param preview: Delete nothing, but return what would be deleted. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks of a version that cannot be deleted yet.
-        Not templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails while the API can't be called. What is deleted by then
-        stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
-        that it holds up no other. (default: 3600)
-    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationTimeoutError: ``timeout`` is over.
-    :raises botocore.exceptions.ClientError: What the service answers; ``ResourceNotFound`` if there is no such image.
-    :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
-        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
-        version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
-        ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
-        says by whom, by the version's number as text; ``in_use`` could not be deleted as somebody else was changing it;
-        ``status`` is CREATING, DELETING or unknown. Deletion takes seconds more after that.
-
-    .. seealso::
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
-    """
-
-    _parameters = PrunePolicy
-    template_fields: Sequence[str] = ("image_name", *PrunePolicy.names(), *AWS_PARAMETERS)
-
-    def __init__(
-        self,
-        *,
-        image_name: str,
-        keep_newest: int | str | None = None,
-        keep_younger_than: timedelta | float | str | None = None,
-        keep_versions: Iterable[int] | str | None = None,
-        keep_aliased: bool | str = True,
-        keep_used: bool | Iterable[str] | str = False,
-        limit: int | str | None = None,
-        preview: bool | str = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_name=image_name, **kwargs)
-        self._set_parameters(locals())
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Delete what may go."""
-        self._check_rendered()
-        image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
-        task = self._start(context, image_name)
-        versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
-
-        def aliases_of(number: int) -> list[str]:
-            return task.call(lambda hook: none_if_not_found(hook.list_aliases, image_name, number)) or []
-
-        users: dict[str, list[dict[str, Any]]] | None = None
-
-        def users_of(number: int) -> list[dict[str, Any]]:
-            # Once for all, and before anything is deleted.
-            nonlocal users
-            if users is None:
-                scope = parse_scope("keep_used", policy.keep_used)
-                users = self._find_users(task, image_name, scope) if scope else {}
-            return users.get(str(number), [])
-
-        if not policy.keep_used:
-            self._warn_of_unchecked_usage("keep_used")
-        deleted: list[int] = []
-        used_by: dict[str, list[dict[str, Any]]] = {}
-        kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
-        for version, policy_reason in decide.prune(
-            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of, is_used=lambda n: bool(users_of(n))
-        ):
-            reason = policy_reason
-            if reason is None and not policy.preview:
-                reason = self._delete_or_keep(task, image_name, version)
-            if reason == "used":
-                used_by[str(version["Version"])] = users_of(version["Version"])
-                self.log.info(
-                    "SageMaker image %r: version %d is kept: it is used by %s",
-                    image_name,
-                    version["Version"],
-                    describe_users(used_by[str(version["Version"])]),
-                )
-            if reason is not None:
-                kept[reason].append(version["Version"])
-                continue
-            deleted.append(version["Version"])
-            self.log.info(
-                "SageMaker image %r: version %d (%s, created %s) %s",
-                image_name,
-                version["Version"],
-                version["ImageVersionStatus"],
-                version["CreationTime"],
-                "would be deleted" if policy.preview else "is being deleted",
-            )
-        self.log.info(
-            "SageMaker image %r: %s %d versions; kept: %s",
-            image_name,
-            "would delete" if policy.preview else "deleted",
-            len(deleted),
-            ", ".join(f"{len(numbers)} ({reason})" for reason, numbers in kept.items() if numbers) or "none",
-        )
-        return {
-            "deleted": sorted(deleted),
-            "kept": {reason: sorted(numbers) for reason, numbers in kept.items()},
-            "used_by": {number: used_by[number] for number in sorted(used_by, key=int)},
-            "preview": policy.preview,
-        }
-
-    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
-        """Begin to delete a version; return the reason for which it stays if it cannot be deleted."""
-        try:
-            obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
-        except Exception as error:
-            if classify_error(error) is not ErrorKind.IN_USE:
-                raise
-            note = describe_error(error)
-        else:
-            if obstacle is None:
-                return None
-            note = obstacle.note
-        self.log.warning("SageMaker image %r: version %d is kept: %s", image_name, version["Version"], note)
-        return "in_use"

@@ -183,6 +183,8 @@ class Account:
         self._request = json.loads(params["body"])
 
     def _note_answer(self, response_dict, event_name, **_):
+        if response_dict is None:
+            return  # the connection broke
         operation = event_name.rpartition(".")[2]
         if operation.startswith("Create") and response_dict["status_code"] == 200:
             self.created[operation] += 1
@@ -240,16 +242,20 @@ class Account:
         lab = domain["DefaultUserSettings"].get("JupyterLabAppSettings", {})
         if any(entry["ImageName"].startswith(prefix) for entry in lab.get("CustomImages", ())):
             yield f"custom images in domain {self.domain_id}", _deletion(self.detach, prefix)
+        # These two filters take no hyphen at the end.
         pages = self.client.get_paginator("list_user_profiles").paginate(
-            DomainIdEquals=self.domain_id, UserProfileNameContains=prefix
+            DomainIdEquals=self.domain_id, UserProfileNameContains=prefix.rstrip("-")
         )
-        for profile in [profile for page in pages for profile in page["UserProfiles"]]:
-            name = profile["UserProfileName"]
-            yield f"user profile {name}", _deletion(self.delete_user_profile, name)
-        pages = self.client.get_paginator("list_app_image_configs").paginate(NameContains=prefix)
-        for config in [config for page in pages for config in page["AppImageConfigs"]]:
-            name = config["AppImageConfigName"]
-            yield f"app image config {name}", _deletion(self.client.delete_app_image_config, AppImageConfigName=name)
+        for name in [profile["UserProfileName"] for page in pages for profile in page["UserProfiles"]]:
+            if name.startswith(prefix):
+                yield f"user profile {name}", _deletion(self.delete_user_profile, name)
+        pages = self.client.get_paginator("list_app_image_configs").paginate(NameContains=prefix.rstrip("-"))
+        for name in [config["AppImageConfigName"] for page in pages for config in page["AppImageConfigs"]]:
+            if name.startswith(prefix):
+                yield (
+                    f"app image config {name}",
+                    _deletion(self.client.delete_app_image_config, AppImageConfigName=name),
+                )
 
     def detach(self, prefix=None):
         """Take the custom images with a prefix out of the domain's default user settings."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_imageversions.sensors import ImageVersionFailedError
+from airflow_provider_imageversions.errors import ImageVersionFailedError
 from tests.contract.statement import assumed, documented, recorded
 
 

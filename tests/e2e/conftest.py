@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_imageversions.emulator import Emulator
 from dev.local_airflow import LocalAirflow
+from tests.statsd_sink import StatsdSink
 from tests.studio import Studio, custom_image, spec
 
 ROOT = Path(__file__).parents[2]
@@ -133,8 +134,15 @@ def start_airflow(fernet_key, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def airflow(service, start_airflow):
-    with start_airflow(service) as local:
+def statsd():
+    """What receives the metrics of :func:`airflow`."""
+    with StatsdSink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="session")
+def airflow(service, start_airflow, statsd):
+    with start_airflow(service, env=statsd.settings) as local:
         yield local
 
 

@@ -57,7 +57,7 @@ def shoot(page):
             page.mouse.move(WIDTH / 2, 1)  # nothing is lit up
             page.screenshot(
                 path=Path(folder) / f"{name}.png",
-                clip={"x": 0, "y": 0, "width": WIDTH, "height": height or page.viewport_size["height"]},
+                clip={"x": 0, "y": 0, **page.viewport_size, **({"height": height} if height else {})},
                 animations="disabled",
             )
 
@@ -219,10 +219,10 @@ def test_a_person_sees_the_comparison_of_two_versions_and_answers(page, airflow,
     run_id = rollout.start(airflow, studio)
     rollout.wait_for_question(airflow, run_id)
     version = airflow.xcom(rollout.DAG, run_id, "create")["Version"]
-    page.set_viewport_size({"width": WIDTH, "height": 640})
+    page.set_viewport_size({"width": 1600, "height": 700})  # the table is wide
     page.goto(instance(rollout.DAG, run_id, "approve", "/required_actions"))
     expect(page.get_by_text(f"Roll out version {version} of {rollout.IMAGE}?").first).to_be_visible()
-    expect(page.get_by_role("cell", name=f"version {version}", exact=True)).to_be_visible()
+    expect(page.get_by_role("columnheader", name=f"version {version}", exact=True)).to_be_visible()
     shoot("approval")
     page.get_by_role("button", name="Approve").click()
     assert airflow.wait_for_run(rollout.DAG, run_id, 180) == "success", airflow.diagnosis(rollout.DAG, run_id)

@@ -76,7 +76,7 @@ def test_pruning_keeps_what_is_used_and_says_by_whom(studio, domain, run, said):
     }
     assert left(studio) == [3, 5, 6, 9, 10]
     log = said()
-    assert f"version 5 is kept: it is used by space notes in domain {domain} (JupyterLab)" in log
+    assert f"kept version 5: used by space notes in domain {domain} (JupyterLab)" in log
     assert "not checking whether SageMaker Studio uses" not in log
 
 

@@ -203,3 +203,20 @@ def test_each_public_class_is_in_the_reference(module):
     page = (ROOT / "docs" / "api" / f"{module}.rst").read_text()
     assert classes
     assert [known for known in classes if f":: {name}.{known}\n" not in page] == []
+
+
+def test_each_option_is_described_with_its_default():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    sections = airflow_provider_imageversions.get_provider_info()["config"]
+    for section, described in sections.items():
+        (example,) = re.findall(rf"^\[{section}\]\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        expected = {name: str(option["default"]) for name, option in described["options"].items()}
+        assert dict(re.findall(r"^(\w+) = (.+)$", example, re.MULTILINE)) == expected
+        assert set(re.findall(r"^## `(\w+)`$", page, re.MULTILINE)) == set(expected)
+
+
+def test_each_metric_is_described():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    sent = re.findall(r"\{_PREFIX\}\.(\w+)", (PACKAGE / "_metrics.py").read_text())
+    assert sent
+    assert set(re.findall(r"^\| `sagemaker_image_versions\.(\w+)", page, re.MULTILINE)) == set(sent)

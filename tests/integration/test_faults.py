@@ -598,4 +598,4 @@ def test_every_fault_of_the_table_can_be_had():
 
 
 def test_the_page_in_the_docs_is_that_of_the_table():
-    assert PAGE.read_text(encoding="utf-8") == render(), "Make it anew: python -m tests.fault_table"
+    assert PAGE.read_text(encoding="utf-8") == render(), "Render it again: python -m tests.fault_table"

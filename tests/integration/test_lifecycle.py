@@ -810,7 +810,7 @@ def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, version
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)
     assert owner(versions, "prod") == 1
-    assert "given back to version 1" in capsys.readouterr().out
+    assert "was restored to version 1" in capsys.readouterr().out
 
 
 def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_it(emulator, versions, context, capsys):
@@ -1075,7 +1075,7 @@ def test_pruning_waits_out_other_changes_and_goes_on_where_another_was_faster(em
 
 
 def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, image, client, context, monkeypatch):
-    monkeypatch.setattr(operators.versions, "_IN_USE_PATIENCE", 0.0)
+    monkeypatch.setattr(operators.deletion, "_IN_USE_PATIENCE", 0.0)
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 4)
     emulator.add_fault("in_use", operation="DeleteImageVersion", times=1)
@@ -1104,12 +1104,12 @@ def test_a_refusal_that_the_status_explains_is_waited_out_while_pruning(emulator
 
 
 def test_pruning_keeps_a_version_that_stays_creating(emulator, image, client, context, monkeypatch, capsys):
-    monkeypatch.setattr(operators.versions, "_IN_USE_PATIENCE", 0.5)
+    monkeypatch.setattr(operators.deletion, "_IN_USE_PATIENCE", 0.5)
     emulator.create_versions(IMAGE, 3)
     emulator.add_fault("invalid_state", operation="DeleteImageVersion", times=None)
     emulator.add_fault("unknown_status", operation="DescribeImageVersion", times=None, status="CREATING")
     assert prune(keep_newest=1).execute(context)["kept"] == kept(newest=[3], in_use=[1, 2])
-    assert "version 1 is kept: version 1 is CREATING" in capsys.readouterr().out
+    assert "kept version 1: version 1 is CREATING" in capsys.readouterr().out
 
 
 # --- what all share --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -107,3 +108,10 @@ def test_cleaning_up(called, domain):
         task_id="delete", image_name=IMAGE, delete_if_aliased=True, refuse_if_used=["apps"]
     )
     assert called(image) - USAGE == {"DeleteImage"}
+
+
+def test_the_policy_allows_finding_out_who_uses_a_version_and_no_more():
+    (policy,) = map(json.loads, re.findall(r"### Studio\n.*?```json\n(.*?)```", PAGE, re.DOTALL))
+    actions = [statement["Action"] for statement in policy["Statement"]]
+    allowed = [action for each in actions for action in ([each] if isinstance(each, str) else each)]
+    assert sorted(allowed) == sorted(f"sagemaker:{action}" for action in USAGE)

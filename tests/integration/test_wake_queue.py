@@ -1,4 +1,4 @@
-"""EventBridge's events, which SageMaker's image API is polled by at once."""
+"""EventBridge events that start polls at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_imageversions.model import ErrorKind, Target
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.integration.test_event_trigger import Store, Watching
-from tests.integration.test_polling import eventually, polls, subscribe
+from tests.integration.test_polling import eventually, poll_lines, polls, subscribe
 
 DOCS = Path(__file__).parents[2] / "docs"
 IMAGE = "My-image"
@@ -87,21 +87,23 @@ def waiting(queue=None, image=IMAGE, version=2, **parameters):
     return subscribe(Target(version=version), INTERVAL, image, wake_queue=queue, **parameters)
 
 
-async def test_an_event_of_an_image_starts_its_poll_and_is_deleted(emulator, sqs, queue, send):
+async def test_an_event_of_an_image_starts_its_poll_and_is_deleted(emulator, sqs, queue, send, caplog):
+    caplog.set_level(logging.DEBUG, logger=_shared_poller.__name__)
     for image in (IMAGE, "other-image"):
         emulator.create_versions(image, 1)
     with waiting(queue) as subscription, waiting(queue, "other-image") as other:
         await asyncio.gather(subscription.next(), other.next())
         emulator.create_versions(IMAGE, 1)
         send(message(number=2))
-        snapshot = await asyncio.wait_for(subscription.next(), 10)
-        assert snapshot.versions[0]["Version"] == 2
+        result = await asyncio.wait_for(subscription.next(), 10)
+        assert result.versions[0]["Version"] == 2
         await eventually(lambda: left(sqs, queue) == 0)
         assert len(emulator.calls("ListImageVersions", IMAGE)) == 2
         assert len(emulator.calls("ListImageVersions", "other-image")) == 1
+    assert [line["reason"] for line in poll_lines(caplog, IMAGE)] == ["new subscriber", "wake-up"]
 
 
-async def test_what_the_emulator_sends_wakes_a_watcher_and_a_deferred_sensor(emulator, queue):
+async def test_events_of_the_emulator_wake_a_watcher_and_a_deferred_sensor(emulator, queue):
     emulator.create_versions(IMAGE, 1)
     emulator.creation_seconds = 0.3
     emulator.send_state_changes_to(queue)
@@ -149,7 +151,7 @@ async def test_a_change_that_is_reported_during_a_poll_causes_a_further_one(emul
         assert polls(emulator) == 3
 
 
-async def test_a_poll_that_fails_after_an_event_is_tried_again_before_the_interval(emulator, queue, send):
+async def test_a_poll_that_fails_after_an_event_is_retried_before_the_interval(emulator, queue, send):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
@@ -171,7 +173,7 @@ STRANGE = [
 ]
 
 
-async def test_what_is_no_event_of_a_polled_image_does_no_harm_and_is_deleted_when_it_is_old(
+async def test_a_message_about_nothing_that_is_polled_is_deleted_when_it_is_old(
     emulator, sqs, queue, send, monkeypatch
 ):
     monkeypatch.setattr(_wake_queue, "KEPT_FOR_OTHERS", 3.0)
@@ -241,7 +243,7 @@ async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too
         assert (await subscription.next()).fault is None
 
 
-async def test_one_reader_serves_all_images_and_goes_with_the_last_one_who_needs_it(emulator, queue):
+async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(emulator, queue):
     for image in (IMAGE, "other-image"):
         emulator.create_versions(image, 1)
     port = urlsplit(emulator.endpoint_url).port
@@ -263,7 +265,7 @@ async def test_one_reader_serves_all_images_and_goes_with_the_last_one_who_needs
     assert len(sockets()) == before
 
 
-async def test_an_edited_connection_is_picked_up_by_the_reader(emulator, connection, queue, send, monkeypatch):
+async def test_an_edited_connection_takes_effect_in_the_reader(emulator, connection, queue, send, monkeypatch):
     emulator.create_versions(IMAGE, 1)
     monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.5, 0.5))
     made = []
@@ -283,7 +285,7 @@ async def test_an_edited_connection_is_picked_up_by_the_reader(emulator, connect
         await asyncio.wait_for(subscription.next(), 10)
 
 
-async def test_the_event_loop_is_not_held_up_by_a_queue_without_messages(emulator, queue):
+async def test_a_queue_without_messages_does_not_block_the_event_loop(emulator, queue):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()

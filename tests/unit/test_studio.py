@@ -406,12 +406,14 @@ def test_an_alias_is_resolved_and_one_that_no_version_has_uses_none():
 def test_a_comparison_is_a_table_in_which_nothing_ends_a_cell():
     first = {"Version": 1, "BaseImage": "a|b", "ReleaseNotes": "one\n\n`two`", "Aliases": []}
     second = {**first, "Version": 2, "ReleaseNotes": "three", "Aliases": ["prod", "1.0"]}
+    first["ContainerImage"], second["ContainerImage"] = (f"churn@sha256:{digit * 64}" for digit in "1f")
     assert studio.comparison("churn", first, second).splitlines() == [
         "| churn | version 1 | version 2 |",
         "|---|---|---|",
         "| **Version** | `1` | `2` |",
         "| **Aliases** |  | `prod, 1.0` |",
         r"| BaseImage | `a\|b` | `a\|b` |",
+        f"| **ContainerImage** | `churn@sha256:{'1' * 12}` | `churn@sha256:{'f' * 12}` |",
         "| **ReleaseNotes** | `one 'two'` | `three` |",
     ]
 

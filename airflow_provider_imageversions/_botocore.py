@@ -1,0 +1,142 @@
+"""What this package asks of botocore: settings, parts of sessions, and responses."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+import botocore.loaders
+import botocore.parsers
+import botocore.utils
+from botocore.config import Config
+
+from airflow_provider_imageversions._parameters import truncated_repr
+from airflow_provider_imageversions.model import to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_imageversions._requests import Request
+    from airflow_provider_imageversions.model import ImageVersion
+
+
+def parse_stored_config(name: str, value: object) -> dict[str, Any]:
+    """Return botocore's settings, which are stored in a trigger's arguments and in a task's rendered fields."""
+    config = parse_config(name, value)
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
+    if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
+        raise ValueError(
+            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
+            "the Airflow connection, as config_kwargs."
+        )
+    return config
+
+
+def parse_config(name: str, value: object) -> dict[str, Any]:
+    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
+            "keyword arguments."
+        )
+    try:
+        Config(**value)
+    except (AttributeError, TypeError, ValueError, botocore.exceptions.BotoCoreError) as error:
+        raise ValueError(
+            f"{name} is not valid, {truncated_repr(str(error))}: {[truncated_repr(option) for option in value]}"
+        ) from error
+    return value
+
+
+# What a call is about, from the part to the whole.
+_SUBJECTS = (
+    ("Alias", "alias {!r}"),
+    ("Version", "version {}"),
+    ("ImageName", "image {!r}"),
+    ("UserProfileName", "user profile {!r}"),
+    ("SpaceName", "space {!r}"),
+    ("DomainId", "domain {!r}"),
+    ("AppImageConfigName", "app image config {!r}"),
+)
+
+
+def subject_of(request: Mapping[str, Any]) -> str:
+    """Return what a call is about, such as ``version 3 of image 'my-image'``."""
+    return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
+
+
+def explain_missing(
+    error: botocore.exceptions.ClientError, request: Mapping[str, Any], region: str, aws_conn_id: str | None
+) -> botocore.exceptions.ClientError:
+    """Return the error with the resource, the region and the connection added to its message."""
+    answer: Any = {**error.response, "Error": {**error.response["Error"]}}
+    answer["Error"]["Message"] = (
+        f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {subject_of(request)} in region {region} "
+        f"through connection {aws_conn_id!r}: check the name, the region and the account of that connection)"
+    )
+    return type(error)(answer, error.operation_name)
+
+
+def fractional_bounds(request: Request) -> dict[str, datetime]:
+    """Return the bounds that are not sent exactly; see :func:`whole_seconds`."""
+    return {
+        name: value for name, value in request.to_boto().items() if isinstance(value, datetime) and value.microsecond
+    }
+
+
+def whole_seconds(request: Request) -> dict[str, Any]:
+    """Return the members of a request, with upper bounds rounded up to whole seconds."""
+    # Older versions of botocore truncate fractions of a second, so that an upper bound would exclude too much.
+    return {name: _ceiled(value) if "Before" in name else value for name, value in request.to_boto().items()}
+
+
+def _ceiled(moment: datetime) -> datetime:
+    """Round a moment up to a whole second."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
+
+
+def broken_response(problem: str) -> botocore.parsers.ResponseParserError:
+    """Return the error for a response that SageMaker would not send."""
+    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
+
+
+def complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
+    if answer.get(key) is None:
+        raise broken_response(f"it has no {key}")
+    return answer
+
+
+_RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": str, "CreationTime": datetime}
+
+
+def version_record(item: Any) -> ImageVersion:
+    """Return the record of a version from an item that has what each version has."""
+    for key, expected in _RECORD_TYPES.items():
+        if not isinstance(item, dict) or not isinstance(item.get(key), expected):
+            raise broken_response(f"a version has no {key}")
+    return to_record(item)
+
+
+@cache
+def shared_loader(data_path: str | None) -> botocore.loaders.Loader:
+    """Return the loader of service models that all sessions share."""
+    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
+    return botocore.loaders.create_loader(data_path)
+
+
+def parse_timestamp(value: Any) -> datetime:
+    """Return a timestamp of a response as a datetime in UTC."""
+    # botocore's own parser, which converts to the local time zone first, takes half of the time of a page.
+    try:
+        return datetime.fromtimestamp(value, timezone.utc)
+    except TypeError:
+        parsed: datetime = botocore.utils.parse_timestamp(value)
+        return parsed

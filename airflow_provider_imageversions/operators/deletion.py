@@ -1,0 +1,285 @@
+"""The operators that delete versions."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from airflow_provider_imageversions import decide
+from airflow_provider_imageversions._parameters import parse_boolean, parse_scope, parsed_by, with_converters
+from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions.errors import (
+    ErrorKind,
+    classify_error,
+    describe_error,
+    may_be_status_conflict,
+    none_if_not_found,
+)
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS
+from airflow_provider_imageversions.model import PrunePolicy
+from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
+from airflow_provider_imageversions.studio import describe_users
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
+
+    from airflow_provider_imageversions._worker import WorkerPoller
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+    from airflow_provider_imageversions.model import ImageVersion
+
+_IN_USE_PATIENCE = 60.0
+"""Maximum time in seconds that pruning waits for another change of a version to complete."""
+
+
+@attrs.frozen(field_transformer=with_converters)
+class _DeleteParameters(ImageRequest, VersionSelector):
+    refuse_if_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope, accepts_none=False))
+
+
+class SageMakerDeleteImageVersionOperator(ChangingOperator):
+    """
+    Delete a version of an Amazon SageMaker image, with its aliases, and wait until it is gone.
+
+    Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
+    deleted when it can be.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
+    :param version: The version's number, 0 or more.
+    :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
+        version that has the alias by then: give the number where the alias may be another version's meanwhile.
+    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
+        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
+    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
+    :return: The number of the version; ``None`` if no version had the alias.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
+    """
+
+    _parameters = _DeleteParameters
+    template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        version: int | str | None = None,
+        alias: str | None = None,
+        refuse_if_used: bool | Iterable[str] | str = False,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        self._set_parameters(locals())
+
+    def execute(self, context: Any) -> int | None:
+        """Delete the version."""
+        self._check_rendered()
+        parameters = _DeleteParameters.of(self)
+        image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
+        task = self._start(context, image_name)
+        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **selector))
+        if version is None:
+            self.log.warning("SageMaker image %r: %s does not exist; nothing to delete", image_name, parameters)
+            return parameters.version
+        number = version["Version"]
+        if not scope:
+            self._warn_of_unchecked_usage("refuse_if_used")
+        elif users := self._find_users(task, image_name, scope).get(str(number)):
+            self._raise_if_failed(
+                decide.Failed(
+                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
+                    "version there, or set refuse_if_used=False"
+                )
+            )
+        task.wait(lambda hook: _delete(hook, image_name, version))
+        if self.wait_for_completion:
+            self._raise_if_failed(
+                task.wait(
+                    lambda hook: decide.remains(
+                        none_if_not_found(hook.describe_image_version, image_name, version=number)
+                    )
+                )
+            )
+        is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
+        self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
+        return number
+
+
+def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
+    """
+    Start to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
+
+    :param hook: The hook.
+    :param image_name: Name of the image.
+    :param version: The version's record, which is brought up to date if the call is refused. A later version of the
+        same number, after the image was deleted and created again, is not waited for.
+    """
+    before = decide.in_creation(version)
+    try:
+        hook.delete_image_version(image_name, version["Version"])
+    except Exception as error:
+        if classify_error(error) is ErrorKind.MISSING:
+            return None
+        if not may_be_status_conflict(error):
+            raise
+        now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
+        if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
+            return None
+        version.update(now)
+        # One that was CREATING may have become CREATED between the refusal and this check.
+        obstacle = decide.in_creation(now) or before
+        if obstacle is None:
+            raise
+        return obstacle
+    return None
+
+
+class SageMakerPruneImageVersionsOperator(ChangingOperator):
+    """
+    Delete the versions of an Amazon SageMaker image that nobody needs any more.
+
+    Failed versions are deleted first, then the oldest. Always kept are the newest CREATED version and what is CREATING.
+    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
+    a template and renders to nothing is refused, rather than let more be deleted.
+
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
+        the parameters that follow)
+    :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
+    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
+        least one of the two; a version that either keeps is kept.
+    :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
+    :param keep_aliased: Keep versions that have an alias. (default: True)
+    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
+        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
+        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
+        version that a space starts from. (default: False)
+    :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
+    :param preview: Delete nothing, but return what would be deleted. (default: False)
+    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
+    :param region_name: AWS region; default: the connection's.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param botocore_config: Keyword arguments for botocore's Config.
+    :param check_interval: Maximum time in seconds between two status checks of a version that cannot be deleted yet.
+        Not templated, like the next one. (default: 30)
+    :param timeout: Time in seconds after which the task fails while the API can't be called. What is deleted by then
+        stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
+        that it holds up no other. (default: 3600)
+    :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
+    :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
+    :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
+    :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
+        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
+        version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
+        ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
+        says by whom, by the version's number as text; ``in_use`` could not be deleted as somebody else was changing it;
+        ``status`` is CREATING, DELETING or unknown. Deletion takes seconds more after that.
+
+    .. seealso::
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
+    """
+
+    _parameters = PrunePolicy
+    template_fields: Sequence[str] = ("image_name", *PrunePolicy.names(), *AWS_PARAMETERS)
+
+    def __init__(
+        self,
+        *,
+        image_name: str,
+        keep_newest: int | str | None = None,
+        keep_younger_than: timedelta | float | str | None = None,
+        keep_versions: Iterable[int] | str | None = None,
+        keep_aliased: bool | str = True,
+        keep_used: bool | Iterable[str] | str = False,
+        limit: int | str | None = None,
+        preview: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_name=image_name, **kwargs)
+        self._set_parameters(locals())
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Delete the versions that the policy does not keep."""
+        self._check_rendered()
+        image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
+        task = self._start(context, image_name)
+        versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
+
+        def aliases_of(number: int) -> list[str]:
+            return task.call(lambda hook: none_if_not_found(hook.list_aliases, image_name, number)) or []
+
+        users: dict[str, list[dict[str, Any]]] | None = None
+
+        def users_of(number: int) -> list[dict[str, Any]]:
+            # Once for all versions, before any is deleted.
+            nonlocal users
+            if users is None:
+                users = self._find_users(task, image_name, policy.keep_used) if policy.keep_used else {}
+            return users.get(str(number), [])
+
+        if not policy.keep_used:
+            self._warn_of_unchecked_usage("keep_used")
+        deleted: list[int] = []
+        used_by: dict[str, list[dict[str, Any]]] = {}
+        kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
+        for version, policy_reason in decide.prune(
+            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of, is_used=lambda n: bool(users_of(n))
+        ):
+            reason = policy_reason
+            if reason is None and not policy.preview:
+                reason = self._delete_or_keep(task, image_name, version)
+            number = version["Version"]
+            if reason == "used":
+                users_text = describe_users(used_by.setdefault(str(number), users_of(number)))
+                self.log.info("SageMaker image %r: kept version %d: used by %s", image_name, number, users_text)
+            if reason is not None:
+                kept[reason].append(number)
+                continue
+            deleted.append(number)
+            action = "would delete" if policy.preview else "deleting"
+            status, created = version["ImageVersionStatus"], version["CreationTime"]
+            self.log.info(
+                "SageMaker image %r: %s version %d (%s, created %s)", image_name, action, number, status, created
+            )
+        counts = ", ".join(f"{len(numbers)} ({reason})" for reason, numbers in kept.items() if numbers) or "none"
+        action = "would delete" if policy.preview else "deleted"
+        self.log.info("SageMaker image %r: %s %d versions; kept: %s", image_name, action, len(deleted), counts)
+        return {
+            "deleted": sorted(deleted),
+            "kept": {reason: sorted(numbers) for reason, numbers in kept.items()},
+            "used_by": {number: used_by[number] for number in sorted(used_by, key=int)},
+            "preview": policy.preview,
+        }
+
+    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
+        """Start to delete a version; return the reason for which it stays if it cannot be deleted."""
+        try:
+            obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
+        except Exception as error:
+            if classify_error(error) is not ErrorKind.IN_USE:
+                raise
+            note = describe_error(error)
+        else:
+            if obstacle is None:
+                return None
+            note = obstacle.note
+        self.log.warning("SageMaker image %r: kept version %d: %s", image_name, version["Version"], note)
+        return "in_use"
