@@ -187,10 +187,10 @@ def detect_new_versions(
 
     :param versions: Every version above :func:`lowest_unsettled`, in any order; more do no harm.
     :param cursor: What was settled before.
-    :param statuses: What to tell of: CREATED, CREATE_FAILED or both, which are final, so a version is told of once.
-    :param since: Tell of no version that was created before this moment.
-    :param later: Numbers of versions to leave for a later look.
-    :return: The versions to tell of, ascending by number, and the cursor after them.
+    :param statuses: CREATED, CREATE_FAILED or both. They are final, so each version is detected once.
+    :param since: Ignore versions that were created before this moment.
+    :param later: Numbers of versions to leave for later.
+    :return: The versions to emit events for, ascending by number, and the cursor after them.
     """
     listed = {version["Version"]: version for version in versions}
     kept = tuple(run for run in cursor.runs if run not in _extinct(listed, cursor))
@@ -224,8 +224,8 @@ def detect_alias_move(
     :param result: What :func:`outcome` says of the alias.
     :param cursor: Which version had it before; a new one for a watcher that starts for the first time.
     :param alias: The alias.
-    :param unsure: Whether the move to that version is to be told of again, as a crash may have lost its event.
-    :return: The version to tell of, if there is one, and the cursor after it, which has the move's ``event_id``.
+    :param unsure: Whether to return the move to that version again, as a crash may have lost its event.
+    :return: The version to emit an event for, if there is one, and the cursor after it, with the move's ``event_id``.
     """
     if not isinstance(result, Ready):
         return [], cursor
@@ -239,10 +239,10 @@ def baseline(
     versions: Iterable[ImageVersion], start_from: str | int | datetime, *, started: datetime | None = None
 ) -> Cursor:
     """
-    Give the cursor of a watcher that starts for the first time.
+    Return the cursor of a watcher that starts for the first time.
 
     :param versions: All versions of the image.
-    :param start_from: ``"latest"``: what is final now is not told of, and what is CREATING now will be. A number: it
+    :param start_from: ``"latest"``: events are for what is CREATING now, and not for what is final now. A number: it
         and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to
         :func:`detect_new_versions` each time.
     :param started: When that was, if it could not read the versions until now.
@@ -262,7 +262,7 @@ def baseline(
 
 def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
     """
-    Say how far down the next poll has to read: to the lowest version about which there may be something to tell.
+    Return how far down the next poll has to read: to the lowest version that may still need an event.
 
     :param versions: What the last poll read; nothing at a start.
     :param cursor: The cursor after it.
@@ -278,7 +278,7 @@ def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> Versio
 
 
 def _extinct(listed: Mapping[int, ImageVersion], cursor: Cursor) -> set[SettledRun]:
-    """Give the runs of an earlier life of the image: one of their numbers is a version that was created later."""
+    """Return the runs of an earlier life of the image: one of their numbers is a version that was created later."""
     runs = {number: cursor.run_of(number) for number in listed}
     return {run for number, run in runs.items() if run is not None and listed[number]["CreationTime"] > run.latest}
 
@@ -311,7 +311,7 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
-    """Give the service's words on a failure as one line, fit for a log or an exception."""
+    """Return SageMaker's reason for a failure as one line, fit for a log or an exception."""
     return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "the service gives no reason"
 
 

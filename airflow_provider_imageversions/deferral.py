@@ -8,11 +8,22 @@ from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import truncated_repr
 from airflow_provider_imageversions.compat import AirflowTaskTimeout
 from airflow_provider_imageversions.errors import SageMakerImageVersionPollingError
+from airflow_provider_imageversions.hooks import aws_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_imageversions.model import ImageVersion
+    from airflow_provider_imageversions.model import ImageVersion, Wait
+
+
+def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
+    """
+    Return what a wait is for as JSON, equal for waits that can't have different results.
+
+    :param wait: The parsed parameters.
+    :param source: The sensor or trigger that has the parameters of the connection.
+    """
+    return {**wait.to_json(), **aws_parameters(source)}
 
 
 def deferral_limit(task: Any, timeout: float) -> float:

@@ -25,6 +25,7 @@ from airflow_provider_imageversions.compat import (
 )
 from airflow_provider_imageversions.deferral import (
     deferral_limit,
+    describe_wait,
     raise_execution_timeout,
     raise_if_trigger_failed,
     read_event,
@@ -40,7 +41,7 @@ from airflow_provider_imageversions.hooks import (
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait, WaitParameters
 from airflow_provider_imageversions.templating import TemplatedParameters
-from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, describe_wait
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
     the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
     ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
-    itself that lets ``timeout`` span all retries in reschedule mode. An image that does not exist yet is waited for,
-    with a warning, unless it is looked for by ``alias``, which it then just has not yet. Throttling and outages are
-    waited out.
+    itself that lets ``timeout`` span all retries in reschedule mode. The sensor waits for an image that does not exist
+    yet, with a warning unless it waits for an ``alias``. It waits out throttling and outages. A version that was
+    CREATING and is deleted fails the sensor; in reschedule mode, where each check is a process of its own, it times out
+    unless a later version is CREATED.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
         follow.
@@ -76,8 +78,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     :param region_name: AWS region; default: the connection's.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param botocore_config: Keyword arguments for botocore's Config.
-    :param deferrable: Wait in the triggerer, without a worker, where all who wait for the same image share one API
-        call an interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
+    :param deferrable: Wait in the triggerer, without a worker, where all waits for the same image share one API call
+        per interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
     :param start_from_trigger: Start in the triggerer, with no worker before the version is ready (Airflow 3.3 and
         newer). Where something would be lost, as for mapped tasks, XComArgs, most templates, pools and
         ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: ``False``)
@@ -85,10 +87,10 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         and a timeout always go through a worker. Where something would be lost, as with outlets, callbacks or a task
         that is mapped over the result, a worker completes the task instead, and a warning says why. Listeners are not
         called. (default: ``False``)
-    :raises ImageVersionFailedError: The version is CREATE_FAILED, or can't become CREATED for another reason. Not
+    :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason. Not
         retried; skipped with ``soft_fail`` or ``never_fail``.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task in spite of ``soft_fail``.
+    :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task even with ``soft_fail``.
     :raises SageMakerImageVersionPollingError: The same, from a deferral.
     :raises airflow.exceptions.AirflowSensorTimeout: ``timeout`` (seconds or timedelta) is over.
     :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is over; it counts while the task is deferred,

@@ -40,6 +40,7 @@ from airflow_provider_imageversions.compat import (
     BaseEventTrigger,
     push_xcom,
 )
+from airflow_provider_imageversions.deferral import describe_wait
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
@@ -62,16 +63,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_imageversions.model import ImageVersion
-
-
-def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
-    """
-    Return what a wait is for as JSON, equal for waits that can't have different results.
-
-    :param wait: The parsed parameters.
-    :param source: The sensor or trigger that has the parameters of the connection.
-    """
-    return {**wait.to_json(), **aws_parameters(source)}
 
 
 class SageMakerStudioUpdateTrigger(BaseTrigger):
@@ -196,10 +187,10 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     :param after_version: Any version with a higher number than this one.
     :param created_after: Any version created at or after this moment, ISO-8601 with an offset.
     :param include_details: Add what DescribeImageVersion and ListAliases know.
-    :param poll_interval: Seconds between two polls at the most.
+    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
     :param exponential_backoff: Double the interval after each poll, up to ``max_wait``.
-    :param max_wait: Seconds that the interval may grow to; ``None``: no bound.
-    :param silent_fail: Log access denied and the like, and go on, instead of ending with it.
+    :param max_wait: Maximum interval in seconds. (default: no limit)
+    :param silent_fail: Log access denied and the like, and keep waiting, instead of ending with it. (default: False)
     :param end_from_trigger: When the version is CREATED, push its record to XCom and end the task here.
     :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
     :param region_name: AWS region; default: the connection's.
@@ -231,7 +222,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         **_later: Any,
     ) -> None:
         # Takes whatever a row of another version of this package holds: a constructor that raises in the
-        # triggerer can leave a trigger deferred forever. What is wrong is told by an event, from run().
+        # triggerer can leave a trigger deferred forever. What is wrong is reported by an event, from run().
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.image_name = image_name
         self.version = version
@@ -302,7 +293,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         return getattr(self, "task", None) is not None and task_instance.try_number > 1
 
     async def _end(self, version: ImageVersion) -> TaskSuccessEvent | None:
-        """Give the event that ends the task, with all that a worker would have left; ``None`` if a worker has to."""
+        """Return the event that ends the task, with all that a worker would leave; ``None`` if a worker has to."""
         link = SageMakerImageLink()
         try:
             url = link.url_of(self.image_name, version["ImageVersionArn"])
@@ -381,37 +372,37 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
 class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     """
-    Watch an image, and fire once for each version that reaches a status or move of an alias. For an ``AssetWatcher``.
+    Emit an event for each image version that reaches one of the given statuses, or each time an alias moves.
 
-    :func:`~airflow_provider_imageversions.assets.image_version_asset` makes the asset with its watcher. The payload is
-    the version's record (with its details if asked for) and
+    For an ``AssetWatcher``: :func:`~airflow_provider_imageversions.assets.image_version_asset` makes the asset with its
+    watcher. The payload is the version's record (with its details if asked for) and
 
     - ``image_name`` and ``region``;
     - ``status``: the status that the version reached;
-    - ``event_id``: equal whenever the same version reaching the same status is told again;
-    - ``redelivered``: whether it was perhaps told before.
+    - ``event_id``: equal for all events of the same version reaching the same status;
+    - ``redelivered``: whether the event may have been emitted before.
 
-    With ``alias`` it fires instead when the alias has moved to another version and that one is CREATED. The payload has
-    ``alias`` besides, and ``event_id`` is that of the move: another one when the alias goes back and forth. What is
-    undone or overtaken between two polls is not seen.
+    With ``alias`` an event is emitted when the alias has moved to another version and that one is CREATED. The payload
+    has ``alias``, too, and ``event_id`` is that of the move: another one when the alias moves back and forth. A move
+    that is undone or overtaken between two polls is not detected.
 
-    Each version is told of *at least once*, in ascending order of those that are ready at the same time. What was told
-    is kept in the asset's state store (from Airflow 3.3), but only some seconds later, when Airflow had the time to
-    store the event: after a crash in between it is told again, with the same ``event_id``. Before Airflow 3.3 it is
-    kept in memory, and a restart starts from ``start_from`` again.
+    Events are delivered at least once, in ascending order of versions that become ready together. What was emitted is
+    kept in the asset's state store (from Airflow 3.3), but only when Airflow has had time to store the event: after a
+    crash in between it is emitted again, with the same ``event_id``. Before Airflow 3.3 it is kept in memory, and a
+    restart starts from ``start_from`` again.
 
-    Never ends and never raises for what AWS, the network or Airflow's database do: it waits and goes on. An image that
-    does not exist yet is waited for. All triggers of a triggerer that watch or wait for the same image through the
-    same connection share one poll.
+    The trigger never ends and never raises for what AWS, the network or Airflow's database do: it retries. It waits for
+    an image that does not exist yet. All triggers of a triggerer that watch or wait for the same image through the same
+    connection share one poll.
 
     :param image_name: Name of the image.
     :param statuses: ``("CREATED",)`` (default), ``("CREATE_FAILED",)`` or both.
-    :param start_from: What to tell of at the very first start. ``"latest"`` (default): of what becomes final from now
-        on. ``"earliest"``: of every version there is. A version number: of it and what is above. An aware datetime or
-        an ISO-8601 string with an offset: of what was created at or after it. With ``alias``: ``"latest"``, or
-        ``"earliest"`` to tell of the version that has it now, too.
-    :param alias: Tell of the moves of this alias, with CREATED as the only status. Default: of new versions.
-    :param poll_interval: Seconds between two polls at the most; default 60.
+    :param start_from: What to emit events for at the very first start. ``"latest"``: versions that become final from
+        now on. ``"earliest"``: every version. A version number: it and all above. An aware datetime or an ISO-8601
+        string with an offset: versions created at or after it. With ``alias``: ``"latest"``, or ``"earliest"`` to emit
+        an event for the version that has it now, too. (default: ``"latest"``)
+    :param alias: Emit an event for each move of this alias, with CREATED as the only status. (default: new versions)
+    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
     :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
     :param wake_queue: URL of an SQS queue with SageMaker's EventBridge events, which make the trigger poll at once.
         (default: ``None``)
@@ -464,7 +455,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         """Stands in for the asset's state where there is none, from one beginning to the next."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and arguments that Airflow stores."""
+        """Return the class path and arguments that Airflow stores."""
         own = (
             *("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details"),
             *(() if self.wake_queue is None else ("wake_queue",)),
