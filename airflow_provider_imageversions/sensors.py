@@ -87,8 +87,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         and a timeout always go through a worker. Where something would be lost, as with outlets, callbacks or a task
         that is mapped over the result, a worker completes the task instead, and a warning says why. Listeners are not
         called. (default: ``False``)
-    :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason. Not
-        retried; skipped with ``soft_fail`` or ``never_fail``.
+    :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason.
+        Not retried; skipped with ``soft_fail`` or ``never_fail``.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task even with ``soft_fail``.
     :raises SageMakerImageVersionPollingError: The same, from a deferral.
