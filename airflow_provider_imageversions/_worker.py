@@ -72,16 +72,25 @@ class WorkerPoller:
         """Seconds until waiting ends."""
         return self._deadline - time.monotonic()
 
-    def session(self, target: Target, *, logged_until: datetime | None = None, **options: Any) -> WaitSession:
+    def session(
+        self, target: Target, *, include_details: bool, silent_fail: bool, logged_until: datetime | None
+    ) -> WaitSession:
         """
         Return the session of a sensor that polls with :meth:`check`.
 
         :param target: What is waited for.
+        :param include_details: Whether its details are needed.
+        :param silent_fail: Whether to log an error that only a person can fix, and go on.
         :param logged_until: See :class:`~airflow_provider_imageversions._sessions.StatusLogger`.
-        :param options: See :class:`~airflow_provider_imageversions._sessions.WaitSession`.
         """
-        status = StatusLogger(logged_until)
-        return WaitSession(target=target, interval=self._interval, deadline=self._deadline, status=status, **options)
+        return WaitSession(
+            target=target,
+            include_details=include_details,
+            interval=self._interval,
+            deadline=self._deadline,
+            silent_fail=silent_fail,
+            status=StatusLogger(logged_until),
+        )
 
     def check(self, session: WaitSession) -> Step:
         """
@@ -112,15 +121,22 @@ class WorkerPoller:
         """
         return self.wait(step)
 
-    def wait(self, step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], **options: Any) -> T:
+    def wait(
+        self,
+        step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting],
+        *,
+        target: Target | None = None,
+        include_details: bool = False,
+    ) -> T:
         """
         Take a step as :meth:`call` does, until it returns something else than that it is waiting.
 
         :param step: A step, which returns what it is waiting for.
-        :param options: See :class:`~airflow_provider_imageversions._sessions.WaitSession`.
+        :param target: The version that it is waiting for, if it is one.
+        :param include_details: Whether to add its details to it.
         :raises SageMakerImageOperationTimeoutError: The timeout is over.
         """
-        found = self._wait(self._operator_session(**options), step)
+        found = self._wait(self._operator_session(target=target, include_details=include_details), step)
         if isinstance(found, decide.Waiting):
             raise self._timed_out(found.note)
         return found
@@ -142,7 +158,9 @@ class WorkerPoller:
             interval=self._interval,
             deadline=self._deadline,
             status=self._status,
-            **{"changes": True, "eager": True, **options},
+            changes=True,
+            eager=True,
+            **options,
         )
 
     def _wait(

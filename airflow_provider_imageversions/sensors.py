@@ -302,7 +302,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             # Airflow deletes what an earlier try pushed where a worker begins, not where a trigger does.
             delete_xcom(context["ti"], "return_value")
         if is_trigger_timeout(next_method, next_kwargs):
-            next_method, next_kwargs = "last_look", {}
+            next_method, next_kwargs = "last_check", {}
         # As in execute(), which did not run if the task started in the triggerer.
         self._wait()
         try:
@@ -316,7 +316,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
-    def last_look(self, context: Any) -> ImageVersion:
+    def last_check(self, context: Any) -> ImageVersion:
         """
         Check once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
 

@@ -70,7 +70,7 @@ def test_a_sensor_read_the_version_that_it_waited_for(emulator, connection, run,
     assert lineage(task) == ([], [])
 
 
-def test_a_sensor_whose_deferral_timed_out_read_what_it_found_at_its_last_look(emulator, connection, run):
+def test_a_sensor_whose_deferral_timed_out_read_what_it_found_at_its_last_check(emulator, connection, run):
     emulator.create_versions(IMAGE, 1)
     task = sensor(deferrable=True)
     task.timeout = 0
