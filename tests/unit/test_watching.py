@@ -902,3 +902,11 @@ def test_a_poll_that_read_too_little_is_repeated_with_a_deeper_target():
     again = {**version(50, "CREATING"), "CreationTime": "2026-03-01T00:00:00+00:00"}
     world.driver.send(PollResult(frozenset(), versions=(again,)))
     assert world.driver.step == Poll(VersionsAbove(), 60)
+
+
+def test_a_poll_reads_down_to_the_lowest_version_that_may_still_need_an_event():
+    world = Recorder()
+    world.poll([owner_of(number) for number in range(1, 6)])
+    assert world.driver.step == Poll(VersionsAbove(4), 60)
+    world.poll([*(owner_of(number) for number in range(1, 6)), owner_of(6, "CREATING"), owner_of(7)])
+    assert world.driver.step == Poll(VersionsAbove(5), 60)
