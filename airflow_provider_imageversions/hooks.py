@@ -363,10 +363,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        factory = botocore_session.get_component("response_parser_factory")
-        factory.set_parser_defaults(timestamp_parser=parse_timestamp)
-        data_path = botocore_session.get_config_variable("data_path")
-        botocore_session.register_component("data_loader", shared_loader(data_path))
+        botocore_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_timestamp)
+        loader = shared_loader(botocore_session.get_config_variable("data_path"))
+        botocore_session.register_component("data_loader", loader)
         return session
 
     def _refresh(self, credentials: Any, **_event: Any) -> None:
@@ -833,8 +832,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
         # The token is an ordinary parameter: botocore would try to decode a StartingToken.
-        pages = iter(self.conn.get_paginator(operation).paginate(**request))
-        tokens = {request.get("NextToken")}
+        pages, tokens = iter(self.conn.get_paginator(operation).paginate(**request)), {request.get("NextToken")}
         while True:
             with self._explained(request):
                 page = next(pages, None)

@@ -100,7 +100,8 @@ class AnswerCheck:
     def __call__(self, response_dict, event_name, **_):
         """Check one answer, unless moto or a fault made it; botocore calls this with each."""
         operation = event_name.rpartition(".")[2]
-        if operation not in OURS or FAULT_HEADER in response_dict["headers"]:
+        # There is no response if the connection failed.
+        if operation not in OURS or response_dict is None or FAULT_HEADER in response_dict["headers"]:
             return
         try:
             body = json.loads(response_dict["body"] or b"{}")

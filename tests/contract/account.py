@@ -183,6 +183,8 @@ class Account:
         self._request = json.loads(params["body"])
 
     def _note_answer(self, response_dict, event_name, **_):
+        if response_dict is None:
+            return  # the connection broke
         operation = event_name.rpartition(".")[2]
         if operation.startswith("Create") and response_dict["status_code"] == 200:
             self.created[operation] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 
@@ -24,8 +25,10 @@ TAGS = {"image_name": IMAGE, "aws_conn_id": "aws_default", "region_name": "us-ea
 def sink(monkeypatch):
     try:
         from airflow.observability.metrics.statsd_logger import get_statsd_logger
-    except ImportError:  # before Airflow 3.2
-        from airflow.metrics.statsd_logger import get_statsd_logger
+    except ImportError:  # before Airflow 3.2, where it is the method of a class
+        from airflow.metrics import statsd_logger
+
+        get_statsd_logger = partial(statsd_logger.get_statsd_logger, None)
 
     with StatsdSink() as statsd:
         for name, value in statsd.settings.items():

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_imageversions import _sessions, decide
 from airflow_provider_imageversions._reading import PollResult
-from airflow_provider_imageversions._sessions import Emit, NeedDetails, Poll, Save, WatchSession
+from airflow_provider_imageversions._sessions import Emit, Log, NeedDetails, Poll, Save, WatchSession
 from airflow_provider_imageversions.model import (
     AliasCursor,
     Cursor,
@@ -57,9 +57,11 @@ class Driver:
         self.steps = self.session.run()
         self.step = next(self.steps)
         self.saves = 0
+        self.logs = []
 
     def send(self, answer):
         self.step = self.steps.send((answer, self.world.now))
+        self.logs += self.step.logs
 
     def poll(self, read, *, unreadable=None, killed=None):
         """Poll until what the session needs is read; the details of one version may be unreadable."""
@@ -660,3 +662,243 @@ def test_what_is_to_be_passed_over_ends_with_the_image_s_life(start_from):
     watching.service.listed[1]["ImageVersionStatus"] = "CREATED"
     watching.owed.add(event_id(watching.service.listed[1]))
     watching.a_poll_leaves_nothing_owed()
+
+
+# --- What is stored --------------------------------------------------------------------------------------
+
+VERSIONS_STATE = """{"runs": [[1, 1, "2026-01-02T00:00:00+00:00"], [3, 3, "2026-01-04T00:00:00+00:00"]],
+ "sent": ["e517da2f7d4dcbbcda5473460c67a5c8", "c0ad252e4a991aef00d26ea44312f47d"]}"""
+ALIAS_STATE = """{"alias": ["c0ad252e4a991aef00d26ea44312f47d", "2a6920d3f9f80c9ba6ddcb9958376fae", 2],
+ "sent": ["2a6920d3f9f80c9ba6ddcb9958376fae"]}"""
+
+
+class Recorder:
+    """A world in which nothing goes wrong."""
+
+    def __init__(self, alias=None, *texts, start_from="latest", **options):
+        self.service = Service()
+        self.now = 0.0
+        self.events = []
+        self.stores = [Store() for _ in texts or [None]]
+        for store, text in zip(self.stores, texts, strict=False):
+            store.text = text
+        self.config = WatchConfig("my-image", ["CREATED"], start_from, alias)
+        self.options = options
+        self.restart()
+
+    def restart(self):
+        self.driver = Driver(self, self.config, self.stores, **self.options)
+
+    def emitted(self, record, **event):
+        self.events.append((record["Version"], event["identity"], event["redelivered"]))
+
+    def answered(self):
+        pass
+
+    def poll(self, listed, **more):
+        """Poll an image that has these versions; for an alias, the last of them has it."""
+
+        def read(target):
+            if isinstance(target, VersionsAbove):
+                return PollResult(frozenset({target}), versions=tuple(reversed(listed)))
+            return PollResult(frozenset({target}), outcomes={target: decide.outcome(listed[-1:], target)})
+
+        before = len(self.events)
+        self.driver.poll(read, **more)
+        return self.events[before:]
+
+
+@pytest.mark.parametrize(
+    ("alias", "text", "expected"),
+    [
+        (None, VERSIONS_STATE, [(2, "e517da2f7d4dcbbcda5473460c67a5c8"), (4, "c0ad252e4a991aef00d26ea44312f47d")]),
+        ("prod", ALIAS_STATE, [(4, "2a6920d3f9f80c9ba6ddcb9958376fae")]),
+    ],
+)
+def test_a_state_that_an_earlier_version_stored_is_continued(alias, text, expected):
+    """Rows as the watchers before the sessions wrote them, when the triggerer was killed after it emitted events."""
+    world = Recorder(alias, text)
+    listed = [owner_of(number) for number in range(1, 5)]
+    assert world.poll(listed) == [(number, identity, True) for number, identity in expected]
+    assert world.poll([*listed, owner_of(5)])[0][::2] == (5, False)
+    assert world.stores[0].text != text
+    kind = AliasCursor if alias else Cursor
+    assert json.loads(world.stores[0].text).keys() == {kind.KEY, "sent"}
+
+
+def stored(world):
+    return json.loads(world.stores[0].text)
+
+
+def test_an_event_is_done_with_when_a_request_made_after_it_was_answered_ten_seconds_ago():
+    world = Recorder()
+    world.poll([owner_of(1)])
+    listed = [owner_of(1), owner_of(2)]
+    world.stores[0].broken = True
+    world.poll(listed)
+    # The database has been away since: what holds up the store may hold up the event.
+    world.now = 1000.0
+    world.poll(listed)
+    world.stores[0].broken = False
+    world.poll(listed)
+    assert [run[1] for run in stored(world)["runs"]] == [1]
+    assert len(stored(world)["sent"]) == 1
+    world.now += _sessions.STORED_AFTER - 0.1
+    world.poll(listed)
+    assert [run[1] for run in stored(world)["runs"]] == [1]
+    world.now += 0.1
+    world.poll(listed)
+    assert [run[1] for run in stored(world)["runs"]] == [2]
+    assert stored(world)["sent"] == []
+    world.restart()
+    assert world.poll(listed) == []
+
+
+def test_each_emission_has_ten_seconds_of_its_own():
+    world = Recorder()
+    world.poll([owner_of(1)])
+    world.poll([owner_of(1), owner_of(2)])
+    world.now = 6.0
+    world.poll([owner_of(1), owner_of(2), owner_of(3)])
+    world.now = 10.0
+    world.poll([owner_of(1), owner_of(2), owner_of(3)])
+    assert [run[1] for run in stored(world)["runs"]] == [2]
+    assert stored(world)["sent"] == [event_id(owner_of(3))]
+    world.now = 16.0
+    world.poll([owner_of(1), owner_of(2), owner_of(3)])
+    assert [run[1] for run in stored(world)["runs"]] == [3]
+
+
+def test_nothing_is_stored_while_nothing_changes():
+    world = Recorder()
+    for _ in range(5):
+        world.poll([owner_of(1)])
+        world.now += 60
+    assert world.driver.saves == 1
+    world.poll([owner_of(1), owner_of(2)])
+    # Before the event and after it.
+    assert world.driver.saves == 3
+    for _ in range(5):
+        world.now += 60
+        world.poll([owner_of(1), owner_of(2)])
+    assert world.driver.saves == 4
+
+
+def test_of_assets_that_share_a_trigger_the_one_that_came_least_far_counts():
+    further = json.dumps({"runs": [[1, 3, "2026-01-04T00:00:00+00:00"]], "sent": []})
+    behind = json.dumps({"runs": [[1, 1, "2026-01-02T00:00:00+00:00"]], "sent": [event_id(owner_of(2))]})
+    for texts in ([further, behind], [behind, further]):
+        world = Recorder(None, *texts)
+        events = world.poll([owner_of(number) for number in range(1, 4)])
+        assert [(number, redelivered) for number, _, redelivered in events] == [(2, True), (3, False)]
+
+
+def test_what_is_kept_of_the_events_that_were_sent_has_a_limit():
+    world = Recorder(start_from="earliest")
+    world.poll([owner_of(number) for number in range(1, _sessions.SENT_KEPT + 11)])
+    assert stored(world)["sent"][-1] == event_id(owner_of(_sessions.SENT_KEPT + 10))
+    assert len(stored(world)["sent"]) == _sessions.SENT_KEPT
+
+
+# --- Details and errors ----------------------------------------------------------------------------------
+
+
+def test_details_are_read_ten_at_a_time_and_an_event_follows_each_batch():
+    world = Recorder(start_from="earliest", include_details=True)
+    order = []
+    world.driver.send(PollResult(frozenset(), versions=tuple(owner_of(number) for number in range(25, 0, -1))))
+    while not isinstance(world.driver.step, Poll):
+        match world.driver.step:
+            case NeedDetails(version):
+                order.append("d")
+                world.driver.send({**version, "Aliases": []})
+            case Emit():
+                order.append("e")
+                world.driver.send(None)
+            case Save():
+                world.driver.send(answer=True)
+    assert "".join(order) == "d" * 10 + "e" * 10 + "d" * 10 + "e" * 10 + "d" * 5 + "e" * 5
+
+
+def test_what_was_read_before_details_failed_is_emitted_and_the_rest_at_the_next_poll():
+    world = Recorder(start_from="earliest", include_details=True)
+    listed = [owner_of(number) for number in range(1, 15)]
+    assert [event[0] for event in world.poll(listed, unreadable=4)] == [1, 2, 3]
+    assert [event[0] for event in world.poll(listed, unreadable=4)] == []
+    assert world.driver.logs == [Log("warning", "CREATED, but its details cannot be read yet: OSError: reset")]
+    assert [event[0] for event in world.poll(listed)] == list(range(4, 15))
+
+
+def refused(lasting, kind=ErrorKind.PERMANENT):
+    return PollResult(frozenset(), fault=kind, error=OSError("denied"), lasting=lasting)
+
+
+@pytest.mark.parametrize(("interval", "pace"), [(60, 300), (600, 600)])
+def test_what_only_a_person_can_fix_slows_a_watcher_down_with_one_error_in_the_log(interval, pace):
+    config = WatchConfig("my-image", ["CREATED"], "latest", None)
+    steps = WatchSession(config, [], interval=interval, include_details=True, started=START).run()
+    assert next(steps) == Poll(VersionsAbove(), interval)
+    step = steps.send((refused(9.9), 0.0))
+    assert (step.interval, [log.level for log in step.logs]) == (interval, ["warning"])
+    step = steps.send((refused(10.0), 10.0))
+    text = f"No events will be emitted until this is resolved. Retrying every {pace} seconds: OSError: denied"
+    assert (step.interval, step.logs) == (pace, (Log("error", text),))
+    step = steps.send((refused(20.0), 20.0))
+    assert (step.interval, step.logs) == (pace, ())
+    old = owner_of(1, modified=-(10**7))
+    step = steps.send((PollResult(frozenset(), versions=(old,)), 30.0))
+    assert isinstance(step, Save)
+    assert step.logs == ()
+    step = steps.send((True, 30.0))
+    assert (step.interval, step.logs) == (interval, (Log("info", "can be polled again"),))
+    step = steps.send((PollResult(frozenset(), versions=(owner_of(2), old)), 30.0))
+    assert step == NeedDetails(owner_of(2))
+    step = steps.send((refused(10.0), 30.0))
+    assert (step.interval, [log.level for log in step.logs]) == (pace, ["warning", "error"])
+
+
+@pytest.mark.parametrize("kind", sorted(set(ErrorKind) - set(_sessions.GRACE), key=str))
+def test_what_passes_by_itself_does_not_slow_a_watcher_down(kind):
+    config = WatchConfig("my-image", ["CREATED"], "latest", None)
+    steps = WatchSession(config, [], interval=60, include_details=False, started=START).run()
+    next(steps)
+    step = steps.send((refused(1e6, kind), 0.0))
+    step = steps.send((True, 0.0)) if isinstance(step, Save) else step
+    assert step.interval == 60
+    assert [log.level for log in step.logs] == ["warning"] if kind is not ErrorKind.MISSING else True
+
+
+def test_an_alias_that_waits_is_logged_when_that_changes():
+    world = Recorder("prod")
+    world.poll([owner_of(1)])
+    for owner in (owner_of(2, "CREATING"), owner_of(2, "CREATING"), owner_of(2, "ARCHIVED"), owner_of(2)):
+        world.poll([owner])
+    prefix = "waiting for the version with the alias 'prod': version 2 is"
+    assert world.driver.logs == [
+        Log("info", f"{prefix} CREATING"),
+        Log("warning", f"{prefix} ARCHIVED, which this package does not know"),
+    ]
+    assert [event[0] for event in world.events] == [2]
+
+
+def test_failures_are_emitted_with_their_own_identities():
+    world = Recorder()
+    world.config = WatchConfig("my-image", ["CREATED", "CREATE_FAILED"], "earliest", None)
+    world.restart()
+    events = world.poll([owner_of(1, "CREATE_FAILED"), owner_of(2)])
+    assert [event[:2] for event in events] == [(1, event_id(owner_of(1, "CREATE_FAILED"))), (2, event_id(owner_of(2)))]
+
+
+def test_only_what_was_created_from_a_moment_on_is_emitted():
+    world = Recorder(start_from=START + timedelta(days=2))
+    assert [event[0] for event in world.poll([owner_of(number) for number in range(1, 4)])] == [2, 3]
+
+
+def test_a_poll_that_read_too_little_is_repeated_with_a_deeper_target():
+    """After a restart all that is known is what is settled; the image may be another one by now."""
+    state = json.dumps({"runs": [[1, 50, "2026-02-20T00:00:00+00:00"]], "sent": []})
+    world = Recorder(None, state)
+    assert world.driver.step.target.number > 0
+    again = {**version(50, "CREATING"), "CreationTime": "2026-03-01T00:00:00+00:00"}
+    world.driver.send(PollResult(frozenset(), versions=(again,)))
+    assert world.driver.step == Poll(VersionsAbove(), 60)
