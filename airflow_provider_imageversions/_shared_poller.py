@@ -498,6 +498,7 @@ class _Client:
         hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
         await self._find_connection(hook)
         await self.run(hook.get_conn)
+        await self.run(_metrics.warm_up)
         self.region = str(hook.conn_region_name)
         return hook
 

@@ -351,8 +351,8 @@ _GROUPS: dict[str, list[Row]] = {
                 prune=UNNOTICED,
                 rollout="ResourceNotFound",
             ),
-            note="In reschedule mode, each check is a process of its own and cannot distinguish a version that does "
-            "not exist yet from one that was deleted.",
+            note="In reschedule mode, each check is its own process and cannot distinguish a version that does not "
+            "exist yet from one that was deleted.",
         ),
         Row(
             "gone_and_succeeded",

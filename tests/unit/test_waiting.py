@@ -149,7 +149,9 @@ def test_grace_is_over_when_an_error_has_lasted_that_long(kind, grace):
     assert has_outlasted_grace(kind, grace)
 
 
-@pytest.mark.parametrize("kind", [None, *(set(ErrorKind) - {ErrorKind.PERMANENT, ErrorKind.CREDENTIALS})])
+@pytest.mark.parametrize(
+    "kind", [None, *sorted(set(ErrorKind) - {ErrorKind.PERMANENT, ErrorKind.CREDENTIALS}, key=str)]
+)
 def test_what_has_no_grace_never_ends_a_wait(kind):
     assert not has_outlasted_grace(kind, math.inf)
 

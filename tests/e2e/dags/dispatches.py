@@ -34,4 +34,4 @@ if HAS_ANOTHER:
     dispatch_anew = run_dag_per_version(another, image)
 
 late = target("dispatched_late")
-dispatch_late = run_dag_per_version(late, image_version_asset("late-image", poll_interval=3600), recheck_interval=10)
+dispatch_late = run_dag_per_version(late, image_version_asset("late-image", poll_interval=3600), recheck_interval=15)
