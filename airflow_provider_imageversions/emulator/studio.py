@@ -385,10 +385,14 @@ class StudioBackend(BaseBackend):
         return resource
 
     def _refuse_missing_parents(self, kind: _Kind, members: Mapping[str, Any]) -> None:
-        self._get(DOMAIN, members)
+        parents = [DOMAIN]
         if kind is APP:
             _require_owner(members)
-            self._get(SPACE if "SpaceName" in members else USER_PROFILE, members)
+            parents.append(SPACE if "SpaceName" in members else USER_PROFILE)
+        for parent in parents:
+            if self._find(parent, members) is None:
+                # By its model, no operation that creates something answers ResourceNotFound.
+                raise ApiError("ValidationException", f"{parent.noun} {self._arn(parent, members)} does not exist")
 
     def _refuse_dependents(self, resource: StudioResource) -> None:
         for other in list(self._resources.values()):

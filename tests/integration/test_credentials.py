@@ -321,7 +321,7 @@ def test_a_bug_of_ours_in_a_call_is_not_taken_for_one_of_the_chain(connection, m
     def broken(_item):
         raise TypeError("bug")
 
-    monkeypatch.setattr("airflow_provider_imageversions.hooks.to_record", broken)
+    monkeypatch.setattr("airflow_provider_imageversions._botocore.to_record", broken)
     with pytest.raises(TypeError, match="bug") as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
     assert classify_error(caught.value) is None

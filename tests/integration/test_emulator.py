@@ -933,7 +933,7 @@ def test_a_queue_that_is_deleted_disturbs_no_call(emulator, sent):
 
 
 def test_a_queue_that_does_not_exist_is_refused(emulator):
-    with pytest.raises(ValueError, match=r"There is no queue '.*/missing' in region 'eu-west-1'"):
+    with pytest.raises(ValueError, match=r"Queue '.*/missing' does not exist in region 'eu-west-1'"):
         emulator.send_state_changes_to(f"{emulator.endpoint_url}/123456789012/missing", "eu-west-1")
 
 

@@ -817,7 +817,7 @@ def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_i
     emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1, times=2)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)
-    assert "no version has the alias 'prod' now, which was version 1's" in capsys.readouterr().out
+    assert "no version has the alias 'prod' now, which version 1 had" in capsys.readouterr().out
     assert promote(version=3, aliases=["prod"]).execute(context)["Aliases"] == ["prod"]
 
 

@@ -227,13 +227,7 @@ from types import SimpleNamespace
 
 from airflow.providers_manager import ProvidersManager
 from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.operators import (
-    SageMakerCreateImageOperator,
-    SageMakerCreateImageVersionOperator,
-    SageMakerImageOperationError,
-    SageMakerListImageVersionsOperator,
-    SageMakerUpdateImageVersionOperator,
-)
+from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 try:
