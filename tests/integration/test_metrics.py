@@ -57,6 +57,13 @@ async def test_polls_and_their_calls_are_counted_and_timed(emulator, connection,
     assert sink.total("api_calls") == len(emulator.calls("ListImageVersions"))
 
 
+async def test_metrics_are_prepared_in_a_thread_even_if_no_client_can_be_created(emulator, sink):
+    with subscribe(aws_conn_id="missing") as subscription:
+        assert (await subscription.next()).fault is ErrorKind.CREDENTIALS
+    await eventually(lambda: sink.total("polls") == 1)
+    assert sink.metrics("polls")[0].value == 0
+
+
 async def test_a_poll_s_duration_is_sent_in_milliseconds(emulator, connection, sink):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("slow", times=1, seconds=1)
