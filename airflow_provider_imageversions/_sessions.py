@@ -311,7 +311,7 @@ class WaitSession:
         :param of_details: Whether it was the details that could not be read.
         """
         self._failures += 1
-        if kind is ErrorKind.MISSING:
+        if kind is ErrorKind.MISSING and not of_details:
             # The number may come again, with the next image of this name.
             self._was_listed = False
         left = self.deadline - now
@@ -334,11 +334,13 @@ class WaitSession:
     def _with_memory(self, outcome: Any) -> Any:
         """Return the outcome in the light of earlier ones: a version that was listed is not one that is to come."""
         number = None if self.target is None else self.target.version
-        if number is None or not isinstance(outcome, decide.Waiting):
+        if number is None:
             return outcome
-        if outcome.version is None and self._was_listed:
+        # One that is CREATED is awaited, too, while its details cannot be read.
+        is_listed = not isinstance(outcome, decide.Waiting) or outcome.version is not None
+        if self._was_listed and not is_listed:
             return decide.deleted_while_awaited(number)
-        self._was_listed = outcome.version is not None
+        self._was_listed = is_listed
         return outcome
 
     def _next_interval(self, now: float, jitter: float) -> float:

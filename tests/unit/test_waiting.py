@@ -215,6 +215,14 @@ def test_a_version_that_was_listed_and_is_gone_was_deleted(options):
     assert session.receive(NOTHING, 0.0).reason == "version 3 was deleted before it was CREATED"
 
 
+@pytest.mark.parametrize("kind", [ErrorKind.THROTTLED, ErrorKind.MISSING])
+def test_a_version_that_is_gone_while_its_details_cannot_be_read_was_deleted(kind):
+    session = WaitSession(interval=60, target=THIRD, include_details=True)
+    assert isinstance(session.receive(Ready(version(3)), 0.0), NeedDetails)
+    failed(session, kind, of_details=True)
+    assert isinstance(session.receive(NOTHING, 0.0), Fail)
+
+
 def test_a_version_of_an_image_that_is_gone_may_come_again():
     session = WaitSession(interval=60, target=THIRD)
     session.receive(LISTED, 0.0)
