@@ -928,7 +928,8 @@ def test_a_move_whose_details_cannot_be_read_is_emitted_at_the_next_poll():
 def test_a_move_back_after_a_crash_is_a_move_from_where_the_alias_went():
     world = Recorder("prod")
     world.poll([owner_of(1)])
-    world.poll([owner_of(2)])
+    with pytest.raises(Crash):
+        world.poll([owner_of(2)], killed="after")
     world.restart()
     assert [(number, redelivered) for number, _, redelivered in world.poll([owner_of(1)])] == [(1, False)]
 
