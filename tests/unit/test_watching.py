@@ -176,7 +176,8 @@ class Watching(RuleBasedStateMachine):
         self.in_flight = []
         self.crashes = 0
         self.start()
-        if blind:
+        # A number that is passed over is one only for the image's life in which the first poll succeeds.
+        if blind and isinstance(start_from, str):
             self.poll_in_an_outage()
         else:
             self.poll()
