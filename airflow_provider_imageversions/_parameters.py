@@ -537,7 +537,7 @@ def _convert(field: attrs.Attribute[Any], value: Any) -> Any:
     return field.metadata["parse"](field.name, value)
 
 
-@attrs.frozen(field_transformer=with_converters)
+@attrs.frozen(field_transformer=with_converters, slots=False)
 class Parameters:
     """
     A list of parameters, each with its parser, from which template fields, keyword arguments and checks derive.
