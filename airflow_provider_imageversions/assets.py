@@ -86,29 +86,30 @@ def image_version_asset(
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param name: Name of the asset. (default: its URI)
-    :param uri: URI of the asset. Watchers of different things need different URIs. (default:
-        ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, followed by a query with what
-        else distinguishes this watcher: see :func:`uri_of`)
+    :param uri: URI of the asset. Watchers with different arguments need different URIs. (default:
+        ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, and a query with the arguments
+        that differ from the defaults, see :func:`uri_of`)
     :param group: Group of the asset. (default: Airflow's, ``"asset"``)
-    :param extra: Metadata of the asset, JSON. (default: none)
+    :param extra: Metadata of the asset, as JSON. (default: none)
     :param access_control: Which teams may produce and consume the asset, for an Airflow whose assets have it.
         (default: Airflow's)
     :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
         ``("CREATED",)``)
-    :param start_from: Where the watcher starts the very first time: ``"latest"`` for what becomes final from now on,
-        ``"earliest"`` for every version there is, a version number for that version and those above, or an aware time
-        for versions created at or after it. With ``alias`` one of the two words. (default: ``"latest"``)
+    :param start_from: Where the watcher starts the first time: ``"latest"`` for versions that reach a status from now
+        on, ``"earliest"`` for all existing versions too, a version number for that version and those above, or an aware
+        datetime for versions created at or after it. With ``alias``, ``"latest"`` or ``"earliest"``. (default:
+        ``"latest"``)
     :param alias: Alias whose moves to emit events for, instead of new versions. (default: None)
     :param poll_interval: Maximum time in seconds, or as a timedelta, between status checks. (default: 60)
     :param include_details: Add what DescribeImageVersion and ListAliases return, such as ``ContainerImage``. (default:
         False)
     :param wake_queue: URL of an SQS queue that receives SageMaker's EventBridge events. A message makes the watcher
-        poll at once, so that ``poll_interval`` may be long, such as 900. (default: None)
-    :param aws_conn_id: Airflow connection for AWS credentials; ``None`` for boto3's default chain. (default:
-        ``"aws_default"``)
-    :param region_name: AWS region. (default: the connection's)
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's)
-    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's)
+        poll at once, so ``poll_interval`` can be long, such as 900. (default: None)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``"aws_default"``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     :raises ValueError: A parameter is outside its limits, or cannot be combined with ``alias``.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """

@@ -174,11 +174,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     pins botocore's retries (``standard`` mode, 3 attempts) and timeouts (5 s to connect, 15 s to read) unless
     ``config`` or the connection's ``config_kwargs`` set them. Where both set the same option, it is that of ``config``.
 
-    :param aws_conn_id: The Airflow connection for AWS credentials. ``None`` or ``""``: boto3's default chain.
-        (default: ``aws_default``)
-    :param region_name: AWS region; default: the connection's, then boto3's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param config: Configuration for botocore's client, a :class:`botocore.config.Config` or its keyword arguments.
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` or ``""`` uses boto3's default
+        credential chain. (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region, or boto3's)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param config: Configuration of botocore's client: a :class:`botocore.config.Config`, or its keyword arguments.
+        (default: the connection's settings)
     :raises MissingConnectionError: There is no connection ``aws_conn_id``.
     :raises CredentialsError: The credentials could not be loaded or refreshed.
 
@@ -351,7 +352,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Return the boto3 session, with a faster parser of timestamps, and a loader of service models that is shared.
 
         :param region_name: AWS region.
-        :param deferrable: Ask for an aiobotocore session, which this package never does.
+        :param deferrable: Whether to return an aiobotocore session, which this package never requests. (default: False)
         """
         signs = self.config.signature_version is not UNSIGNED
         with self._credential_errors():
@@ -392,8 +393,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Return a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
 
-        :param queue_url: URL of the queue. Its region is the client's.
-        :param wait_seconds: How long in seconds the client's calls may wait for messages.
+        :param queue_url: URL of the queue, which determines the client's region.
+        :param wait_seconds: Maximum time in seconds that the client's calls wait for messages.
         """
         region, emulator = locate_queue(queue_url)
         region = region or str(self.conn_region_name)
@@ -428,18 +429,19 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         A version that moves to a later page, because another was added in between, is returned once.
 
         :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-        :param creation_time_after: Only versions created at or after this moment; an aware datetime or an
-            ISO-8601 string with an offset.
-        :param creation_time_before: Only versions created at or before this moment.
-        :param last_modified_time_after: Only versions modified at or after this moment.
-        :param last_modified_time_before: Only versions modified at or before this moment.
+        :param creation_time_after: Only versions created at or after this time; an aware datetime, or an ISO-8601
+            string with an offset. (default: all)
+        :param creation_time_before: Only versions created at or before this time. (default: all)
+        :param last_modified_time_after: Only versions modified at or after this time. (default: all)
+        :param last_modified_time_before: Only versions modified at or before this time. (default: all)
         :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``)
         :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
         :param page_size: Versions per API call, 1 to 100. (default: 100)
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
-        :param statuses: Only versions in one of these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``,
-            ``DELETING``, ``DELETE_FAILED``); filtered by the hook, as the API cannot. (default: all)
-        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
+        :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
+            none)
+        :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
+            ``DELETE_FAILED``). The hook filters them, because the API has no such filter. (default: all)
+        :param limit: Maximum number of records. No page is fetched beyond the last one. (default: no limit)
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image.
@@ -457,7 +459,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         List an image's versions.
 
         :param image_name: Name of the image.
-        :param filters: Those of :meth:`iter_image_versions`.
+        :param filters: The filters of :meth:`iter_image_versions`.
         :raises ValueError: See :meth:`iter_image_versions`.
         :raises botocore.exceptions.ClientError: See :meth:`iter_image_versions`.
         """
@@ -470,8 +472,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Describe one version, including its ``ContainerImage``, which lists do not have.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more.
-        :param alias: An alias of the version. Without either, SageMaker picks the latest version.
+        :param version: Number of the version, 0 or more. (default: the latest version, which SageMaker chooses)
+        :param alias: An alias of the version, instead of ``version``. (default: none)
         :raises ValueError: A parameter is outside its limits, or both version and alias are given.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image, version or alias.
@@ -487,7 +489,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         List the aliases of a version, or of all versions of the image.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more; default: all versions.
+        :param version: Number of the version, 0 or more. (default: all versions)
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image or version.
@@ -530,16 +532,18 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         An image that moves to a later page, because another was added in between, is returned once.
 
         :param name_contains: Only images with this text in their names: 1 to 63 letters, digits, hyphens and dots.
-        :param creation_time_after: Only images created at or after this moment; an aware datetime or an ISO-8601
-            string with an offset.
-        :param creation_time_before: Only images created at or before this moment.
-        :param last_modified_time_after: Only images modified at or after this moment.
-        :param last_modified_time_before: Only images modified at or before this moment.
+            (default: all)
+        :param creation_time_after: Only images created at or after this time; an aware datetime, or an ISO-8601 string
+            with an offset. (default: all)
+        :param creation_time_before: Only images created at or before this time. (default: all)
+        :param last_modified_time_after: Only images modified at or after this time. (default: all)
+        :param last_modified_time_before: Only images modified at or before this time. (default: all)
         :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``IMAGE_NAME``. (default: ``CREATION_TIME``)
         :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
-        :param page_size: Images per page, 1 to 100. (default: 100)
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
-        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
+        :param page_size: Images per API call, 1 to 100. (default: 100)
+        :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
+            none)
+        :param limit: Maximum number of records. No page is fetched beyond the last one. (default: no limit)
         :return: Plain JSON with SageMaker's own keys, as of :meth:`describe_image`, but without ``RoleArn``.
         :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
@@ -555,7 +559,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Create an image.
 
-        :param request: The call, checked.
+        :param request: The parameters of the call.
         :return: The image's ARN. The image is CREATING, for seconds.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` if there is an image of
             this name.
@@ -615,10 +619,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Create a version of an image.
 
-        :param request: The call, checked.
+        :param request: The parameters of the call.
         :param client_token: Up to 36 letters, digits and hyphens. As long as SageMaker remembers the token, the same
-            token with the same request returns the version that the first call created; after that, it creates another
-            one. AWS does not document for how long.
+            token with the same request returns the version that the first call created. After that, it creates another
+            version. AWS does not document how long a token is remembered.
         :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
             another one where several are made at the same time.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
@@ -638,8 +642,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Change what describes a version, and its aliases.
 
-        :param request: The call, checked. The service refuses it as a whole if a version has one of the
-            ``aliases_to_add`` already, or this version lacks one of the ``aliases_to_delete``.
+        :param request: The parameters of the call. SageMaker rejects the whole call if a version already has one of the
+            ``aliases_to_add``, or this version does not have one of the ``aliases_to_delete``.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
@@ -653,7 +657,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Start to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more.
+        :param version: Number of the version, 0 or more.
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
@@ -681,9 +685,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         ``user_profiles`` and ``spaces`` one per 100 and one for each; one per alias; and one for the newest version.
 
         :param image_name: Name of the image.
-        :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
-            string with commas. (default: all)
-        :param domain_id: Only in this domain. (default: in all domains)
+        :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
+            comma-separated string. (default: all)
+        :param domain_id: Check only this domain. (default: all domains)
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
             (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
         :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
@@ -749,8 +753,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Compare two versions of an image as a table in Markdown, such as for a person who approves a roll-out.
 
         :param image_name: Name of the image.
-        :param first: A version's number, or one of its aliases.
-        :param second: The other version's.
+        :param first: Number of a version, or one of its aliases.
+        :param second: Number of the other version, or one of its aliases.
         :return: A table with a row for each member that either version has; the names of those that differ are bold.
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
@@ -771,8 +775,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         List resources of Studio, one page.
 
         :param operation: ``list_domains``, ``list_apps``, ``list_user_profiles`` or ``list_spaces``.
-        :param domain_id: Only those in this domain; not for ``list_domains``. (default: all)
-        :param next_token: ``NextToken`` of the page before. (default: the first page)
+        :param domain_id: List only resources of this domain. Not supported by ``list_domains``. (default: all)
+        :param next_token: ``NextToken`` of the previous page. (default: the first page)
         :return: The answer, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces`` and perhaps ``NextToken``.
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
@@ -786,8 +790,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Describe a resource of Studio.
 
-        :param operation: Such as ``describe_domain``.
-        :param identity: What names it, by the API's members.
+        :param operation: The operation, such as ``describe_domain``.
+        :param identity: The members of the request that identify the resource.
         :return: The answer, with times as datetimes.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
@@ -801,7 +805,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Start to update a domain or a user profile.
 
         :param operation: ``update_domain`` or ``update_user_profile``.
-        :param request: The call's members. A structure of settings of one app replaces the one that is there.
+        :param request: The members of the request. The settings of an app replace its existing settings.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
         with self._explained(request) as client:

@@ -65,28 +65,32 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     CREATING and is deleted fails the sensor; in reschedule mode, where each check is a process of its own, it times out
     unless a later version is CREATED.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param version: Wait for this very version number, 0 or more.
-    :param alias: Wait until the version that has this alias is CREATED.
-    :param after_version: Wait for any version with a higher number than this one; the highest that is CREATED wins.
-    :param created_after: Wait for any version created at or after this moment; an aware datetime or an ISO-8601
-        string with an offset. A value that renders to nothing is an error, for each of these parameters.
-    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
-        DescribeImageVersion and ListAliases know to the record, for two more API calls at the end. Default: no.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Wait for the version with this number, 0 or more. (default: none) (templated)
+    :param alias: Wait until the version that has this alias is CREATED. (default: none) (templated)
+    :param after_version: Wait for any version with a higher number than this one. If several are CREATED, the highest
+        is returned. (default: none) (templated)
+    :param created_after: Wait for any version created at or after this time; an aware datetime, or an ISO-8601 string
+        with an offset. (default: none) (templated)
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and the other fields of
+        DescribeImageVersion and ListAliases to the record, with two more API calls at the end. (default: False)
+        (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param deferrable: Wait in the triggerer, without a worker, where all waits for the same image share one API call
-        per interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
-    :param start_from_trigger: Start in the triggerer, with no worker before the version is ready (Airflow 3.3 and
-        newer). Where something would be lost, as for mapped tasks, XComArgs, most templates, pools and
-        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: ``False``)
-    :param end_from_trigger: End in the triggerer, too, when the version is CREATED (Airflow 3.3 and newer). A failure
-        and a timeout always go through a worker. Where something would be lost, as with outlets, callbacks or a task
-        that is mapped over the result, a worker completes the task instead, and a warning says why. Listeners are not
-        called. (default: ``False``)
+        per interval. (default: ``[operators] default_deferrable``, or True with ``start_from_trigger`` or
+        ``end_from_trigger``)
+    :param start_from_trigger: Start in the triggerer, without a worker until the version is CREATED. Requires Airflow
+        3.3. If the task needs something that only a worker can do, as with mapped tasks, XComArgs, most templates,
+        pools and ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
+    :param end_from_trigger: Also end in the triggerer when the version is CREATED. Requires Airflow 3.3. Failures and
+        timeouts are always handled by a worker. If the task needs something that only a worker can do, as with outlets,
+        callbacks or a task that is mapped over the result, a worker completes the task instead, and a warning says why.
+        Listeners are not called. (default: False)
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason.
         Not retried; skipped with ``soft_fail`` or ``never_fail``.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.

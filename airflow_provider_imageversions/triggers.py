@@ -76,13 +76,14 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
 
     Throttling and outages are waited out, access denied and refused credentials for a short while.
 
-    :param domain_id: The domain's id.
-    :param user_profile_name: The user profile. (default: the domain itself)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param domain_id: ID of the domain.
+    :param user_profile_name: Name of the user profile. (default: the domain itself)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     """
 
     def __init__(
@@ -182,22 +183,26 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     triggerer that wait for the same image through the same connection share one poll and one boto3 client.
 
     :param image_name: Name of the image.
-    :param version: This very version number.
-    :param alias: The version with this alias.
-    :param after_version: Any version with a higher number than this one.
-    :param created_after: Any version created at or after this moment, ISO-8601 with an offset.
-    :param include_details: Add what DescribeImageVersion and ListAliases know.
-    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
-    :param exponential_backoff: Double the interval after each poll, up to ``max_wait``.
+    :param version: Wait for the version with this number. (default: none)
+    :param alias: Wait for the version that has this alias. (default: none)
+    :param after_version: Wait for any version with a higher number than this one. (default: none)
+    :param created_after: Wait for any version created at or after this time, an ISO-8601 string with an offset.
+        (default: none)
+    :param include_details: Whether to add the fields of DescribeImageVersion and ListAliases. (default: False)
+    :param poll_interval: Maximum time in seconds between polls. (default: 60)
+    :param exponential_backoff: Whether to double the interval after each poll, up to ``max_wait``. (default: False)
     :param max_wait: Maximum interval in seconds. (default: no limit)
-    :param silent_fail: Log access denied and the like, and keep waiting, instead of ending with it. (default: False)
-    :param end_from_trigger: When the version is CREATED, push its record to XCom and end the task here.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace
-        the others. (default: ``None``)
+    :param silent_fail: Whether to log errors such as access denied and keep waiting, instead of ending the wait.
+        (default: False)
+    :param end_from_trigger: Whether to push the version's record to XCom and end the task in the triggerer when the
+        version is CREATED. (default: False)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
+        others. (default: none)
     """
 
     def __init__(
@@ -396,20 +401,25 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     connection share one poll.
 
     :param image_name: Name of the image.
-    :param statuses: ``("CREATED",)`` (default), ``("CREATE_FAILED",)`` or both.
-    :param start_from: What to emit events for at the very first start. ``"latest"``: versions that become final from
-        now on. ``"earliest"``: every version. A version number: it and all above. An aware datetime or an ISO-8601
-        string with an offset: versions created at or after it. With ``alias``: ``"latest"``, or ``"earliest"`` to emit
-        an event for the version that has it now, too. (default: ``"latest"``)
-    :param alias: Emit an event for each move of this alias, with CREATED as the only status. (default: new versions)
-    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
-    :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
-    :param wake_queue: URL of an SQS queue with SageMaker's EventBridge events, which make the trigger poll at once.
-        (default: ``None``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
+        ``("CREATED",)``)
+    :param start_from: Where to start the first time: ``"latest"`` for versions that reach a status from now on,
+        ``"earliest"`` for all existing versions too, a version number for that version and those above, or an aware
+        datetime or an ISO-8601 string with an offset for versions created at or after it. With ``alias``, either
+        ``"latest"``, or ``"earliest"`` to also emit an event for the version that has the alias now. (default:
+        ``"latest"``)
+    :param alias: Emit an event each time this alias moves, instead of for new versions. ``statuses`` must be CREATED.
+        (default: none)
+    :param poll_interval: Maximum time in seconds between polls. (default: 60)
+    :param include_details: Whether to add the fields of DescribeImageVersion and ListAliases, such as
+        ``ContainerImage``. (default: False)
+    :param wake_queue: URL of an SQS queue that receives SageMaker's EventBridge events. A message makes the trigger
+        poll at once. (default: none)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

@@ -46,21 +46,23 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
     deleted when it can be.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
-        version that has the alias by then: give the number where the alias may be another version's meanwhile.
-    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
-        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version, 0 or more. Set either this or ``alias``. (default: none) (templated)
+    :param alias: An alias of the version. A retry, or a cleared run, deletes the version that has the alias at that
+        time. If the alias may move to another version, set ``version`` instead. (default: none) (templated)
+    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True`` to check everywhere, or where to check:
+        some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls,
+        see :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. With
+        ``False``, a warning is logged, because SageMaker may delete a version that a space starts from. (default:
+        False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the version is deleted. (default: True)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
@@ -160,29 +162,32 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
     a template and renders to nothing is refused, rather than let more be deleted.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
-    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
-        least one of the two; a version that either keeps is kept.
-    :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
-    :param keep_aliased: Keep versions that have an alias. (default: True)
-    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
-        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
-        version that a space starts from. (default: False)
-    :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
-    :param preview: Delete nothing, but return what would be deleted. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks of a version that cannot be deleted yet.
-        Not templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails while the API can't be called. What is deleted by then
-        stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
-        that it holds up no other. (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param keep_newest: Number of the newest CREATED versions to keep. Failed versions do not count. Set this,
+        ``keep_younger_than`` or both; a version that either of them keeps is kept. (default: none) (templated)
+    :param keep_younger_than: Keep versions created within this time, failed or not; a timedelta, or a time in seconds.
+        (default: none) (templated)
+    :param keep_versions: Keep the versions with these numbers; a list, or a comma-separated string. (default: none)
+        (templated)
+    :param keep_aliased: Keep versions that have an alias. (default: True) (templated)
+    :param keep_used: Keep versions that SageMaker Studio uses: ``True`` to check everywhere, or where to check: some of
+        ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If it fails,
+        the task fails without deleting anything. With ``False``, a warning is logged, because SageMaker may delete a
+        version that a space starts from. (default: False) (templated)
+    :param limit: Maximum number of versions to delete per try of the task. (default: no limit) (templated)
+    :param preview: Return what would be deleted, without deleting anything. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks of a version that cannot be deleted yet.
+        (default: 30)
+    :param timeout: Time in seconds after which the task fails if the API cannot be called. Versions deleted before that
+        stay deleted. A version that is being changed for longer than a minute is kept, with a warning, so that it does
+        not delay the others. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.

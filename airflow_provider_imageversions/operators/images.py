@@ -37,26 +37,26 @@ class SageMakerCreateImageOperator(ChangingOperator):
     """
     Create an Amazon SageMaker image, wait until it can have versions, and return what DescribeImage returns.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param role_arn: ARN of the IAM role with which SageMaker pulls the container images.
-    :param display_name: Name to show, 1 to 128 characters.
-    :param description: Up to 512 characters.
-    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; applied only
-        at creation.
-    :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
-        role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
-        CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
-        not count: the task waits until its name is free. (default: ``use``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True) (not
-        templated, like the next two)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (templated)
+    :param display_name: Display name of the image, 1 to 128 characters. (default: none) (templated)
+    :param description: Description of the image, up to 512 characters. (default: none) (templated)
+    :param tags: Up to 50 tags, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``. They are applied only when
+        the image is created. (default: none) (templated)
+    :param action_if_image_exists: What to do if an image with this name exists: ``use`` it as it is; ``update`` its
+        role, display name and description; ``recreate`` it (delete it and create it again) if it is CREATE_FAILED and
+        has no version, and otherwise use it as it is; or ``fail``. If the existing image is being deleted, the task
+        waits until the name is free. (default: ``use``) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
@@ -199,18 +199,20 @@ class SageMakerDeleteImageOperator(ChangingOperator):
     deletes the image that has the name by then; one that is DELETING already is only waited for.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
-        production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
-    :param refuse_if_used: Fail if SageMaker Studio uses any version: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
-        warning is logged. (default: False) (templated)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param delete_if_aliased: Delete the image even if some of its versions have aliases, such as the version that is in
+        production. Otherwise, the task fails without deleting anything. (default: False) (templated)
+    :param refuse_if_used: Fail if SageMaker Studio uses any version: ``True`` to check everywhere, or where to check:
+        some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls,
+        see :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. With
+        ``False``, a warning is logged. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param wait_for_completion: Wait until the image is gone. (default: True)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED, with

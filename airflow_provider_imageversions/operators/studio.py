@@ -77,14 +77,16 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a string
-        with commas. (default: all) (templated)
-    :param domain_id: Only in this domain. (default: in all domains) (templated)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param timeout: Time in seconds after which the task fails while the API can't be called. (default: 3600)
+    :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
+        comma-separated string. (default: all) (templated)
+    :param domain_id: Check only this domain. (default: all domains) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param timeout: Time in seconds after which the task fails if the API cannot be called. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
@@ -179,28 +181,32 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     one slot for each domain.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param domain_id: The domain's id, such as ``d-abcdefghijkl``. (templated)
-    :param version: The number of the version, 0 or more. It has to be CREATED. (templated)
-    :param alias: An alias of the version, such as ``prod``, in place of ``version``. The entry gets the number of the
-        version that has the alias now, as Studio does not know aliases of this kind. (templated)
-    :param app_image_config_name: The app image config for the entry. (templated)
+    :param domain_id: ID of the domain, such as ``d-abcdefghijkl``. (templated)
+    :param version: Number of the version, 0 or more. The version must be CREATED. Set exactly one of this, ``alias``
+        and ``restore``. (default: none) (templated)
+    :param alias: An alias of the version, such as ``prod``. The settings get the number of the version that has the
+        alias now, because Studio's list of custom images does not support aliases. (default: none) (templated)
+    :param app_image_config_name: Name of the app image config for the image's entry. Required with ``version`` or
+        ``alias``. (default: none) (templated)
     :param app_type: ``JupyterLab``, ``CodeEditor`` or ``KernelGateway``. (default: ``JupyterLab``) (templated)
-    :param user_profile_name: Roll out to this user profile only. (default: to the domain) (templated)
-    :param set_default: Make the version the default of the app, too, by its DefaultResourceSpec. (default: False)
+    :param user_profile_name: Roll out to this user profile only. (default: the whole domain) (templated)
+    :param set_default: Also make the version the default of the app, with its DefaultResourceSpec. (default: False)
         (templated)
-    :param only_if_newer: Skip the task if the settings name a version with a higher number already, so that a run that
-        comes late does not undo a later one's roll-out. (default: False) (templated)
-    :param restore: The ``previous`` of an earlier result, to put back what was there: an entry without a number, with
-        another number or none at all, and the default if that was changed. In place of ``version``, ``alias`` and
-        ``app_image_config_name``. (templated)
-    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. It takes an
+    :param only_if_newer: Skip the task if the settings already have a version with a higher number, so that a late run
+        does not undo the roll-out of a later one. (default: False) (templated)
+    :param restore: The ``previous`` value of an earlier result, to restore the settings before that roll-out: an entry
+        without a number, with another number, or no entry, and the default if it was changed. (default: none)
+        (templated)
+    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. This needs an
         API call for each space. (default: True)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param deferrable: Wait for the update in the triggerer. (default: ``[operators] default_deferrable``)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of

@@ -96,34 +96,40 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
     DAGs scheduled on the asset start at once.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
-    :param aliases: Aliases for the version, that no other version has; a list, or a string with commas.
-    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
-    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
-    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
-    :param programming_lang: Name and version, such as ``Python 3.11``.
-    :param processor: ``CPU`` or ``GPU``.
-    :param horovod: Whether it is compatible with Horovod.
-    :param release_notes: Up to 255 characters.
-    :param only_if_changed: Create no version if the newest CREATED one has the container image that ``base_image``
-        names in Amazon ECR now, by its digest. Aliases and metadata are not applied to that version then; the log names
-        those that differ. A version that is CREATING and may be of the same container image is waited for. A retry, or
-        a run that is cleared, continues with the version that its first try created. (default: False)
-    :param if_unchanged: What to do then: ``return`` the record of the newest CREATED version, or ``skip`` the task.
-        (default: ``return``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the version is CREATED; default: yes. Otherwise the record is that of a
-        version that is CREATING. Not templated, like all that follow.
-    :param deferrable: Wait in the triggerer, where all waits for the same image share one API call an interval.
-        Default: ``[operators] default_deferrable``.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
-        is CREATING, and other changes of the image at the same time, are waited out. (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters. (templated)
+    :param aliases: Aliases for the version, which no other version may have; a list, or a comma-separated string.
+        (default: none) (templated)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: none)
+        (templated)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: none) (templated)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default: none)
+        (templated)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: none)
+        (templated)
+    :param processor: ``CPU`` or ``GPU``. (default: none) (templated)
+    :param horovod: Whether the version is compatible with Horovod. (default: none) (templated)
+    :param release_notes: Release notes, up to 255 characters. (default: none) (templated)
+    :param only_if_changed: Create no version if the newest CREATED version already has the container image to which
+        ``base_image`` refers in Amazon ECR, compared by digest. Aliases and metadata are not applied to the existing
+        version; the log lists those that differ. If a version that is CREATING may have the same container image, the
+        task waits for it. A retry, or a cleared run, continues with the version that its first try created. (default:
+        False) (templated)
+    :param if_unchanged: What to do if nothing changed: ``return`` the record of the newest CREATED version, or ``skip``
+        the task. (default: ``return``) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the version is CREATED. Otherwise, the task returns the record of a version
+        that is CREATING. (default: True)
+    :param deferrable: Wait in the triggerer, where all waits for the same image share one API call per interval.
+        (default: ``[operators] default_deferrable``)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. It includes the time to wait for an image that is
+        CREATING and for concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises AirflowSkipException: Nothing changed, and ``if_unchanged`` is ``skip``.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
@@ -408,27 +414,32 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     Nothing is changed that is as requested already, so this is safe to repeat. A version that is CREATING is changed as
     soon as it can be. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``.
-    :param aliases_to_add: Aliases to add to the version, that no other version has; a list, or a string with commas.
-    :param aliases_to_delete: Aliases to remove from the version.
-    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
-    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
-    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
-    :param programming_lang: Name and version, such as ``Python 3.11``.
-    :param processor: ``CPU`` or ``GPU``.
-    :param horovod: Whether it is compatible with Horovod.
-    :param release_notes: Up to 255 characters.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks while the version is CREATING. Not
-        templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes the version.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version, 0 or more. Set either this or ``alias``. (default: none) (templated)
+    :param alias: An alias of the version. (default: none) (templated)
+    :param aliases_to_add: Aliases to add to the version, which no other version may have; a list, or a comma-separated
+        string. (default: none) (templated)
+    :param aliases_to_delete: Aliases to remove from the version; a list, or a comma-separated string. (default: none)
+        (templated)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: unchanged)
+        (templated)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: unchanged) (templated)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default:
+        unchanged) (templated)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: unchanged)
+        (templated)
+    :param processor: ``CPU`` or ``GPU``. (default: unchanged) (templated)
+    :param horovod: Whether the version is compatible with Horovod. (default: unchanged) (templated)
+    :param release_notes: Release notes, up to 255 characters. (default: unchanged) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks while the version is CREATING. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        version. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: An alias to add belongs to another version.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
@@ -542,21 +553,23 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the
     version. If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The number of the version to promote, 0 or more. It has to be CREATED.
-    :param alias: An alias of the version to promote, such as ``candidate``, in place of ``version``.
-    :param aliases: Aliases to move to the version, such as ``prod``; a list, or a string with commas.
-    :param allow_rollback: Whether an alias may be taken from a version with a higher number. Otherwise the task is
-        skipped then, so that a run that comes late does not undo a later one's promotion. (default: True)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks while a version that has one of the aliases
-        is CREATING. Not templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes one of the versions.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version to promote, 0 or more. The version must be CREATED. Set either this or
+        ``alias``. (default: none) (templated)
+    :param alias: An alias of the version to promote, such as ``candidate``. (default: none) (templated)
+    :param aliases: Aliases to move to the version, such as ``prod``; a list, or a comma-separated string. (templated)
+    :param allow_rollback: Whether an alias may be taken from a version with a higher number. Otherwise, the task is
+        skipped, so that a late run does not undo the promotion of a later one. (default: True) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks while a version that has one of the aliases is
+        CREATING. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        versions. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
