@@ -57,13 +57,13 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     """
     Wait until a version of an Amazon SageMaker image is CREATED, and return its record.
 
-    Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
-    the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
-    ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
-    itself that lets ``timeout`` span all retries in reschedule mode. The sensor waits for an image that does not exist
-    yet, with a warning unless it waits for an ``alias``. It waits out throttling and outages. A version that was
-    CREATING and is deleted fails the sensor; in reschedule mode, where each check is a process of its own, it times out
-    unless a later version is CREATED.
+    Without ``version``, ``alias``, ``after_version`` and ``created_after``, the sensor waits for the image's latest
+    version: the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
+    ``never_fail``, ``silent_fail`` and ``retries`` have the same meaning in poke, reschedule and deferrable mode,
+    except that Airflow lets ``timeout`` span all retries in reschedule mode. If the image does not exist yet, the
+    sensor waits for it, with a warning unless it waits for an ``alias``. The sensor retries through throttling and
+    outages. If a version that was CREATING is deleted, the sensor fails. In reschedule mode, where each check is a
+    separate process, it times out instead, unless a later version is CREATED.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param version: Wait for the version with this number, 0 or more. (default: none) (templated)
@@ -92,13 +92,15 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         callbacks or a task that is mapped over the result, a worker completes the task instead, and a warning says why.
         Listeners are not called. (default: False)
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason.
-        Not retried; skipped with ``soft_fail`` or ``never_fail``.
+        The task is not retried. With ``soft_fail`` or ``never_fail`` it is skipped.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task even with ``soft_fail``.
-    :raises SageMakerImageVersionPollingError: The same, from a deferral.
-    :raises airflow.exceptions.AirflowSensorTimeout: ``timeout`` (seconds or timedelta) is over.
-    :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is over; it counts while the task is deferred,
-        too.
+    :raises botocore.exceptions.ClientError: An error such as access denied, which fails the task even with
+        ``soft_fail``.
+    :raises SageMakerImageVersionPollingError: The same in a deferral.
+    :raises airflow.exceptions.AirflowSensorTimeout: The version did not become CREATED within ``timeout`` (seconds or a
+        timedelta).
+    :raises airflow.exceptions.AirflowTaskTimeout: The version did not become CREATED within ``execution_timeout``,
+        which includes the time while the task is deferred.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
@@ -163,12 +165,12 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
-        # Read once, to warn of what is against them already.
+        # Read once, to warn when the DAG is parsed.
         if self.start_trigger_args is None and end_from_trigger:
             self.obstacles_to_end()
 
     def obstacles_to_start(self) -> list[str]:
-        """Return why the task may not start in the triggerer, and warn of them once."""
+        """Return why the task cannot start in the triggerer, and warn about each reason once."""
         found = without_worker.obstacles_to_start(self, self._own_template_fields)
         if not self.deferrable:
             found.append("deferrable is False")
@@ -176,7 +178,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         return found
 
     def obstacles_to_end(self) -> list[str]:
-        """Return why the task may not end in the triggerer, and warn of them once."""
+        """Return why the task cannot end in the triggerer, and warn about each reason once."""
         found = without_worker.obstacles_to_end(self)
         self._warn("end_from_trigger", "a worker completes the task instead", found)
         return found
@@ -188,7 +190,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             warnings.warn(f"{name}=True of task {self.task_id!r}: {instead}, because {'; '.join(new)}.", stacklevel=4)
 
     def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return what Airflow starts the trigger with, without a worker."""
+        """Return the arguments with which Airflow starts the trigger without a worker."""
         return StartTriggerArgs(
             trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
             next_method="execute_complete",
@@ -198,15 +200,15 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def execute(self, context: Any) -> Any:
         """Wait for the version."""
-        # Checks what was templated, in every mode alike.
+        # Check the rendered parameters, in every mode.
         target = self._wait().target
-        # Airflow's own poke and reschedule modes take what its constructor makes of a time span, and nothing else.
+        # Airflow's poke and reschedule modes accept only what its constructor makes of a time span.
         self.timeout, self.poke_interval = _seconds(self.timeout), _seconds(self.poke_interval)
         self.max_wait = None if self.max_wait is None else timedelta(seconds=_seconds(self.max_wait))
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=_seconds(self.poke_interval))
-        # Each poke in reschedule mode is a process of its own, which knows by this what the one before it logged.
+        # Each poke in reschedule mode is a separate process. This shows what the previous one has logged.
         self._logged_until = now - 1.5 * interval if now - self._began > interval / 2 else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
@@ -216,7 +218,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
-            # After a deferral Airflow itself skips it.
+            # After a deferral, Airflow itself skips the task.
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
@@ -269,9 +271,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
         :param context: The task's context.
         :param event: The trigger's payload.
-        :param began: When the wait began, ISO-8601.
-        :raises airflow.exceptions.TaskDeferred: The trigger waited for something else than the task asks for, as
-            templates rendered to something else in the triggerer; the task then waits for the right version.
+        :param began: Start of the wait, as an ISO-8601 string.
+        :raises airflow.exceptions.TaskDeferred: The task's templates rendered to different values in the triggerer, so
+            the trigger waited for another version. The task waits for the right one.
         """
         if began is None:
             # No worker has run yet.
@@ -303,7 +305,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the deferral, or after it timed out."""
         if self.start_from_trigger and context["ti"].try_number > 1:
-            # Airflow deletes what an earlier try pushed where a worker begins, not where a trigger does.
+            # Airflow deletes the XComs of an earlier try when a worker starts the task, but not when a trigger does.
             delete_xcom(context["ti"], "return_value")
         if is_trigger_timeout(next_method, next_kwargs):
             next_method, next_kwargs = "last_check", {}
@@ -315,18 +317,19 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         except AirflowSkipException:
             raise
         except Exception as error:
-            # Airflow itself does this in the poke and reschedule modes, and in a deferral for some exceptions only.
+            # Airflow itself does this in poke and reschedule mode, but in a deferral only for some exceptions.
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
     def last_check(self, context: Any) -> ImageVersion:
         """
-        Check once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
+        Check once more before the deferral times out, because the triggerer may have been down.
 
         :param context: The task's context.
         :raises airflow.exceptions.AirflowSensorTimeout: The version is still not CREATED.
-        :raises airflow.exceptions.AirflowTaskTimeout: Likewise, and it was ``execution_timeout`` that ended the wait.
+        :raises airflow.exceptions.AirflowTaskTimeout: The version is still not CREATED, and ``execution_timeout`` ended
+            the wait.
         """
         self._began = getattr(context["ti"], "start_date", None) or self._began
         result = self.poke(context)
@@ -339,7 +342,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """
-        Tell OpenLineage that the task read the version that it waited for; nothing if there was none to be had.
+        Report to OpenLineage that the task read the version that it waited for, if there is one.
 
         :param task_instance: The task instance.
         """
@@ -386,8 +389,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
 def _seconds(value: timedelta | float) -> float:
     """
-    Return seconds of what Airflow takes for a time span; a cluster policy may set either.
+    Return a time span, which may be seconds or a timedelta, in seconds.
 
-    Airflow takes a timeout that ends after the year 9999. As that of a deferral it would end the scheduler.
+    Airflow accepts a timeout that ends after the year 9999. As the timeout of a deferral, it would crash the scheduler.
     """
     return min(value.total_seconds() if isinstance(value, timedelta) else float(value), SECONDS_MAX)

@@ -105,7 +105,7 @@ class ChangingOperator(ImageOperator):
         self.timeout = parse_seconds("timeout", timeout)
 
     def _start(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
-        # A cluster policy or a later line of the DAG file may have set them.
+        # A cluster policy or a later line of the DAG file may have changed them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
         task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
@@ -120,7 +120,7 @@ class ChangingOperator(ImageOperator):
     def _find_users(
         self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Return who uses which version; nobody, if the image is gone."""
+        """Return who uses which version; empty if the image does not exist."""
         return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
 
     def _warn_of_unchecked_usage(self, parameter: str) -> None:
@@ -147,7 +147,7 @@ class VersionSelector(Parameters):
 
     :param version: Number of the version, 0 or more. (default: ``None``)
     :param alias: An alias of the version. (default: ``None``)
-    :raises ValueError: A value is outside its limits, or not exactly one of them is given.
+    :raises ValueError: A value is outside its limits, or not exactly one of the two is set.
     """
 
     version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))

@@ -35,7 +35,7 @@ class _CreateParameters(CreateImageRequest):
 
 class SageMakerCreateImageOperator(ChangingOperator):
     """
-    Create an Amazon SageMaker image, wait until it can have versions, and return what DescribeImage returns.
+    Create an Amazon SageMaker image, wait until it is CREATED, and return its description.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (templated)
@@ -58,7 +58,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
         image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or it exists and
+        ``action_if_image_exists`` is ``fail``.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
 
@@ -156,9 +157,9 @@ class SageMakerCreateImageOperator(ChangingOperator):
 
 def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
     """
-    Start to delete an image, unless it changed since the caller described it. Then the caller has to check again.
+    Start to delete an image, unless it changed since the caller described it; the caller then has to check again.
 
-    DeleteImage has no compare-and-set, so this describes the image directly before it.
+    DeleteImage has no compare-and-set, so this describes the image directly before the call.
     """
     image = none_if_not_found(hook.describe_image, image_name)
     if image is None:
@@ -189,14 +190,14 @@ class _DeleteParameters(ImageRequest):
 
 class SageMakerDeleteImageOperator(ChangingOperator):
     """
-    Delete an Amazon SageMaker image with all of its versions, and wait until it is gone.
+    Delete an Amazon SageMaker image with all of its versions, and wait until it is deleted.
 
-    The container images in Amazon ECR stay. An image that does not exist is a success. AWS asks to detach an image from
-    all SageMaker domains first: SageMaker may not refuse to delete one that a domain uses, and its spaces do not start
-    afterwards.
+    The container images in Amazon ECR are not deleted. If the image does not exist, the task succeeds. Detach the image
+    from all SageMaker domains first, as AWS recommends: SageMaker may delete an image that a domain uses, and the
+    spaces that use it then fail to start.
 
-    An image that is created under the same name while the task waits is not deleted. A retry, or a run that is cleared,
-    deletes the image that has the name by then; one that is DELETING already is only waited for.
+    An image that is created with the same name while the task waits is not deleted. A retry, or a cleared run, deletes
+    the image that has the name at that time. If an image is already DELETING, the task only waits.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param delete_if_aliased: Delete the image even if some of its versions have aliases, such as the version that is in
@@ -211,12 +212,12 @@ class SageMakerDeleteImageOperator(ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param wait_for_completion: Wait until the image is gone. (default: True)
+    :param wait_for_completion: Wait until the image is deleted. (default: True)
     :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED, with
-        SageMaker's reason.
+    :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED (the
+        message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: ARN of the image; ``None`` if there was no image of this name.

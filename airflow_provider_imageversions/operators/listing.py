@@ -60,9 +60,9 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
 
     A record is plain JSON with SageMaker's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
-    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
-    in UTC. All parameters are templated. Numbers, times and lists may be strings then. A value that renders to nothing
-    is an error, except for the parameters that say how to reach AWS.
+    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings in
+    UTC. Numbers, times and lists may also be strings, as templates render them. A filter that renders to nothing is an
+    error.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param creation_time_after: Only versions created at or after this time; an aware datetime, or an ISO-8601 string
@@ -139,7 +139,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
             result.append(_project(record, parameters.fields))
             size += len(json.dumps(result[-1])) + len(", ")
             if maximum and size > maximum and self._goes_to_database(size):
-                # Now, rather than after the calls for the remaining versions.
+                # Fail now, rather than after the calls for the remaining versions.
                 raise ValueError(
                     f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
                     f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
@@ -166,7 +166,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
 def _iter_detailed(
     hook: SageMakerImageVersionsHook, *, image_name: str, statuses: Any, limit: int | None, **filters: Any
 ) -> Iterator[ImageVersion]:
-    """List with details, each version as it is when it is described: it may be deleted, or have another status."""
+    """List versions with details. A version may be deleted, or change its status, before it is described."""
     listed = hook.iter_image_versions(image_name, statuses=statuses, **filters)
     detailed = (none_if_not_found(hook.add_details, image_name, record) for record in listed)
     return decide.select((record for record in detailed if record is not None), statuses=statuses, limit=limit)

@@ -1,4 +1,4 @@
-"""The operators on SageMaker Studio: who uses which version, and rolling a version out, and back."""
+"""The operators for SageMaker Studio: find who uses which version, roll a version out, and roll it back."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
         permission.
     :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
-        "pinned": True, "running": True}, ...]}``, by the version's number as text.
+        "pinned": True, "running": True}, ...]}``, with version numbers as strings.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
@@ -116,7 +116,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
-        """Find it."""
+        """Find the users of each version."""
         self._check_rendered()
         parameters = _UsageParameters.of(self)
         image_name = parameters.image_name
@@ -168,17 +168,17 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     """
     Roll a version of an image out to an Amazon SageMaker Studio domain or user profile, or roll it back.
 
-    The image's entry in the list of custom images of one kind of app is set to the version, in the domain's default
-    user settings and, if the domain has them, its default space settings, or in the settings of one user profile. Every
-    other entry and every other member of the app's settings that botocore knows is written back as it is. Then the task
-    waits until the domain or the user profile is InService again.
+    The operator sets the version in the image's entry in the list of custom images of an app: in the default user
+    settings of the domain and its default space settings, if it has any, or in the settings of one user profile. It
+    preserves all other entries, and all other settings of the app that botocore supports. Then it waits until the
+    domain or the user profile is InService again.
 
-    Running apps keep their version until they are restarted, and so do spaces that pin one; the log lists them.
+    Running apps keep their version until they are restarted, and spaces that pin a version keep it. The log lists both.
 
-    This is safe to repeat. What was there before is stored before it is replaced (in the task's state store on Airflow
-    3.3 and later, otherwise in an Airflow Variable), so that a retry returns it. UpdateDomain has no compare-and-set:
-    the task reads the settings again after the update, and repeats the update if another one undid it. Use a pool with
-    one slot for each domain.
+    The operator is safe to repeat. It stores the previous state before it changes the settings (in the task's state
+    store on Airflow 3.3 and later, otherwise in an Airflow Variable), so that a retry can return it. UpdateDomain has
+    no compare-and-set: the task reads the settings again after the update, and repeats the update if a concurrent one
+    has undone it. Use a pool with one slot for each domain.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param domain_id: ID of the domain, such as ``d-abcdefghijkl``. (templated)
@@ -210,10 +210,11 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of
-        custom images is full, or the update failed, with SageMaker's reason; then the old list is put back.
+        custom images is full, or the update failed (the message has SageMaker's reason). If the update failed, the
+        previous entry is restored.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
-    :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
-    :raises AirflowSkipException: A version with a higher number is there, and ``only_if_newer`` is set.
+    :raises SageMakerImageVersionPollingError: In a deferral, the trigger reported an error such as access denied.
+    :raises AirflowSkipException: The settings have a version with a higher number, and ``only_if_newer`` is True.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
     :return: ``{"image_name": ..., "domain_id": ..., "user_profile_name": ..., "app_type": ..., "changed": bool,
@@ -254,13 +255,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Roll it out."""
+        """Roll the version out, or restore an earlier state."""
         return self._roll_out(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
-            # The triggerer may have been away.
+            # The triggerer may have been down.
             return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -401,13 +402,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
 
 class _Steps:
     """
-    The steps of one roll-out, each of which a retry can take again.
+    The steps of one roll-out. A retry can repeat each of them.
 
     :param operator: The task.
     :param context: Its context.
-    :param task: What calls the API.
-    :param rollout: What is to be.
-    :param only_if_newer: Whether to skip the task where a higher version is.
+    :param task: The poller that calls the API.
+    :param rollout: The roll-out.
+    :param only_if_newer: Whether to skip the task if the settings have a higher version.
     """
 
     def __init__(
@@ -436,10 +437,11 @@ class _Steps:
 
     def write(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | bool:
         """
-        Update the settings, unless they are as they should be.
+        Update the settings, unless they are up to date.
 
         :param hook: The hook.
-        :return: Whether an update is under way; what to wait for before it can be; or why it cannot be.
+        :return: Whether an update is in progress; or what to wait for before an update is possible; or why it is
+            impossible.
         """
         document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
         obstacle = studio.updatable(document)
@@ -449,13 +451,13 @@ class _Steps:
         if not changes:
             self._previous = self._load(document)
             if obstacle is not None:
-                # An earlier try's update, or one that does not concern the image.
+                # An update of an earlier try, or one that does not concern the image.
                 return True
             if not studio.is_update_failed(document):
                 return False
             changes = self._rollout.target.settings(document)
         else:
-            # Before that, the settings were not as this task leaves them: what is there now is the previous state.
+            # The settings differ from what this task writes, so they are the previous state.
             self._previous = self._rollout.state(document)
         if self._only_if_newer:
             self._skip_older(hook, document)
@@ -472,7 +474,7 @@ class _Steps:
         except Exception as error:
             if classify_error(error) is not ErrorKind.IN_USE:
                 raise
-            # What was read is out of date once the other update is done.
+            # The settings have to be read again after the other update.
             return decide.Waiting(f"{self._target} is being updated")
         self._changed = True
         self._operator.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
@@ -480,9 +482,10 @@ class _Steps:
 
     def settle(self) -> bool:
         """
-        Wait until the update is done; return whether the settings are as they should be then.
+        Wait until the update is done; return whether the settings are up to date.
 
-        :raises SageMakerImageOperationError: The update failed. The old settings are back, if nobody changed them.
+        :raises SageMakerImageOperationError: The update failed. The previous entry is restored, unless it was changed
+            by a concurrent update.
         """
         if self._previous is None:
             # The task was resumed: this try has not read them.

@@ -83,18 +83,19 @@ class _CreateParameters(CreateImageVersionRequest):
 
 class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
-    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with its details.
+    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with details.
 
-    A retry makes no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from DAG, run,
-    task and map index (and from the request itself): a try after a crash, or a run that is cleared, continues with the
-    version that the first try created. Only if that one failed or was deleted, another one is created. AWS does not
-    document how long a token is remembered. After that, another version is created; with ``aliases`` SageMaker refuses
-    it, as the first version has them, and the task fails. Two Airflows that share an AWS account must not share ids of
-    DAGs and runs, and a template must not render to something else at each try, as the time now would.
+    A retry creates no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from the
+    DAG, run, task and map index and from the request itself. A retry after a crash, or a cleared run, continues with
+    the version that the first try created. Another version is created only if that version failed or was deleted. AWS
+    does not document how long a token is remembered. After that time, a retry creates another version; with
+    ``aliases``, SageMaker rejects the request, because the first version has them, and the task fails. Two Airflow
+    deployments that share an AWS account must not share DAG ids and run ids, and a template must not render to a
+    different value at each try, as the current time would.
 
-    With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
-    ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
-    DAGs scheduled on the asset start at once.
+    If an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image is among its
+    ``outlets``, the task emits the same event as the asset's watcher, with the same ``event_id``, so that DAGs
+    scheduled on the asset start at once.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters. (templated)
@@ -131,10 +132,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     :param timeout: Time in seconds after which the task fails. It includes the time to wait for an image that is
         CREATING and for concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises AirflowSkipException: Nothing changed, and ``if_unchanged`` is ``skip``.
-    :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
-        version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
-    :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
+    :raises AirflowSkipException: The container image has not changed, and ``if_unchanged`` is ``skip``.
+    :raises SageMakerImageOperationError: The version is CREATE_FAILED (the message has SageMaker's reason), an alias
+        belongs to another version, or the image cannot have versions. A retry after CREATE_FAILED creates another
+        version.
+    :raises SageMakerImageVersionPollingError: In a deferral, the trigger failed, or it reported an error such as access
+        denied.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
@@ -185,7 +188,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         ):
             raise ValueError(
                 f"only_if_changed=True with if_unchanged={self.if_unchanged!r} can't be combined with the image's "
-                "asset among the outlets: its consumers would start although there is no new version. Set "
+                "asset among the outlets: its consumers would start without a new version. Set "
                 "if_unchanged='skip'."
             )
         if not self.wait_for_completion:
@@ -196,7 +199,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
 
     def execute(self, context: Any) -> ImageVersion:
-        """Create it, or continue with what an earlier try created."""
+        """Create the version, or continue with the version that an earlier try created."""
         return self._create_and_wait(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
@@ -259,12 +262,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     def _find_unchanged(
         self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
-        """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
+        """Return the newest CREATED version if it already has the container image, or skip the task if requested."""
         ti = context["ti"]
         identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
         key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]
         if read_task_state(context, key) == owner:
-            # An earlier try found it changed, and may have created the version.
+            # An earlier try found a change, and may have created the version.
             return None
         digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
         if not digests:
@@ -315,7 +318,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            # A try creates at most one more version than the tries before it, so the first try keeps the version
+            # Each try creates at most one version more than the tries before it, so the first try keeps the version
             # that it gets: that may fail, or not be found yet, and must not be duplicated.
             if count >= ti.try_number - 1 or self._can_reuse(hook, request, number):
                 return number
@@ -329,7 +332,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         except Exception as error:
             if not may_be_status_conflict(error):
                 raise
-            # SageMaker answers the same to a change at the same time, which passes.
+            # SageMaker returns the same error for a concurrent change, which is temporary.
             image = none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
@@ -344,7 +347,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
-            # It may have been created a moment ago, and not be found yet.
+            # A version that was created a moment ago may not be found yet.
             time.sleep(min(_OWN_PAUSE, self.check_interval))
         if decide.adoptable(version):
             return True
@@ -409,10 +412,10 @@ class _UpdateParameters(VersionMetadata, ImageRequest, VersionSelector):
 
 class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
-    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
+    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with details.
 
-    Nothing is changed that is as requested already, so this is safe to repeat. A version that is CREATING is changed as
-    soon as it can be. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
+    The operator changes only what differs from the request, so it is safe to repeat. It waits while the version is
+    CREATING. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param version: Number of the version, 0 or more. Set either this or ``alias``. (default: none) (templated)
@@ -480,7 +483,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()
         metadata = {name: getattr(parameters, name) for name in VersionMetadata.names()}
         task = self._start(context, image_name)
-        # By number from here on: an alias may move to another version before the next check.
+        # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
@@ -515,9 +518,9 @@ def _update(
     Change a version, or return what to wait for if it cannot be changed yet.
 
     :param hook: The hook.
-    :param request: The call, checked.
-    :param before: The version's record just before. A version that was CREATING may be CREATED by the time at which
-        the status is checked; then the caller has to try again.
+    :param request: The parameters of the call.
+    :param before: The version's record before the call. A version that was CREATING may be CREATED when its status is
+        checked again; the caller then has to retry.
     """
     try:
         hook.update_image_version(request)
@@ -547,11 +550,11 @@ class _PromoteParameters(ImageRequest, VersionSelector):
 
 class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
-    Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
+    Move aliases to a version of an Amazon SageMaker image, and return its record with details.
 
-    Each alias is removed from the version that has it, if there is one, and added to this one. That takes two API
-    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the
-    version. If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
+    Each alias is removed from the version that has it, if any, and added to this version. This takes two API calls, so
+    no version has the alias for a moment. If the task is killed between the calls, its retry adds the alias to the
+    version. If SageMaker rejects the second call, the alias is restored. The operator is safe to repeat.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param version: Number of the version to promote, 0 or more. The version must be CREATED. Set either this or
@@ -603,7 +606,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
         task = self._start(context, image_name)
-        # By number from here on: an alias may move to another version before the next check.
+        # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
         taken: dict[str, int] = {}
 
