@@ -529,8 +529,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             self._contested.add(self.state_key)
             self.log.warning(
                 "DAG files disagree about the watcher of SageMaker image %r: Airflow replaces it with one that has "
-                "different arguments (%s) and back whenever it parses a file. Use the same arguments in each file, or give "
-                "the assets different names.",
+                "different arguments (%s) and back whenever it parses a file. Use the same arguments in each file, or "
+                "give the assets different names.",
                 self.image_name,
                 ", ".join(differences[-1]),
             )
