@@ -1,5 +1,5 @@
 """
-All decisions about images and versions. This is the only module that compares a status.
+All decisions about images and versions. This is the only module that compares the status of a version.
 
 Pure: no Airflow, no boto, no clock, no log. Callers fetch, wait and report; this module decides what a status or a list
 of versions *means*.
