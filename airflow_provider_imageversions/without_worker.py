@@ -1,4 +1,4 @@
-"""Whether a task may start, and end, in the triggerer: only where nothing that its author asked for is lost."""
+"""Decide whether a task can start and end in the triggerer without losing anything that its author configured."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _MEMBERS = {
     "macros": ("ds_add", "ds_format", "timedelta", "json"),
 }
 _OF_TIMES = ("isoformat", "strftime", "format", "add", "subtract", "date", "timestamp", "int_timestamp", "year")
-# It parses templates and renders none. What it does not know, such as an extension's tag, is an error.
+# It only parses templates. What it does not support, such as a tag of an extension, is an error.
 _PARSER = jinja2.Environment(autoescape=True)
 _PARSER.filters.update(dict.fromkeys(("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"), str))
 del _PARSER.filters["random"]
-_PARSER.globals.clear()  # so that each counts as a name
+_PARSER.globals.clear()  # so that each of them counts as a name
 
 SAFE_NAMES = frozenset(
     {
@@ -51,14 +51,14 @@ SAFE_NAMES = frozenset(
     }
 )
 """
-What a template may use to start in the triggerer, and whatever is below it.
+Names that a template may use to start in the triggerer, including their attributes.
 
-Each was seen to render the same there as in a worker: tests/e2e/context_table.csv.
+Tests show that each renders to the same value there as in a worker: tests/e2e/context_table.csv.
 """
 SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
-"""What it may use without attributes: a time has methods such as ``now()``."""
+"""Names that it may use without attributes: a time has methods such as ``now()``."""
 SAFE_ITEMS = "params"
-"""Of which each item is safe, but not the object with its methods: in the triggerer it is of another type."""
+"""A name whose items are safe, but not its methods: in the triggerer, the object has another type."""
 _METHODS = frozenset(dir(dict)) - {"get"}
 _PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
@@ -91,12 +91,12 @@ def _is_safe(path: str) -> bool:
 
 
 def _paths(node: nodes.Node) -> Iterator[str]:
-    """Yield each name of a template with the constant members that are taken from it, such as ``dag_run.conf.x``."""
+    """Yield each name in a template with its constant members, such as ``dag_run.conf.x``."""
     path = _path(node)
     if path is not None:
         yield path
         return
-    # Without map_indexes Airflow looks up those of the upstream task, and hangs in the triggerer.
+    # Without map_indexes, Airflow reads those of the upstream task, and hangs in the triggerer.
     pulls = isinstance(node, nodes.Call) and _path(node.node) in _PULLS and _has_map_indexes(node)
     for child in node.iter_child_nodes(exclude=("node",) if pulls else None):
         yield from _paths(child)
@@ -182,21 +182,21 @@ def _has_own_environment(dag: Any) -> bool:
 
 
 def _may_be_invalid(task: Any) -> bool:
-    """Whether Airflow may refuse the params of a run, which ends the process of the triggerer, not just the task."""
+    """Return whether Airflow may reject the params of a run, which ends the triggerer's process, not just the task."""
     dag_params = getattr(task.get_dag(), "params", None) or {}
-    # Not values(): it resolves each, which raises for one that has no value yet.
+    # Not values(), which resolves each param and raises for one without a value.
     params = [param for source in (dag_params, task.params or {}) for _, param in source.items()]
     return any(param.schema or not param.has_value for param in params)
 
 
 def _run_before(task: Any) -> list[str]:
-    """Return what a worker runs before it waits."""
+    """Return the names of what a worker runs before it waits."""
     hooks = {"on_execute_callback": task.on_execute_callback, "pre_execute": getattr(task, "_pre_execute_hook", None)}
     return [name for name, hook in hooks.items() if hook] + _overridden(task, ("pre_execute", "execute"))
 
 
 def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
-    """Return which methods a subclass outside of this package defines."""
+    """Return the methods that a subclass outside this package defines."""
     own = __name__.partition(".")[0]
     defined = {name: next(c for c in type(task).__mro__ if name in vars(c)) for name in methods}
     return [
@@ -230,11 +230,11 @@ def obstacles_to_end(task: Any) -> list[str]:
 
 class Unless:
     """
-    A boolean attribute of a task: what was asked for, unless there is an obstacle.
+    A boolean attribute of a task that is False while there is an obstacle.
 
-    A descriptor, as Airflow reads ``start_from_trigger`` from instances that are not complete yet and, for mapped
-    tasks, from the class, where it must be ``False``; and decided when it is read, as a cluster policy or a later line
-    of the DAG file may change the task.
+    It is a descriptor because Airflow reads ``start_from_trigger`` from instances that are not complete yet and, for
+    mapped tasks, from the class, where it must be ``False``. It is decided when it is read, because a cluster policy or
+    a later line of the DAG file may change the task.
 
     :param obstacles: Name of the task's method that returns the obstacles.
     """
@@ -253,7 +253,7 @@ class Unless:
 
     def is_requested(self, task: Any) -> bool:
         """
-        Return what was asked for.
+        Return the value that was set.
 
         :param task: The task; ``None`` for the class.
         """
@@ -261,7 +261,7 @@ class Unless:
 
 
 class StartTriggerArguments:
-    """The attribute ``start_trigger_args`` of a sensor: what Airflow starts its trigger with, decided as above."""
+    """The attribute ``start_trigger_args`` of a sensor: the arguments of its trigger, decided when it is read."""
 
     def __get__(self, task: Any, owner: type | None = None) -> StartTriggerArgs | None:
         return None if task is None or not task.start_from_trigger else task.make_start_trigger_args()
