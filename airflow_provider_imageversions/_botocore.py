@@ -33,8 +33,8 @@ def parse_stored_config(name: str, value: object) -> dict[str, Any]:
         raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
     if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
         raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
-            "the Airflow connection, as config_kwargs."
+            f"{name} contains an address with a password, which the task's rendered fields would show. Set it in "
+            "config_kwargs of the Airflow connection."
         )
     return config
 

@@ -26,7 +26,7 @@ class CursorStore:
         self._trigger = trigger
 
     async def read(self) -> list[dict[str, Any]]:
-        """Return the stored state of each asset. Retry until it can be read, as an error must not count as a first start."""
+        """Return the stored state of each asset. Retry after errors, which must not count as a first start."""
         if not has_asset_state(self._trigger):
             if not self._trigger.kept:
                 self._trigger.log.warning(

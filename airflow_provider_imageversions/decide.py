@@ -110,8 +110,8 @@ def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome
     higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
     if higher is not None:
         return Failed(
-            f"version {number} does not exist, and as version {higher['Version']} is CREATED already and version "
-            "numbers only grow, it never will: it was deleted or never registered"
+            f"version {number} does not exist and never will, because version {higher['Version']} is already CREATED "
+            "and version numbers only increase: it was deleted or never registered"
         )
     return Waiting(f"version {number} is not registered yet")
 
@@ -139,7 +139,7 @@ def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome
     if outcomes:
         reasons = [result.reason for result in outcomes if isinstance(result, Failed)]
         more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
-        return Failed(f"no match for {target} can become CREATED any more: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
+        return Failed(f"{target} can no longer become CREATED: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
     return Waiting(f"there is no match yet for {target}")
 
 
@@ -439,7 +439,7 @@ def unchanged_since(
             return Ready(version) if container in digests else None
         # The container image may be unknown while a version is CREATING.
         if version["ImageVersionStatus"] == ImageVersionStatus.CREATING and (not container or container in digests):
-            return Waiting(f"version {version['Version']} is CREATING and may be of the same container image")
+            return Waiting(f"version {version['Version']} is CREATING and may have the same container image")
     return None
 
 

@@ -94,8 +94,8 @@ class MissingConnectionError(LookupError):
     def __init__(self, aws_conn_id: str) -> None:
         super().__init__(
             f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
-            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
-            "purpose."
+            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default "
+            "credentials."
         )
 
 
@@ -135,7 +135,7 @@ class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: 
     """The region does not exist: neither botocore nor DNS knows it."""
 
     fmt = (
-        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
+        'Could not connect to the endpoint URL: "{endpoint_url}" (region {region!r} does not seem to exist: check '
         "region_name, of the task or of connection {aws_conn_id!r})"
     )
 

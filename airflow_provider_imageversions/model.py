@@ -385,7 +385,7 @@ def _parse_watched_statuses(name: str, value: object) -> tuple[str, ...]:
 def _check_policy(keep_newest: int | None, keep_younger_than: float | None) -> None:
     if keep_newest is None and keep_younger_than is None:
         raise ValueError(
-            "keep_newest=None, keep_younger_than=None: nothing says what to keep. Set keep_newest, for example to 10, "
+            "keep_newest=None, keep_younger_than=None: set at least one of them. Set keep_newest, for example to 10, "
             "or keep_younger_than, for example to timedelta(days=90)."
         )
 

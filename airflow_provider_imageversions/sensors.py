@@ -293,7 +293,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         if not isinstance(event, dict) or "waited_for" not in event or event["waited_for"] == asked_for:
             return
         self.log.warning(
-            "SageMaker image %r: the triggerer rendered the task's templates to %s and a worker to %s; waiting for %s",
+            "SageMaker image %r: the triggerer rendered the task's templates to %s, but a worker to %s; waiting for %s",
             self.image_name,
             event["waited_for"],
             asked_for,

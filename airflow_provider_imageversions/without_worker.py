@@ -131,18 +131,19 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     dag = task.get_dag()
     pattern = template_pattern(getattr(dag, "jinja_environment_kwargs", None))
     templates = [text for value in values for text in iter_strings(value) if not is_literal(text, pattern)]
+    is_limited = task.max_active_tis_per_dag is not None or task.max_active_tis_per_dagrun is not None
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
-        "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
+        "an XComArg or a callable is not resolved in the triggerer": any(
+            _is_resolved_at_run_time(value) for value in values
+        ),
         "params with a JSON schema or without a value may end the triggerer": _may_be_invalid(task),
-        "slots of the pool are not counted there": task.pool != "default_pool" or task.pool_slots != 1,
-        "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
-        is not None
-        or task.max_active_tis_per_dagrun is not None,
+        "pool slots are not counted in the triggerer": task.pool != "default_pool" or task.pool_slots != 1,
+        "max_active_tis_per_dag and max_active_tis_per_dagrun do not apply in the triggerer": is_limited,
         "the triggerer does not distinguish execution_timeout from timeout": task.execution_timeout is not None,
-        "inlets are validated by workers only": bool(task.inlets),
-        "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
-        "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
+        "only workers validate inlets": bool(task.inlets),
+        "only workers render map_index_template": bool(task.map_index_template) and task.end_from_trigger,
+        "Airflow does not assign it to a trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
         **{f"{name} would not run before the wait": True for name in _run_before(task)},
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]
@@ -162,17 +163,17 @@ def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[s
     if is_native is None:
         is_native = getattr(dag, "render_template_as_native_obj", False)
     obstacles = {
-        "the DAG's own Jinja environment is not known there": _has_own_environment(dag),
-        "the DAG's own macros and filters are not known there": bool(
+        "the triggerer does not know the DAG's Jinja environment": _has_own_environment(dag),
+        "the triggerer does not know the DAG's macros and filters": bool(
             getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
         ),
-        "templates render to text there, even with render_template_as_native_obj=True": bool(is_native),
-        "with end_from_trigger=True no worker could check what templates rendered to": task.end_from_trigger,
+        "templates render to strings in the triggerer, even with render_template_as_native_obj=True": bool(is_native),
+        "with end_from_trigger=True, no worker checks what templates rendered to": task.end_from_trigger,
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]
     unsafe = sorted({name for text in templates for name in unsafe_names(text)})
     if unsafe:
-        found.append(f"templates with {', '.join(unsafe)} may render to something else there")
+        found.append(f"templates with {', '.join(unsafe)} may render to other values in the triggerer")
     return found
 
 
@@ -217,13 +218,13 @@ def obstacles_to_end(task: Any) -> list[str]:
     given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
     given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))
     obstacles = {
-        "this Airflow, older than 3.3, cannot write an XCom from there": not ENDS_FROM_TRIGGER,
+        "this Airflow, older than 3.3, cannot write an XCom from the triggerer": not ENDS_FROM_TRIGGER,
         "a custom XCom backend would block the triggerer": not keeps_xcom_in_database(),
         "do_xcom_push=False leaves nothing to push": not task.do_xcom_push,
         "another task is mapped over its result": task.get_dag() is not None
         and any(True for _ in task.iter_mapped_dependants()),
-        "its result is the DAG's": getattr(task, "returns_dag_result", False),
-        f"Airflow skips {', '.join(given)} when a task ends there": bool(given),
+        "its result is the result of the DAG": getattr(task, "returns_dag_result", False),
+        f"Airflow skips {', '.join(given)} when a task ends in the triggerer": bool(given),
     }
     return [obstacle for obstacle, applies in obstacles.items() if applies]
 

@@ -125,8 +125,8 @@ class ChangingOperator(ImageOperator):
 
     def _warn_of_unchecked_usage(self, parameter: str) -> None:
         self.log.warning(
-            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, as %s is not set. Spaces "
-            "whose version is gone do not start",
+            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not set. "
+            "Spaces do not start if their version was deleted",
             self.image_name,
             parameter,
         )

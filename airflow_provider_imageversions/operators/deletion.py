@@ -107,7 +107,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         elif users := self._find_users(task, image_name, scope).get(str(number)):
             self._raise_if_failed(
                 decide.Failed(
-                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
+                    f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
                     "version there, or set refuse_if_used=False"
                 )
             )

@@ -142,7 +142,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
         if none_if_not_found(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
             now = none_if_not_found(hook.describe_image, image_name)
             if now is None or decide.has_image_changed(image, now):
-                return decide.Waiting("the image was changed meanwhile")
+                return decide.Waiting("the image was changed at the same time")
             return decide.Failed(
                 f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
                 "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
@@ -165,7 +165,7 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
     if image is None:
         return None
     if decide.has_image_changed(judged, image):
-        return decide.Waiting("the image was changed meanwhile")
+        return decide.Waiting("the image was changed at the same time")
     try:
         hook.delete_image(image_name)
     except Exception as error:
@@ -258,7 +258,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
             self._raise_if_failed(
                 decide.Failed(
-                    f"it has versions that are used, and so it is not deleted: {used}. Detach the image there, or set "
+                    f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
                     "refuse_if_used=False"
                 )
             )
@@ -270,7 +270,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             aliases = () if parameters.delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:
                 return decide.Failed(
-                    f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
+                    f"it is not deleted, because it has versions with the aliases {', '.join(map(repr, aliases))}. "
                     "Delete the aliases, or set delete_if_aliased=True"
                 )
             return _delete_image(hook, image_name, image)

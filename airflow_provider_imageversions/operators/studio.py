@@ -347,7 +347,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 "restore", restore, "it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator."
             ) from error
         if other:
-            raise invalid_parameter("restore", restore, f"it is of {other}, and this task is for {own}.")
+            raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
         return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
 
     def _unfit(
@@ -360,7 +360,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         if number is not None:
             version = none_if_not_found(hook.describe_image_version, image_name, version=number)
             if version is None:
-                return decide.Failed(f"version {number} does not exist, and so it cannot be rolled out")
+                return decide.Failed(f"version {number} does not exist, so it cannot be rolled out")
             if (refusal := decide.attachable(version)) is not None:
                 return refusal
         config = {"AppImageConfigName": entry["AppImageConfigName"]}
@@ -389,7 +389,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             )
             return
         remaining = studio.not_following(used, version)
-        for kind, cure in (("apps", "until they are restarted"), ("spaces", "as their settings pin it")):
+        for kind, cure in (("apps", "until it is restarted"), ("spaces", "because its settings pin it")):
             for user in remaining[kind]:
                 self.log.info(
                     "SageMaker image %r: %s keeps version %d %s",
@@ -466,7 +466,7 @@ class _Steps:
             maximum = studio.CUSTOM_IMAGES_MAX[self._target.kind]
             return decide.Failed(
                 f"the list of custom images in {full} of {self._target} is full: it has {maximum} entries. Detach an "
-                "image that nobody uses"
+                "image that is not used"
             )
         self._save(self._previous)
         try:
@@ -501,11 +501,11 @@ class _Steps:
         if self._previous is None or not self._same(states, self._previous):
             now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
             raise SageMakerImageOperationError(
-                f"{self._label}: another update of {self._target} replaced the entry meanwhile (now: {now}). Use a "
+                f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
                 "pool with one slot for each domain"
             )
         self._operator.log.warning(
-            "%s: another update of %s undid this one as both were made at the same time; repeating it",
+            "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
             self._label,
             self._target,
         )
@@ -530,21 +530,21 @@ class _Steps:
         if not self._changed or self._previous is None or not studio.is_update_failed(self._document):
             raise SageMakerImageOperationError(message)
         if self._rollout.changes(self._document):
-            raise SageMakerImageOperationError(f"{message}. Another update replaced the entry meanwhile")
+            raise SageMakerImageOperationError(f"{message}. Another update has replaced the entry")
         try:
             back = self._task.wait(self._put_back)
             if back is None:
                 back = self._task.wait(self._outcome)
         except Exception:
             self._operator.log.exception(
-                "%s: the previous entry in %s could not be put back; a retry of this task updates it again",
+                "%s: the previous entry in %s could not be restored; a retry of this task updates it again",
                 self._label,
                 self._target,
             )
             raise SageMakerImageOperationError(message) from None
         if isinstance(back, decide.Failed):
-            raise SageMakerImageOperationError(f"{message}. The previous entry is back, but: {back.reason}")
-        raise SageMakerImageOperationError(f"{message}. The previous entry is back")
+            raise SageMakerImageOperationError(f"{message}. The previous entry was restored, but: {back.reason}")
+        raise SageMakerImageOperationError(f"{message}. The previous entry was restored")
 
     def _put_back(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
         document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)

@@ -292,8 +292,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         record = task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
         self._lineage = (str(task.hook.conn_region_name), number)
         note = (
-            f"SageMaker image {request.image_name!r}: version {number} has the container image of "
-            f"{request.base_image} already"
+            f"SageMaker image {request.image_name!r}: version {number} already has the container image "
+            f"of {request.base_image}"
         )
         if choice == "skip":
             raise AirflowSkipException(f"{note}, and if_unchanged is 'skip'.")
@@ -301,7 +301,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         differing = decide.differing_members(record, request.to_boto())
         if differing:
             self.log.warning(
-                "SageMaker image %r: not applied to version %d, as it was not created by this task: %s. Use "
+                "SageMaker image %r: not applied to version %d, because it was not created by this task: %s. Use "
                 "SageMakerUpdateImageVersionOperator or SageMakerPromoteImageVersionOperator",
                 request.image_name,
                 number,
@@ -384,7 +384,7 @@ def _find_alias_conflict(
         owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
             return decide.Failed(
-                f"the alias {alias!r} belongs to version {owner['Version']}: leave it out, and move it with "
+                f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
                 f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
             )
     return None
@@ -394,11 +394,10 @@ def _check_aliases(
     alias: str | None, aliases_to_add: tuple[str, ...] | None, aliases_to_delete: tuple[str, ...] | None
 ) -> None:
     if both := set(aliases_to_add or ()).intersection(aliases_to_delete or ()):
-        raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which aliases_to_add names, too.")
+        raise ValueError(f"{', '.join(sorted(both))} cannot be in both aliases_to_add and aliases_to_delete.")
     if alias in (aliases_to_delete or ()):
         raise ValueError(
-            f"alias={alias!r} is among aliases_to_delete, so a retry would not find the version by it: set version, "
-            "its number, instead."
+            f"alias={alias!r} is among aliases_to_delete, so a retry could not find the version. Set version instead."
         )
 
 
