@@ -304,7 +304,7 @@ def run_dag_per_version(
     """
     # Not at the top, because Airflow imports this module, with assets.py, everywhere.
     try:
-        from airflow.sdk import DAG, Asset, AssetAny, task  # noqa: PLC0415
+        from airflow.sdk import DAG, Asset, task  # noqa: PLC0415
 
         from airflow_provider_imageversions._start_run import StartRunOperator  # noqa: PLC0415
     except ImportError as error:
@@ -319,11 +319,7 @@ def run_dag_per_version(
         if not isinstance(each, Asset):
             raise invalid_parameter("asset", each, "it must be an asset, as image_version_asset() returns.")
     _check(target, own_id, run_id, dag_arguments)
-    schedule: Any = [asset] if not more_assets else AssetAny(*assets)
-    if recheck_interval is not None:
-        interval = timedelta(seconds=parse_seconds("recheck_interval", recheck_interval))
-        schedule = asset_or_time_schedule(schedule, interval)
-
+    schedule = _schedule(assets, recheck_interval)
     arguments = {
         "description": f"Starts a run of {target} for each image version.",
         "max_active_runs": 1,
@@ -338,24 +334,12 @@ def run_dag_per_version(
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
             """Return the arguments of each task that starts a run, one for each event without a run."""
             planned = _find(context, target, own_id, assets, run_id or default_run_id)
-            progress = {name: each.to_json() for name, each in planned.progress.items()}
-            context["ti"].xcom_push(key="progress", value=progress)
-            context["ti"].xcom_push(key="more", value=planned.more)
             return [{"trigger_run_id": event.run_id, "conf": event.payload} for event in planned.start]
 
         @task.short_circuit(inlets=assets, trigger_rule="none_failed")
         def remember(**context: Any) -> bool:
             """Store the progress; return whether another run has to continue."""
-            progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
-            for each in assets:
-                if each.name not in progress:
-                    continue
-                own = Progress.from_json(progress[each.name])
-                stored = read_asset_progress(context, each, state_key(own_id))
-                merged = own if stored is None else own.merged_with(Progress.from_json(stored))
-                write_asset_progress(context, each, state_key(own_id), merged.to_json())
-            more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
-            return more
+            return _remember(context, own_id, assets)
 
         start = StartRunOperator.partial(
             task_id="start",
@@ -369,6 +353,15 @@ def run_dag_per_version(
     # Without a DAG file, as in dag.test(), Airflow would set it to this file.
     dispatching.fileloc = dag.fileloc if isinstance(dag, DAG) else sys._getframe(1).f_code.co_filename  # noqa: SLF001
     return dispatching
+
+
+def _schedule(assets: list[Asset], recheck_interval: float | timedelta | None) -> Any:
+    from airflow.sdk import AssetAny  # noqa: PLC0415  # only Airflow 3 has it
+
+    schedule: Any = assets if len(assets) == 1 else AssetAny(*assets)
+    if recheck_interval is None:
+        return schedule
+    return asset_or_time_schedule(schedule, timedelta(seconds=parse_seconds("recheck_interval", recheck_interval)))
 
 
 def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
@@ -419,7 +412,23 @@ def _find(
     )
     for event in planned.start:
         log.info("Starting run %s of DAG %s", event.run_id, target)
+    after = {name: each.to_json() for name, each in planned.progress.items()}
+    context["ti"].xcom_push(key="progress", value=after)
+    context["ti"].xcom_push(key="more", value=planned.more)
     return planned
+
+
+def _remember(context: Mapping[str, Any], own_id: str, assets: Sequence[Asset]) -> bool:
+    progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
+    for asset in assets:
+        if asset.name not in progress:
+            continue
+        own = Progress.from_json(progress[asset.name])
+        stored = read_asset_progress(context, asset, state_key(own_id))
+        merged = own if stored is None else own.merged_with(Progress.from_json(stored))
+        write_asset_progress(context, asset, state_key(own_id), merged.to_json())
+    more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
+    return more
 
 
 def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: bool) -> datetime | None:

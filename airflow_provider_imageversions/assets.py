@@ -146,17 +146,24 @@ def image_version_asset(
         **aws,
     )
     uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)
-    of_asset: dict[str, Any] = {"group": group, "extra": extra, "access_control": access_control}
-    given = {label: value for label, value in of_asset.items() if value is not None}
-    if "access_control" in given and not assets_have_access_control():
-        raise invalid_parameter(
-            "access_control", access_control, "the assets of this Airflow version do not support it. Leave it out."
-        )
+    options = _asset_options(group, extra, access_control)
     asset = Asset(
-        name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **given
+        name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **options
     )
     _warn_of_conflict(asset, trigger)
     return asset
+
+
+def _asset_options(
+    group: str | None, extra: dict[str, Any] | None, access_control: AssetAccessControl | None
+) -> dict[str, Any]:
+    """Return the arguments of an asset that are set."""
+    if access_control is not None and not assets_have_access_control():
+        raise invalid_parameter(
+            "access_control", access_control, "the assets of this Airflow version do not support it. Leave it out."
+        )
+    options = {"group": group, "extra": extra, "access_control": access_control}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 _ASSETS: WeakValueDictionary[tuple[str, str], Asset] = WeakValueDictionary()
