@@ -334,6 +334,9 @@ def run_dag_per_version(
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
             """Return the arguments of each task that starts a run, one for each event without a run."""
             planned = _find(context, target, own_id, assets, run_id or default_run_id)
+            progress = {name: each.to_json() for name, each in planned.progress.items()}
+            context["ti"].xcom_push(key="progress", value=progress)
+            context["ti"].xcom_push(key="more", value=planned.more)
             return [{"trigger_run_id": event.run_id, "conf": event.payload} for event in planned.start]
 
         @task.short_circuit(inlets=assets, trigger_rule="none_failed")
@@ -412,9 +415,6 @@ def _find(
     )
     for event in planned.start:
         log.info("Starting run %s of DAG %s", event.run_id, target)
-    after = {name: each.to_json() for name, each in planned.progress.items()}
-    context["ti"].xcom_push(key="progress", value=after)
-    context["ti"].xcom_push(key="more", value=planned.more)
     return planned
 
 
