@@ -304,7 +304,7 @@ def run_dag_per_version(
     """
     # Not at the top, because Airflow imports this module, with assets.py, everywhere.
     try:
-        from airflow.sdk import DAG, Asset, task  # noqa: PLC0415
+        from airflow.sdk import DAG, task  # noqa: PLC0415
 
         from airflow_provider_imageversions._start_run import StartRunOperator  # noqa: PLC0415
     except ImportError as error:
@@ -315,11 +315,7 @@ def run_dag_per_version(
     target = dag.dag_id if isinstance(dag, DAG) else dag
     own_id = f"{target}__image_versions" if dag_id is None else dag_id
     assets = [asset, *more_assets]
-    for each in assets:
-        if not isinstance(each, Asset):
-            raise invalid_parameter("asset", each, "it must be an asset, as image_version_asset() returns.")
-    _check(target, own_id, run_id, dag_arguments)
-    schedule = _schedule(assets, recheck_interval)
+    _check(target, own_id, assets, run_id, dag_arguments)
     arguments = {
         "description": f"Starts a run of {target} for each image version.",
         "max_active_runs": 1,
@@ -328,7 +324,7 @@ def run_dag_per_version(
         "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {})},
     }
     # In its own task group, or a task group around the call would contain the tasks.
-    with DAG(own_id, schedule=schedule, **arguments) as dispatching, dispatching.task_group:
+    with DAG(own_id, schedule=_schedule(assets, recheck_interval), **arguments) as dispatching, dispatching.task_group:
 
         @task(inlets=assets)
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
@@ -367,11 +363,18 @@ def _schedule(assets: list[Asset], recheck_interval: float | timedelta | None) -
     return asset_or_time_schedule(schedule, timedelta(seconds=parse_seconds("recheck_interval", recheck_interval)))
 
 
-def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
+def _check(
+    target: object, own_id: str, assets: Iterable[object], run_id: object, dag_arguments: Mapping[str, Any]
+) -> None:
+    from airflow.sdk import Asset  # noqa: PLC0415  # only Airflow 3 has it
+
     if not isinstance(target, str) or not target:
         raise invalid_parameter("dag", target, "it must be a DAG or the id of one.")
     if own_id == target:
         raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start. Use another id.")
+    for asset in assets:
+        if not isinstance(asset, Asset):
+            raise invalid_parameter("asset", asset, "it must be an asset, as image_version_asset() returns.")
     if run_id is not None and not callable(run_id):
         raise invalid_parameter(
             "run_id", run_id, "it must be a function that returns the run's id for an event's payload."
