@@ -8,9 +8,43 @@ __version__ = "0.1.0"
 
 _INTEGRATION = "Amazon SageMaker image versions"
 
+_CONFIG = {
+    "sagemaker_image_versions": {
+        "description": "How triggers poll the SageMaker API, and how much of it goes to the metadata database.",
+        "options": {
+            "calls_per_second": {
+                "description": "Maximum number of API calls per second of one triggerer through one connection and "
+                "region, on average. SageMaker publishes no limit; throttling was seen at about 2. After a quiet time, "
+                "10 calls can be made at once. Throttling halves the rate for a while.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": None,
+                "default": "1.0",
+            },
+            "usage_calls_per_second": {
+                "description": "Maximum number of API calls per second of a task or a hook that finds out who uses a "
+                "version in SageMaker Studio, for example with keep_used. Throttling halves the rate for a while.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": None,
+                "default": "2.0",
+            },
+            "max_xcom_bytes": {
+                "description": "Maximum size in bytes of JSON that SageMakerListImageVersionsOperator writes to the "
+                "metadata database; 0 for no limit. A larger result fails the task. The limit does not apply to "
+                "results that an XCom backend stores elsewhere. A warning is logged above 262144 bytes.",
+                "version_added": "0.1.0",
+                "type": "integer",
+                "example": None,
+                "default": "4194304",
+            },
+        },
+    }
+}
+
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe this package to Airflow, which calls it at every start: imports neither Airflow nor boto."""
+    """Return the provider metadata. Airflow calls this at every start, so it imports neither Airflow nor boto."""
 
     def of_integration(module: str) -> list[dict[str, Any]]:
         return [{"integration-name": _INTEGRATION, "python-modules": [f"airflow_provider_imageversions.{module}"]}]
@@ -19,7 +53,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-imageversions",
         "name": _INTEGRATION,
         "description": "List the versions of `Amazon SageMaker images "
-        "<https://docs.aws.amazon.com/sagemaker/latest/dg/studio-byoi.html>`__, wait for them, act on them.",
+        "<https://docs.aws.amazon.com/sagemaker/latest/dg/studio-byoi.html>`__, wait for them, and act on them.",
         "versions": [__version__],
         "integrations": [
             {
@@ -43,37 +77,5 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "airflow_provider_imageversions.assets.convert_asset_to_openlineage",
             }
         ],
-        "config": {
-            "sagemaker_image_versions": {
-                "description": "How triggers poll the SageMaker API, and how much of it goes to the metadata database.",
-                "options": {
-                    "calls_per_second": {
-                        "description": "API calls per second that one triggerer makes through one connection and "
-                        "region, on average. SageMaker publishes no limit; about 2 were seen to be throttled. "
-                        "After a quiet time 10 calls may be made at once. Throttling halves the rate for a while.",
-                        "version_added": "0.1.0",
-                        "type": "float",
-                        "example": None,
-                        "default": "1.0",
-                    },
-                    "usage_calls_per_second": {
-                        "description": "API calls per second with which a task or a hook finds out who uses a version "
-                        "in SageMaker Studio, such as with keep_used. Throttling halves the rate for a while.",
-                        "version_added": "0.1.0",
-                        "type": "float",
-                        "example": None,
-                        "default": "2.0",
-                    },
-                    "max_xcom_bytes": {
-                        "description": "Size in bytes of JSON above which SageMakerListImageVersionsOperator fails "
-                        "rather than write its result to the metadata database; 0: no limit. It does not apply to "
-                        "results that an XCom backend keeps elsewhere. Above 262144 there is a warning.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": None,
-                        "default": "4194304",
-                    },
-                },
-            }
-        },
+        "config": _CONFIG,
     }

@@ -1,4 +1,4 @@
-"""What this package asks of botocore: settings, parts of sessions, and responses."""
+"""Helpers for botocore: settings, sessions and responses."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def parse_stored_config(name: str, value: object) -> dict[str, Any]:
         raise ValueError(f"{name} is not valid, it is not JSON: {error}") from error
     if re.search(r"//[^/\"@]*@", text) or "@" in json.dumps(config.get("proxies")):
         raise ValueError(
-            f"{name} holds an address with a password, which would show up in the task's rendered fields: set it in "
-            "the Airflow connection, as config_kwargs."
+            f"{name} contains an address with a password, which the task's rendered fields would show. Set it in "
+            "config_kwargs of the Airflow connection."
         )
     return config
 
 
 def parse_config(name: str, value: object) -> dict[str, Any]:
-    """Return the keyword arguments of botocore's Config. The messages do not show values, which may be secrets."""
+    """Return the keyword arguments of botocore's Config. Error messages do not show values, which may be secrets."""
     if not isinstance(value, dict):
         raise ValueError(
             f"{name} is not valid, it is a {type(value).__name__}: it must be a dict of botocore.config.Config's "
@@ -55,7 +55,7 @@ def parse_config(name: str, value: object) -> dict[str, Any]:
     return value
 
 
-# What a call is about, from the part to the whole.
+# The resources of a call, from the part to the whole.
 _SUBJECTS = (
     ("Alias", "alias {!r}"),
     ("Version", "version {}"),
@@ -68,7 +68,7 @@ _SUBJECTS = (
 
 
 def subject_of(request: Mapping[str, Any]) -> str:
-    """Return what a call is about, such as ``version 3 of image 'my-image'``."""
+    """Return the resource of a call, such as ``version 3 of image 'my-image'``."""
     return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
 
 
@@ -85,7 +85,7 @@ def explain_missing(
 
 
 def fractional_bounds(request: Request) -> dict[str, datetime]:
-    """Return the bounds that are not sent exactly; see :func:`whole_seconds`."""
+    """Return the bounds that :func:`whole_seconds` changes."""
     return {
         name: value for name, value in request.to_boto().items() if isinstance(value, datetime) and value.microsecond
     }
@@ -118,7 +118,7 @@ _RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": s
 
 
 def version_record(item: Any) -> ImageVersion:
-    """Return the record of a version from an item that has what each version has."""
+    """Return the record of a version from an item of a response, after checking its required members."""
     for key, expected in _RECORD_TYPES.items():
         if not isinstance(item, dict) or not isinstance(item.get(key), expected):
             raise broken_response(f"a version has no {key}")
@@ -128,7 +128,7 @@ def version_record(item: Any) -> ImageVersion:
 @cache
 def shared_loader(data_path: str | None) -> botocore.loaders.Loader:
     """Return the loader of service models that all sessions share."""
-    # Otherwise each session loads SageMaker's service model again: a third of a second and 2 MB.
+    # Otherwise, each session loads SageMaker's service model again: a third of a second and 2 MB.
     return botocore.loaders.create_loader(data_path)
 
 

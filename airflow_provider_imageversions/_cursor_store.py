@@ -1,4 +1,4 @@
-"""Store how far a watcher came, in the state of the assets that it watches for."""
+"""Store the progress of a watcher in the state of its assets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 class CursorStore:
     """
-    Where a watcher's state is kept: with its assets, or in memory before Airflow 3.3.
+    The store of a watcher's state: with its assets, or in memory before Airflow 3.3.
 
     :param trigger: The watcher.
     """
 
     RETRY: ClassVar[float] = 30.0
-    """Time in seconds between two tries to read it."""
+    """Time in seconds between two tries to read the state."""
 
     def __init__(self, trigger: SageMakerImageVersionEventTrigger) -> None:
         self._trigger = trigger
 
     async def read(self) -> list[dict[str, Any]]:
-        """Return what each asset has stored. An error must not pass for a first start, so this retries for ever."""
+        """Return the stored state of each asset. Retry after errors, which must not count as a first start."""
         if not has_asset_state(self._trigger):
             if not self._trigger.kept:
                 self._trigger.log.warning(

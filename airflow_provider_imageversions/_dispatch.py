@@ -1,9 +1,9 @@
 """
-One run of a DAG per event of an asset: what the DAG that :func:`run_dag_per_version` returns is made of.
+Start one run of a DAG per event of an asset: the parts of the DAG that :func:`run_dag_per_version` returns.
 
-Airflow delivers events at least once, and not every event is among a run's triggering events. Two things make exactly
-one run of each: the run id is made of the event, and Airflow's database refuses a second run with the same id; and the
-events are read from the asset's history, from a lower bound on that is kept from one run to the next.
+Airflow delivers events at least once, and not every event is among a run's triggering events. Each event gets exactly
+one run for two reasons: the run id is derived from the event, and Airflow's database rejects a second run with the same
+id; and the events are read from the asset's history, starting at a lower bound that is kept between runs.
 """
 
 from __future__ import annotations
@@ -33,31 +33,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1000
-"""Events that one run of the dispatching DAG reads of an asset."""
+"""Maximum number of events that one run of the dispatching DAG reads per asset."""
 STARTED_AT_ONCE = 100
-"""Runs that one run of the dispatching DAG starts: each is a mapped task, which reads the XCom of all of them."""
+"""Maximum number of runs that one run of the dispatching DAG starts, each with a mapped task."""
 REMEMBERED = 500
-"""Run ids that are remembered; fewer than are read at once, so that the lower bound always advances."""
+"""Maximum number of run ids to store; fewer than are read at once, so that the lower bound always advances."""
 REMEMBERED_AS_IT_IS = 60
-"""Length up to which a run id is remembered as it is. Airflow's state store takes 64 KB: 130 bytes for each."""
+"""Maximum length of a run id to store; longer ones are hashed. Airflow's state store takes 64 KB: 130 bytes each."""
 OVERLAP = timedelta(minutes=10)
-"""How far below the latest event the lower bound stays: an event may be stored after one with a later timestamp."""
+"""Time from the lower bound to the latest event: an event may be stored after one with a later timestamp."""
 SLACK = timedelta(seconds=5)
-"""How much older than the event that queued the first run an event may be that does not count as history."""
+"""Maximum time before the event that queued the first run for other events to be dispatched, too."""
 QUEUED_WITHIN = timedelta(minutes=10)
-"""How long the first run may have been queued when it is started on one of several assets, or by the clock."""
+"""Maximum time in the queue of the first run if one of several assets, or the clock, has started it."""
 RECHECK_INTERVAL = 3600.0
-"""Seconds between runs of the dispatching DAG by the clock: an event that finds it paused queues no run of it."""
+"""Seconds between scheduled runs of the dispatching DAG: an event while it is paused queues no run."""
 RETRIES: dict[str, Any] = {
     "retries": 20,
     "retry_delay": timedelta(seconds=10),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
 }
-"""Almost three hours for a target that does not exist yet."""
+"""Retries for almost three hours while the target DAG does not exist."""
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
-# Airflow's own limits, unless it is configured otherwise. Without them "a#1" and "a#2" would both start the run "a", as
-# the id is part of a URL.
+# Airflow's default limits. Without them, "a#1" and "a#2" would both start the run "a", because the id is part of a URL.
 _RUN_ID = re.compile(
     r"(?!.*\.\.)(?!(asset_materialization|asset_triggered|backfill|operator_triggered|scheduled)__)"
     r"[A-Za-z0-9_.~:+-]{1,250}"
@@ -65,7 +64,7 @@ _RUN_ID = re.compile(
 
 
 class Event(NamedTuple):
-    """An event of an asset that has an image version as its payload."""
+    """An asset event with an image version as its payload."""
 
     asset: str
     timestamp: datetime
@@ -74,7 +73,7 @@ class Event(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What is remembered of the event: the id of its run, or a digest of it where it is long."""
+        """What is stored for the event: its run id, or a digest of a long run id."""
         if len(self.run_id) <= REMEMBERED_AS_IT_IS:
             return self.run_id
         return f"sha256-{hashlib.sha256(self.run_id.encode()).hexdigest()[:32]}"
@@ -83,24 +82,24 @@ class Event(NamedTuple):
 @dataclass
 class Progress:
     """
-    How far a dispatching DAG is with an asset.
+    Progress of a dispatching DAG with an asset.
 
     :param since: Events before it are not dispatched.
-    :param dispatched: Timestamps of events at or after it that are dispatched, by their key.
+    :param dispatched: Timestamps of dispatched events at or after ``since``, by their keys.
     """
 
     since: datetime
     dispatched: dict[str, datetime] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the progress as JSON."""
         dispatched = {key: timestamp.isoformat() for key, timestamp in self.dispatched.items()}
         return {"since": self.since.isoformat(), "dispatched": dispatched}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
         """
-        Return what :meth:`to_json` made JSON of.
+        Return the progress from the result of :meth:`to_json`.
 
         :param stored: The JSON.
         """
@@ -109,7 +108,7 @@ class Progress:
 
     def includes(self, event: Event) -> bool:
         """
-        Return whether an event is dispatched, or too old to be.
+        Return whether an event was dispatched, or is too old.
 
         :param event: The event.
         """
@@ -121,14 +120,14 @@ class Progress:
 
         :param dispatched: Events that have a run now.
         :param read: Timestamps of all events that were read, ascending.
-        :param pending: Events that are left for a later run.
+        :param pending: Events left for a later run.
         """
         all_dispatched = {**self.dispatched, **{event.key: event.timestamp for event in dispatched}}
         newest = sorted(all_dispatched.items(), key=lambda item: item[1])
         forgotten = newest[:-REMEMBERED]
         since = self.since
         if read:
-            # With more to read than the overlap holds, the bound would never advance.
+            # If the overlap holds more events than one run reads, the bound would never advance.
             since = max(since, read[-1] - (timedelta(0) if len(read) == READ_AT_ONCE else OVERLAP))
         since = max([since, *(timestamp for _, timestamp in forgotten)])
         since = max(self.since, min([since, *(event.timestamp for event in pending)]))
@@ -136,7 +135,7 @@ class Progress:
 
     def merged_with(self, other: Progress) -> Progress:
         """
-        Return the progress of two runs, so that a task of an old run that is cleared does not undo later ones.
+        Return the combined progress of two runs, so that clearing a task of an old run does not undo later ones.
 
         :param other: The progress of the other run.
         """
@@ -145,7 +144,7 @@ class Progress:
 
 
 class Plan(NamedTuple):
-    """What one run of a dispatching DAG does."""
+    """What one run of a dispatching DAG has to do."""
 
     start: list[Event]
     progress: dict[str, Progress]
@@ -155,11 +154,11 @@ class Plan(NamedTuple):
 
 def default_run_id(payload: Mapping[str, Any]) -> str:
     """
-    Return the id of the run for an event: ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` for the move of an alias.
+    Return the run id for an event: ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` if the alias ``prod`` moved.
 
     :param payload: The event's payload.
     """
-    # Airflow refuses two dots in a run id, and reserves prefixes that end with two underscores.
+    # Airflow rejects two dots in a row in a run id, and reserves prefixes that end with two underscores.
     name = re.sub(r"([._])\1+", r"\1", payload.get("alias") or "version")
     return f"{name}-{payload['Version']}-{payload['event_id'][:8]}"
 
@@ -168,7 +167,7 @@ def payload_of(event: Any) -> dict[str, Any] | None:
     """
     Return the payload of an asset event, or ``None`` if it is not an image version.
 
-    :param event: The event: an asset watcher's has the payload in its extra, as has the outlet of an operator.
+    :param event: The event. Its ``extra`` has the payload, whether a watcher or an operator has emitted it.
     """
     extra = event.extra or {}
     payload = extra.get("payload", extra)
@@ -188,12 +187,12 @@ def _is_image_version(payload: Mapping[str, Any]) -> bool:
 
 def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_several: bool) -> datetime:
     """
-    Return the lower bound at the very first run.
+    Return the lower bound at the first run.
 
-    Airflow takes the whole history of an asset for what the first run was started for. Only the latest of those events
-    queued the run: at an earlier one the DAG was not there yet, was paused, or would have been queued by it.
+    Airflow passes the whole history of an asset to the first run. Only the latest of those events queued the run: if an
+    earlier one had, the run would have been queued then.
 
-    :param triggering: Timestamps of what the run was started for.
+    :param triggering: Timestamps of the run's triggering events.
     :param run_after: When the run was queued.
     :param among_several: Whether an event of another asset may have queued the run instead.
     """
@@ -210,14 +209,15 @@ def plan(
     limit: int,
 ) -> Plan:
     """
-    Decide what to start.
+    Decide which runs to start.
 
-    :param read: By asset, the timestamps of the events that were read, ascending, with the events that are ours.
-    :param progress: How far each asset is.
-    :param existing: Returns which of some runs exist.
+    :param read: By asset, the timestamps of the events that were read, ascending, with each event that has an image
+        version.
+    :param progress: The progress of each asset.
+    :param existing: Returns the ids, among those passed, of the runs that exist.
     :param limit: Maximum number of runs to start.
     """
-    # Assets may have events of one version in common, such as two assets of one image.
+    # Several assets may have events for the same version, such as two assets of one image.
     dispatched = {key for each in progress.values() for key in each.dispatched}
     candidates: dict[str, list[Event]] = {}
     for asset, events in read.items():
@@ -236,18 +236,18 @@ def plan(
             [event for event in own if event.run_id in left],
         )
     full = [asset for asset, events in read.items() if len(events) == READ_AT_ONCE]
-    # Only where something changes, or a run would start another one for ever.
+    # Only if there is progress, or runs would start each other endlessly.
     more = bool(full) and (bool(started) or any(after[asset].since > progress[asset].since for asset in full))
     return Plan([candidates[run_id][0] for run_id in missing if run_id in started], after, bool(left) or more)
 
 
 def count_existing(count: Callable[[list[str]], int], run_ids: list[str], at_once: int = 50) -> set[str]:
     """
-    Return which runs exist, with few requests where none or all do.
+    Return the ids of the runs that exist, with few requests if none or all of them do.
 
-    :param count: Returns how many of some runs exist, which is what Airflow can be asked for.
+    :param count: Returns how many of the runs passed exist; Airflow has no other query.
     :param run_ids: The ids of the runs.
-    :param at_once: Ids in one request, as they are in its URL.
+    :param at_once: Maximum number of ids in one request, because they are in its URL. (default: 50)
     """
     if len(run_ids) > at_once:
         return count_existing(count, run_ids[:at_once]) | count_existing(count, run_ids[at_once:])
@@ -270,7 +270,7 @@ def run_dag_per_version(
     """
     Return a DAG that starts another DAG once for each event of an image's asset.
 
-    Keep the DAG that is returned in a variable of the DAG file, and unpause both::
+    Assign the returned DAG to a variable of the DAG file, and unpause both DAGs::
 
         image = image_version_asset("churn-model", include_details=True)
 
@@ -279,33 +279,32 @@ def run_dag_per_version(
 
         dispatch = run_dag_per_version(retrain, image)
 
-    Each version gets one run of its own, whose ``conf`` is the event's payload and whose id is made of the version:
-    ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` when the alias ``prod`` has moved to version 8. A run that exists is
-    left alone, whoever started it, so events that Airflow delivers more than once start one run. The runs have no
-    logical date. The ``max_active_runs`` of the DAG that is started says how many are active at a time.
+    Each version gets its own run. The run's ``conf`` is the event's payload, and its id is derived from the version:
+    ``version-8-3f2a9c01``, or ``prod-8-3f2a9c01`` when the alias ``prod`` has moved to version 8. An existing run is
+    never started again, so events that Airflow delivers more than once start one run. The runs have no logical date.
+    The ``max_active_runs`` of the started DAG limits how many of them are active at a time.
 
-    Versions that were there before the first event are not started. How far the DAG is, is kept in the asset's state
-    store, or before Airflow 3.3 in an Airflow variable, so that neither ``airflow db clean`` nor a person who deletes a
-    run starts a version again.
+    Versions from before the first event do not start runs. The progress is kept in the asset's state store, or before
+    Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts a run again.
 
-    :param dag: The DAG to start, or its id. Tasks that start a DAG which does not exist yet are retried.
+    :param dag: The DAG to start, or its id. The tasks that start runs are retried if it does not exist yet.
     :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.
-    :param more_assets: Further assets, each of whose events start a run, too.
-    :param dag_id: Id of the DAG that is returned. (default: that of ``dag``, followed by ``__image_versions``)
-    :param run_id: Function that returns the id of the run for an event's payload. Events with the same id start one
-        run. An id has up to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the
-        version's number and the first 8 digits of the ``event_id``)
-    :param recheck_interval: Time in seconds, or as a timedelta, between runs of the returned DAG that need no event.
-        They start what events that arrived while it was paused, or runs of it that failed, left without a run.
-        ``None``: only an event runs it. (default: 3600)
-    :param dag_arguments: Further arguments of the DAG that is returned, such as ``tags``. (default:
-        ``max_active_runs=1``, ``catchup=False``, and 20 retries in ``default_args``)
+    :param more_assets: More assets whose events start runs.
+    :param dag_id: Id of the returned DAG. (default: the id of ``dag``, followed by ``__image_versions``)
+    :param run_id: Function that returns the run id for an event's payload. Events with the same id start one run. An id
+        has 1 to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the version's number
+        and the first 8 digits of the ``event_id``)
+    :param recheck_interval: Time in seconds, or as a timedelta, between scheduled runs of the returned DAG. They start
+        the runs for events that arrived while it was paused, or whose dispatching run failed. ``None`` runs it only
+        after events. (default: 3600)
+    :param dag_arguments: More arguments of the returned DAG, such as ``tags``. (default: ``max_active_runs=1``,
+        ``catchup=False``, and 20 retries in ``default_args``)
     :raises ValueError: A parameter is invalid.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
-    # Here rather than above, as this module is imported with assets.py.
+    # Not at the top, because Airflow imports this module, with assets.py, everywhere.
     try:
-        from airflow.sdk import DAG, Asset, AssetAny, task  # noqa: PLC0415
+        from airflow.sdk import DAG, task  # noqa: PLC0415
 
         from airflow_provider_imageversions._start_run import StartRunOperator  # noqa: PLC0415
     except ImportError as error:
@@ -316,15 +315,7 @@ def run_dag_per_version(
     target = dag.dag_id if isinstance(dag, DAG) else dag
     own_id = f"{target}__image_versions" if dag_id is None else dag_id
     assets = [asset, *more_assets]
-    for each in assets:
-        if not isinstance(each, Asset):
-            raise invalid_parameter("asset", each, "it must be an asset, as image_version_asset() returns.")
-    _check(target, own_id, run_id, dag_arguments)
-    schedule: Any = [asset] if not more_assets else AssetAny(*assets)
-    if recheck_interval is not None:
-        interval = timedelta(seconds=parse_seconds("recheck_interval", recheck_interval))
-        schedule = asset_or_time_schedule(schedule, interval)
-
+    _check(target, own_id, assets, run_id, dag_arguments)
     arguments = {
         "description": f"Starts a run of {target} for each image version.",
         "max_active_runs": 1,
@@ -332,12 +323,12 @@ def run_dag_per_version(
         **dag_arguments,
         "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {})},
     }
-    # Its own group too, or a task group around the call would take the tasks.
-    with DAG(own_id, schedule=schedule, **arguments) as dispatching, dispatching.task_group:
+    # In its own task group, or a task group around the call would contain the tasks.
+    with DAG(own_id, schedule=_schedule(assets, recheck_interval), **arguments) as dispatching, dispatching.task_group:
 
         @task(inlets=assets)
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
-            """Return the arguments of each task that starts a run: one for each event that has no run yet."""
+            """Return the arguments of each task that starts a run, one for each event without a run."""
             planned = _find(context, target, own_id, assets, run_id or default_run_id)
             progress = {name: each.to_json() for name, each in planned.progress.items()}
             context["ti"].xcom_push(key="progress", value=progress)
@@ -346,17 +337,8 @@ def run_dag_per_version(
 
         @task.short_circuit(inlets=assets, trigger_rule="none_failed")
         def remember(**context: Any) -> bool:
-            """Store what was dispatched; return whether another run has to continue."""
-            progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
-            for each in assets:
-                if each.name not in progress:
-                    continue
-                own = Progress.from_json(progress[each.name])
-                stored = read_asset_progress(context, each, state_key(own_id))
-                merged = own if stored is None else own.merged_with(Progress.from_json(stored))
-                write_asset_progress(context, each, state_key(own_id), merged.to_json())
-            more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
-            return more
+            """Store the progress; return whether another run has to continue."""
+            return _remember(context, own_id, assets)
 
         start = StartRunOperator.partial(
             task_id="start",
@@ -367,16 +349,32 @@ def run_dag_per_version(
         ).expand_kwargs(find_new_versions())
         start_next_run = StartRunOperator(task_id="start_next_run", trigger_dag_id=own_id, logical_date=None)
         start >> remember() >> start_next_run
-    # Airflow would take this file for it where no DAG file is loaded, as in dag.test().
+    # Without a DAG file, as in dag.test(), Airflow would set it to this file.
     dispatching.fileloc = dag.fileloc if isinstance(dag, DAG) else sys._getframe(1).f_code.co_filename  # noqa: SLF001
     return dispatching
 
 
-def _check(target: object, own_id: str, run_id: object, dag_arguments: Mapping[str, Any]) -> None:
+def _schedule(assets: list[Asset], recheck_interval: float | timedelta | None) -> Any:
+    from airflow.sdk import AssetAny  # noqa: PLC0415  # only Airflow 3 has it
+
+    schedule: Any = assets if len(assets) == 1 else AssetAny(*assets)
+    if recheck_interval is None:
+        return schedule
+    return asset_or_time_schedule(schedule, timedelta(seconds=parse_seconds("recheck_interval", recheck_interval)))
+
+
+def _check(
+    target: object, own_id: str, assets: Iterable[object], run_id: object, dag_arguments: Mapping[str, Any]
+) -> None:
+    from airflow.sdk import Asset  # noqa: PLC0415  # only Airflow 3 has it
+
     if not isinstance(target, str) or not target:
         raise invalid_parameter("dag", target, "it must be a DAG or the id of one.")
     if own_id == target:
-        raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start; give another one.")
+        raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start. Use another id.")
+    for asset in assets:
+        if not isinstance(asset, Asset):
+            raise invalid_parameter("asset", asset, "it must be an asset, as image_version_asset() returns.")
     if run_id is not None and not callable(run_id):
         raise invalid_parameter(
             "run_id", run_id, "it must be a function that returns the run's id for an event's payload."
@@ -403,7 +401,7 @@ def _find(
                 continue
             log.info("First run for asset %r: events before %s are not dispatched", asset.name, bound.isoformat())
             progress[asset.name] = Progress(bound.astimezone(timezone.utc))
-            # Before anything is started, as the events of a run that fails are not those of the next one.
+            # Before any run is started, because the next run has other events if this one fails.
             write_asset_progress(context, asset, state_key(own_id), progress[asset.name].to_json())
         else:
             progress[asset.name] = Progress.from_json(stored)
@@ -423,10 +421,23 @@ def _find(
     return planned
 
 
+def _remember(context: Mapping[str, Any], own_id: str, assets: Sequence[Asset]) -> bool:
+    progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
+    for asset in assets:
+        if asset.name not in progress:
+            continue
+        own = Progress.from_json(progress[asset.name])
+        stored = read_asset_progress(context, asset, state_key(own_id))
+        merged = own if stored is None else own.merged_with(Progress.from_json(stored))
+        write_asset_progress(context, asset, state_key(own_id), merged.to_json())
+    more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
+    return more
+
+
 def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: bool) -> datetime | None:
     run = context["dag_run"]
     if run.run_type == "scheduled":
-        # An event whose own run is about to be created, or history: that run, or the next one by the clock, can tell.
+        # An event may be history, or its own run may be created soon. That run, or the next scheduled one, decides.
         bound: datetime = run.run_after - QUEUED_WITHIN
         return None if read_asset_events(context, asset, bound, 1) else bound
     triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
@@ -451,7 +462,7 @@ def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -
 
 def state_key(dag_id: str) -> str:
     """
-    Return the key under which an asset's state has the progress of a dispatching DAG.
+    Return the key for the progress of a dispatching DAG in an asset's state.
 
     :param dag_id: Id of the dispatching DAG.
     """

@@ -50,7 +50,7 @@ def _warn_once(kind: type[Exception], text: str) -> None:
 
 @_never_raises
 def warm_up() -> None:
-    """Have Airflow prepare its metrics. Blocks."""
+    """Make Airflow prepare its metrics. Blocks."""
     # At the first metric of a process, Airflow 3.3 reads its list of metrics, which takes a third of a second.
     Stats.incr(f"{_PREFIX}.polls", 0)
 
@@ -58,10 +58,10 @@ def warm_up() -> None:
 @_never_raises
 def count_poll(result: PollResult, seconds: float, tags: Mapping[str, str]) -> None:
     """
-    Count a poll, and what kept it from reading what was asked for.
+    Count a poll and its errors.
 
     :param result: The poll's result.
-    :param seconds: Duration of the poll in seconds, without waiting for its turn.
+    :param seconds: Duration of the poll in seconds, without the wait for its turn.
     :param tags: What was polled.
     """
     Stats.incr(f"{_PREFIX}.polls", tags=dict(tags))

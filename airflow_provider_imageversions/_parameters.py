@@ -1,7 +1,7 @@
 """
-What a DAG author writes: parsers with SageMaker's limits, templates, and the base class of lists of parameters.
+Parsers for parameters with SageMaker's limits, templates, and the base class of parameter lists.
 
-Pure: no Airflow, no boto, no clock, no log. Limits are those of SageMaker's service model; a test compares them with
+Pure: no Airflow, no boto, no clock, no log. The limits are from SageMaker's service model; a test compares them with
 botocore's copy of it.
 """
 
@@ -50,8 +50,8 @@ SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
 SORT_ORDER = ("ASCENDING", "DESCENDING")
 _TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
 _REPR_MAX = 200
-_INTEGER_MAX = 2**31 - 1  # of a whole number in AWS's APIs
-SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, moments leave the calendar
+_INTEGER_MAX = 2**31 - 1  # limit of an integer in AWS's APIs
+SECONDS_MAX = 100 * 365 * 86400.0  # beyond that, times are outside the calendar
 
 
 def truncated_repr(value: object) -> str:
@@ -69,7 +69,7 @@ def invalid_parameter(name: str, value: object, allowed: str) -> ValueError:
 
 
 def blank_parameter(name: str, value: object) -> ValueError:
-    """Return the error for a parameter that is given and empty."""
+    """Return the error for a parameter that is set, but empty."""
     return invalid_parameter(
         name, value, "it is empty or rendered to nothing. Set a value, or leave the parameter out."
     )
@@ -81,7 +81,7 @@ def parse_image_name(name: str, value: object) -> str:
         not isinstance(value, str)
         or len(value) > _IMAGE_NAME_MAX
         or not _IMAGE_NAME.fullmatch(value)
-        or is_blank(value)  # "None" has the form of a name
+        or is_blank(value)  # "None" would be a valid name
     ):
         hint = (
             " Set it to the image's name, not its ARN." if isinstance(value, str) and value.startswith("arn:") else ""
@@ -105,11 +105,11 @@ class EcrImage(NamedTuple):
     """
     A container image in Amazon ECR.
 
-    :param registry: The account's number.
+    :param registry: ID of the AWS account.
     :param region: The AWS region.
     :param repository: Name of the repository.
     :param tag: The tag.
-    :param digest: The digest, if the path has it.
+    :param digest: The digest, if the path has one.
     """
 
     registry: str
@@ -150,7 +150,7 @@ def parse_studio_name(name: str, value: object) -> str:
 
 def parse_alias(name: str, value: object) -> str:
     """Return an image version's alias."""
-    if is_blank(value):  # "None" has the form of an alias
+    if is_blank(value):  # "None" would be a valid alias
         raise blank_parameter(name, value)
     if not isinstance(value, str) or len(value) > _ALIAS_MAX or not _ALIAS.fullmatch(value):
         raise invalid_parameter(
@@ -190,11 +190,11 @@ def parse_time(name: str, value: object) -> datetime:
     try:
         return moment.astimezone(timezone.utc)
     except OverflowError as error:
-        raise invalid_parameter(name, value, "it lies outside the years 1 to 9999 in UTC.") from error
+        raise invalid_parameter(name, value, "it is outside the years 1 to 9999 in UTC.") from error
 
 
 def parse_integer(name: str, value: object, *, minimum: int, maximum: int = _INTEGER_MAX) -> int:
-    """Return an integer, which may be a string of digits, as templates render to text."""
+    """Return an integer from an integer or a string of digits, as templates render to strings."""
     number = value
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
         number = int(value.strip())
@@ -211,7 +211,7 @@ def parse_version(name: str, value: object) -> int:
 
 
 def parse_mapping(name: str, value: object) -> dict[str, Any]:
-    """Return a dict, which may be JSON or Python text, as templates render to text."""
+    """Return a dict from a dict or from its JSON or Python text, as templates render to strings."""
     given = _parse_literal(name, value) if isinstance(value, str) else value
     if not isinstance(given, dict):
         raise invalid_parameter(name, value, "it must be a dict.")
@@ -238,7 +238,7 @@ def parse_rate(name: str, value: object) -> float:
 
 
 def parse_boolean(name: str, value: object) -> bool:
-    """Return a boolean, which may be the text ``True`` or ``False``."""
+    """Return a boolean from a boolean or the string ``True`` or ``False``."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
@@ -247,7 +247,7 @@ def parse_boolean(name: str, value: object) -> bool:
 
 
 def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
-    """Return one of SageMaker's choices in capitals; lower case is accepted."""
+    """Return one of SageMaker's choices in upper case; lower case is accepted."""
     if isinstance(value, str) and value.strip().upper() in choices:
         return value.strip().upper()
     raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
@@ -261,13 +261,13 @@ def parse_member(name: str, value: object, *, choices: tuple[str, ...]) -> str:
 
 
 def _parse_literal(name: str, value: str) -> object:
-    """Return a list or a dict from JSON, or from Python text, which a template renders to."""
+    """Return a list or a dict from JSON or Python text, as templates render to strings."""
     for read in (json.loads, ast.literal_eval):
         try:
             return read(value.strip())
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # noqa: PERF203  # one of two
             continue
-    raise invalid_parameter(name, value, "it looks like a list or a dict but cannot be parsed as one.")
+    raise invalid_parameter(name, value, "it cannot be parsed as a list or a dict.")
 
 
 def _parse_list(name: str, value: object) -> tuple[Any, ...]:
@@ -292,7 +292,7 @@ def parse_names(name: str, value: object, *, choices: tuple[str, ...]) -> tuple[
 
 
 USAGE_SCOPES = ("domains", "apps", "user_profiles", "spaces")
-"""Where a version can be in use, the cheapest to read first."""
+"""Scopes in which a version can be in use, starting with those that need the fewest API calls."""
 
 
 def parse_scope(name: str, value: object) -> tuple[str, ...]:
@@ -324,7 +324,7 @@ def parse_versions(name: str, value: object) -> tuple[int, ...]:
 
 
 def parse_tags(name: str, value: object) -> tuple[dict[str, str], ...]:
-    """Return AWS's list of tags, from such a list, a dict from key to value, or either as text."""
+    """Return AWS's list of tags from such a list or a dict, which may be text."""
     given = _parse_literal(name, value) if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
     tags = [{"Key": key, "Value": tag} for key, tag in given.items()] if isinstance(given, dict) else given
     if not isinstance(tags, (list, tuple)) or len(tags) > _TAGS_MAX or not all(map(_is_tag, tags)):
@@ -431,7 +431,7 @@ _QUEUE_URL = re.compile(
 
 
 def parse_queue_url(name: str, value: object) -> str:
-    """Return the URL of a standard SQS queue, or of an emulator's."""
+    """Return the URL of a standard SQS queue, or of a queue of an emulator."""
     if not isinstance(value, str) or not _QUEUE_URL.fullmatch(value):
         raise invalid_parameter(
             name,
@@ -443,7 +443,7 @@ def parse_queue_url(name: str, value: object) -> str:
 
 def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
     """
-    Return the AWS region of a queue and, for an emulator's queue, which has no region in its URL, its endpoint.
+    Return the AWS region of a queue, or the endpoint of an emulator's queue, whose URL has no region.
 
     :param queue_url: URL of the queue.
     """
@@ -452,13 +452,13 @@ def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether a text is empty, as of a template that renders to nothing: ``""`` or ``"None"``."""
+    """Return whether a string is empty, as when a template renders to nothing: ``""`` or ``"None"``."""
     return isinstance(value, str) and value.strip() in {"", "None"}
 
 
 def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]:
     """
-    Return a pattern that finds where a template begins in a text.
+    Return a pattern that matches the start of a template in a string.
 
     :param jinja_options: The ``jinja_environment_kwargs`` of a DAG, which may set other delimiters.
     """
@@ -509,7 +509,7 @@ def iter_strings(value: object) -> Iterator[str]:
             yield from iter_strings(item)
 
 
-# --- Lists of parameters ---------------------------------------------------------------------------------
+# --- Parameter lists -------------------------------------------------------------------------------------
 
 
 def parsed_by(parse: Parser, *, accepts_none: bool = True, member: str | None = "") -> dict[str, Any]:
@@ -518,14 +518,14 @@ def parsed_by(parse: Parser, *, accepts_none: bool = True, member: str | None = 
 
     :param parse: Parses the field's value.
     :param accepts_none: Whether ``None`` means the field's default, if it has one. (default: True)
-    :param member: The member of the API's request; ``None``: the field is not sent. (default: the field's name in camel
-        case)
+    :param member: The member of the API's request; ``None`` if the field is not sent. (default: the field's name in
+        camel case)
     """
     return {"parse": parse, "accepts_none": accepts_none, "member": member}
 
 
 def with_converters(_cls: type, fields: _Fields) -> _Fields:
-    """Convert each field by its parser; for ``attrs.frozen(field_transformer=...)`` of every list of parameters."""
+    """Convert each field with its parser; for ``attrs.frozen(field_transformer=...)`` of every parameter list."""
     return [field.evolve(converter=partial(_convert, field)) for field in fields]
 
 
@@ -537,18 +537,18 @@ def _convert(field: attrs.Attribute[Any], value: Any) -> Any:
     return field.metadata["parse"](field.name, value)
 
 
-@attrs.frozen(field_transformer=with_converters)
+@attrs.frozen(field_transformer=with_converters, slots=False)
 class Parameters:
     """
-    A list of parameters, each with its parser, from which template fields, keyword arguments and checks derive.
+    A parameter list. It defines template fields, keyword arguments and checks.
 
     Numbers and times may also be strings, as templates render them. ``""`` and ``"None"`` are errors.
     """
 
     RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
-    """Functions that raise a ValueError for values that do not go together; their arguments are names of fields."""
+    """Functions that raise a ValueError for values that cannot be combined; their arguments are named like fields."""
     PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
-    """Those that ask only which values are given, so that they apply to templates before these are rendered, too."""
+    """Those that check only which values are given, so that they also apply to templates before rendering."""
 
     def __attrs_post_init__(self) -> None:
         _apply_rules((*self.PRESENCE_RULES, *self.RULES), {name: getattr(self, name) for name in self.names()})
@@ -561,9 +561,9 @@ class Parameters:
     @classmethod
     def of(cls, source: object) -> Self:
         """
-        Parse the parameters that an object has among its attributes, or a mapping among its items.
+        Parse the parameters from the attributes of an object, or from the items of a mapping.
 
-        :param source: An operator, another list of parameters, or ``locals()`` of a function with such arguments.
+        :param source: An operator, another parameter list, or ``locals()`` of a function with such arguments.
         :raises ValueError: A value is outside its limits; the message names the parameter and its value.
         """
         return cls(**cls._read(source))

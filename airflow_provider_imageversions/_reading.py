@@ -1,4 +1,4 @@
-"""Read what a poll needs of an image's versions."""
+"""Read the versions of an image for a poll."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class PollResult:
     """
-    What one poll read.
+    The result of one poll.
 
-    :param targets: The targets that it was read for; it may lack what others need.
-    :param versions: Versions from the highest number down, as far as the targets need them.
-    :param outcomes: What they mean for each of the targets that is waited for.
-    :param refused: What must not be read, with the error: an alias's version, or the list (``None``).
-    :param calls: The number of API calls that it took.
-    :param fault: What went wrong, if something did; then the rest is empty.
-    :param error: The exception behind the fault.
-    :param lasting: Seconds since the first poll that met this fault.
+    :param targets: The targets that were read. The result may not cover other targets.
+    :param versions: Versions from the highest number down, as far as the targets need them. (default: none)
+    :param outcomes: The outcome of each wait among the targets. (default: none)
+    :param refused: Errors of aliases that could not be read, by alias, or of the list (``None``). (default: none)
+    :param calls: Number of API calls. (default: 1)
+    :param fault: Kind of error if the poll failed; the other fields are then empty. (default: ``None``)
+    :param error: The exception, if the poll failed. (default: ``None``)
+    :param lasting: Seconds since the first poll that failed with this kind of error. (default: 0)
     """
 
     targets: frozenset[Target | VersionsAbove]
@@ -45,7 +45,7 @@ class PollResult:
     lasting: float = 0.0
 
     def covers(self, target: Target | VersionsAbove) -> bool:
-        """Whether the target can be judged by this result."""
+        """Return whether this result is sufficient for the target."""
         if self.fault is not None or target in self.targets:
             return True
         return isinstance(target, VersionsAbove) and any(
@@ -59,10 +59,9 @@ def read_versions(
     """
     Read as much of an image's versions as the targets need. Blocks.
 
-    This is one call in the ordinary case. A number that is not on the first page takes one more call, not the pages
-    between.
+    Usually, this takes one call. A version that is not on the first page takes one more call, not all pages in between.
 
-    :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+    :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
     """
     try:
         return _read(hook, image_name, frozenset(targets))
@@ -107,7 +106,7 @@ def alias_of(target: Target | VersionsAbove) -> str | None:
 
 
 def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T | Exception:
-    """Read something, or return the error if only a person can fix it: targets that need something else can have it."""
+    """Return the result of a call, or its error if it is permanent, so that other targets can still be read."""
     try:
         return read(*arguments, **named)
     except Exception as error:
@@ -131,7 +130,7 @@ def _list_down(
                 described += 1
                 found = _unless_refused(_describe, hook, image_name, version=far_down.version)
                 if isinstance(found, Exception):
-                    # It is on one of the next pages, too.
+                    # It is also on one of the next pages.
                     continue
                 versions += [] if found is None else [found]
                 if not isinstance(decide.outcome(versions, far_down), decide.Waiting):
@@ -143,13 +142,13 @@ def _list_down(
 
 def _describe(hook: SageMakerImageVersionsHook, image_name: str, **selector: Any) -> ImageVersion | None:
     found = none_if_not_found(hook.describe_image_version, image_name, **selector)
-    # The same record as from a list: details are for waits that need them.
+    # The same record as in a list, because only some waits need details.
     return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
 
 
 def write_logs(log: Any, image_name: str, lines: Iterable[Log]) -> None:
     """
-    Write what a session asks to log.
+    Write the log lines of a session.
 
     :param log: The logger of the task or the trigger.
     :param image_name: Name of the image.

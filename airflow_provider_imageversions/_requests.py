@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-# Words that are not capitalized as usual in the API's members.
+# Words with special capitalization in the API's members.
 _MEMBER_WORDS = {"ml": "ML"}
 
 
@@ -47,7 +47,7 @@ def _member(name: str) -> str:
     return "".join(_MEMBER_WORDS.get(word, word.capitalize()) for word in name.split("_"))
 
 
-@attrs.frozen(field_transformer=with_converters)
+@attrs.frozen(field_transformer=with_converters, slots=False)
 class Request(Parameters):
     """The parameters of an API call."""
 
@@ -96,10 +96,10 @@ class CreateImageRequest(_ImageMetadata):
     A call of CreateImage.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param role_arn: ARN of the IAM role with which SageMaker pulls the container images.
+    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images.
     :param tags: Up to 50 tags, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``. (default: none)
-    :param display_name: Name to show, 1 to 128 characters. (default: none)
-    :param description: Up to 512 characters. (default: none)
+    :param display_name: Display name of the image, 1 to 128 characters. (default: none)
+    :param description: Description of the image, up to 512 characters. (default: none)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::
@@ -116,12 +116,12 @@ class CreateImageRequest(_ImageMetadata):
 @attrs.frozen(field_transformer=with_converters)
 class UpdateImageRequest(_ImageMetadata):
     """
-    A call of UpdateImage. What is not given stays as it is.
+    A call of UpdateImage. Parameters that are not set remain unchanged.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param role_arn: See :class:`CreateImageRequest`, like the rest. (default: ``None``)
-    :param display_name: Name to show. (default: ``None``)
-    :param description: Description. (default: ``None``)
+    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (default: ``None``)
+    :param display_name: Display name of the image, 1 to 128 characters. (default: ``None``)
+    :param description: Description of the image, up to 512 characters. (default: ``None``)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::
@@ -137,7 +137,7 @@ class UpdateImageRequest(_ImageMetadata):
 
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class VersionMetadata(Request):
-    """What describes a version, apart from its aliases; see :class:`CreateImageVersionRequest`."""
+    """The metadata of a version, apart from its aliases; see :class:`CreateImageVersionRequest`."""
 
     vendor_guidance: str | None = attrs.field(
         default=None, metadata=parsed_by(choice_parser("NOT_PROVIDED", "STABLE", "TO_BE_ARCHIVED", "ARCHIVED"))
@@ -173,11 +173,11 @@ class CreateImageVersionRequest(VersionMetadata):
         (default: none)
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: none)
     :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: none)
-    :param ml_framework: Name and version, such as ``PyTorch 2.4``. (default: none)
-    :param programming_lang: Name and version, such as ``Python 3.11``. (default: none)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default: none)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: none)
     :param processor: ``CPU`` or ``GPU``. (default: none)
     :param horovod: Whether the version is compatible with Horovod. (default: none)
-    :param release_notes: Up to 255 characters. (default: none)
+    :param release_notes: Release notes, up to 255 characters. (default: none)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::
@@ -190,9 +190,9 @@ class CreateImageVersionRequest(VersionMetadata):
 
     def client_token(self, *identity: object) -> str:
         """
-        Return the ClientToken by which SageMaker recognizes a repeated request, as long as it remembers the token.
+        Return the ClientToken, which makes the request idempotent as long as SageMaker remembers it.
 
-        :param identity: JSON that identifies who makes the request.
+        :param identity: JSON values that identify the origin of the request.
         """
         canonical = json.dumps([*identity, self.to_boto()], sort_keys=True)
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"airflow_provider_imageversions:{canonical}"))
@@ -201,19 +201,20 @@ class CreateImageVersionRequest(VersionMetadata):
 @attrs.frozen(field_transformer=with_converters)
 class UpdateImageVersionRequest(VersionMetadata):
     """
-    A call of UpdateImageVersion for a version's number. What is not given stays as it is.
+    A call of UpdateImageVersion by version number. Parameters that are not set remain unchanged.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param version: The version's number, 0 or more.
-    :param aliases_to_add: Aliases to add to the version, which no version has. (default: none)
+    :param version: Number of the version, 0 or more.
+    :param aliases_to_add: Aliases to add to the version, which no version may have yet. (default: none)
     :param aliases_to_delete: Aliases to remove from the version. (default: none)
-    :param vendor_guidance: See :class:`CreateImageVersionRequest`, like the rest. (default: ``None``)
-    :param job_type: Job type. (default: ``None``)
-    :param ml_framework: Framework. (default: ``None``)
-    :param programming_lang: Programming language. (default: ``None``)
-    :param processor: Processor. (default: ``None``)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: ``None``)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: ``None``)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default:
+        ``None``)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: ``None``)
+    :param processor: ``CPU`` or ``GPU``. (default: ``None``)
     :param horovod: Whether the version is compatible with Horovod. (default: ``None``)
-    :param release_notes: Release notes. (default: ``None``)
+    :param release_notes: Release notes, up to 255 characters. (default: ``None``)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::
@@ -234,12 +235,12 @@ def _not_both(version: int | None, alias: str | None) -> None:
 @attrs.frozen(field_transformer=with_converters)
 class DescribeImageVersionRequest(ImageRequest):
     """
-    A call of DescribeImageVersion; without a version or an alias it is SageMaker that picks the latest version.
+    A call of DescribeImageVersion. Without a version or an alias, SageMaker chooses the latest version.
 
     :param image_name: Name of the image.
-    :param version: The version's number, 0 or more. (default: ``None``)
+    :param version: Number of the version, 0 or more. (default: ``None``)
     :param alias: An alias of the version. (default: ``None``)
-    :raises ValueError: A value is outside its limits, or both ``version`` and ``alias`` are given.
+    :raises ValueError: A value is outside its limits, or both ``version`` and ``alias`` are set.
     """
 
     version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
@@ -254,7 +255,7 @@ class DeleteImageVersionRequest(ImageRequest):
     A call of DeleteImageVersion.
 
     :param image_name: Name of the image.
-    :param version: The version's number, 0 or more.
+    :param version: Number of the version, 0 or more.
     :raises ValueError: A value is outside its limits.
     """
 
@@ -267,7 +268,7 @@ class ListAliasesRequest(ImageRequest):
     A call of ListAliases.
 
     :param image_name: Name of the image.
-    :param version: The version's number, 0 or more. (default: all versions)
+    :param version: Number of the version, 0 or more. (default: all versions)
     :raises ValueError: A value is outside its limits.
     """
 
@@ -299,18 +300,18 @@ def _check_modification_times(
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class ListRequest(Request):
     """
-    What the lists of images and of versions have in common.
+    The common parameters of lists of images and of versions.
 
-    :param creation_time_after: Only what was created at or after this moment; an aware datetime or an ISO-8601 string
-        with an offset. (default: all)
-    :param creation_time_before: Only what was created at or before this moment. (default: all)
-    :param last_modified_time_after: Only what was modified at or after this moment. (default: all)
-    :param last_modified_time_before: Only what was modified at or before this moment. (default: all)
+    :param creation_time_after: Only items created at or after this time; an aware datetime, or an ISO-8601 string with
+        an offset. (default: all)
+    :param creation_time_before: Only items created at or before this time. (default: all)
+    :param last_modified_time_after: Only items modified at or after this time. (default: all)
+    :param last_modified_time_before: Only items modified at or before this time. (default: all)
     :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
-    :param page_size: Items per API call, 1 to 100. (default: 100, where SageMaker's own default is 10)
+    :param page_size: Items per API call, 1 to 100. (default: 100; SageMaker's own default is 10)
     :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there.
         (default: ``None``)
-    :param limit: Maximum number of items; not part of the request. (default: all)
+    :param limit: Maximum number of items; not part of the request. (default: no limit)
     """
 
     creation_time_after: datetime | str | None = attrs.field(default=None, metadata=parsed_by(parse_time))
@@ -331,11 +332,11 @@ class ListRequest(Request):
 @attrs.frozen(field_transformer=with_converters)
 class ListImageVersionsRequest(ListRequest):
     """
-    A list of an image's versions: a call of ListImageVersions, and the filters that the API does not have.
+    A list of an image's versions: a call of ListImageVersions, with additional filters.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``)
-    :param statuses: Only versions in one of these statuses; not part of the request. (default: all)
+    :param statuses: Only versions in these statuses; not part of the request. (default: all)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
     """
 

@@ -1,4 +1,4 @@
-"""When to poll next, in which order, and how often: pure decisions. Clock readings and random numbers are passed in."""
+"""When to poll, in which order and how often: pure decisions, with clock readings and random numbers passed in."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BURST = 10.0
 SLOWEST_RATE = 0.05
 """API calls per second below which throttling does not reduce the rate of a connection."""
 BEHIND = 0.1
-"""Share of its interval by which a poll must be late to count as late."""
+"""Fraction of its interval by which a poll must be delayed to count as late."""
 FIRST = -math.inf
-"""Priority of a call that goes before the polls of all images that were polled before."""
+"""Priority of calls that go before the polls of all images that were polled before."""
 
 
 class Reason(Enum):
@@ -38,13 +38,13 @@ class Reason(Enum):
 @dataclass(frozen=True)
 class LastPoll:
     """
-    What the time of the next poll depends on.
+    The state that determines the time of the next poll.
 
-    :param fault: What went wrong in the last poll. (default: ``None``, nothing)
-    :param lasting: Seconds since the first of the polls in a row that met this fault.
-    :param failures: Number of polls in a row that failed; a poll of an image that does not exist did not fail.
-    :param is_first: Whether it was the first poll of the image.
-    :param woken: Whether a change was reported that no successful poll has covered.
+    :param fault: Kind of error of the last poll. (default: ``None``, it succeeded)
+    :param lasting: Seconds since the first of the consecutive polls with this kind of error. (default: 0)
+    :param failures: Number of consecutive failed polls. An image that does not exist is not a failure. (default: 0)
+    :param is_first: Whether it was the first poll of the image. (default: False)
+    :param woken: Whether a change was reported after the last successful poll. (default: False)
     """
 
     fault: ErrorKind | None = None
@@ -71,16 +71,16 @@ def gap(last: LastPoll, interval: float, jitter: float) -> float:
         ceiling = min(interval * 2.0 ** min(last.failures - 1, 30), max(_sessions.BACKOFF_CAP, interval))
         return max(jitter * ceiling, min(interval, 1.0))
     if last.is_first:
-        # Polls that started together, as after a restart of the triggerer, must not stay together.
+        # Spread polls that started at the same time, for example after a restart of the triggerer.
         return interval * (1 + jitter) / 2
     return interval
 
 
 def queue_retry_delay(failures: int, jitter: float) -> float:
     """
-    Return the seconds until a queue that could not be read is read again.
+    Return the seconds until the next try to read a queue that could not be read.
 
-    :param failures: Number of failures in a row, at least 1.
+    :param failures: Number of consecutive failures, 1 or more.
     :param jitter: A random number from 0 to 1.
     """
     ceiling = min(_sessions.GRACE_PACE * 2.0 ** min(failures, 30), _sessions.BACKOFF_CAP)
@@ -91,8 +91,7 @@ class CallQueue:
     """
     The API calls of a connection in a region: a sustained rate with a burst, a lower rate after throttling.
 
-    Calls that have to wait get their turn in the order of their priority, so that the image whose last poll is the
-    oldest is polled next.
+    Waiting calls get their turn by priority, so that the image with the oldest poll is polled next.
 
     :param rate: Maximum number of calls per second on average.
     :param now: The clock reading in seconds.
@@ -107,7 +106,7 @@ class CallQueue:
 
     def add(self, priority: float, calls: float = 1.0) -> int:
         """
-        Ask for a turn; return a ticket for it.
+        Request a turn; return its ticket.
 
         :param priority: Lower goes first, such as the time of the last poll. Equal priorities go in order of arrival.
         :param calls: Number of API calls to make in that turn.
@@ -117,7 +116,7 @@ class CallQueue:
         return ticket
 
     def remove(self, ticket: int) -> None:
-        """Give up a turn; a ticket that is not waiting is ignored."""
+        """Cancel a request for a turn. Tickets that are not waiting are ignored."""
         self._waiting = [entry for entry in self._waiting if entry[1] != ticket]
         heapq.heapify(self._waiting)
 
@@ -131,7 +130,7 @@ class CallQueue:
         return turns
 
     def delay(self, now: float) -> float:
-        """Return the seconds until the next turn; 0 if nothing waits."""
+        """Return the seconds until the next turn; 0 if no call is waiting."""
         self._credit = min(BURST, self._credit + max(0.0, now - self._counted_at) * self.rate)
         self._counted_at = max(now, self._counted_at)
         if not self._waiting:
@@ -141,11 +140,11 @@ class CallQueue:
         return missing / self.rate if missing > 1e-6 else 0.0  # noqa: PLR2004
 
     def count(self, calls: float) -> None:
-        """Count calls that were made beyond those of a turn; a negative number returns calls that were not made."""
+        """Count calls beyond those of a turn; a negative number subtracts calls that were not made."""
         self._credit -= calls
 
     def adapt(self, *, throttled: bool) -> None:
-        """Halve the rate after throttling, and restore it gradually after other answers."""
+        """Halve the rate after throttling, and restore it gradually after other responses."""
         if throttled:
             self.rate = max(self.rate / 2, min(SLOWEST_RATE, self.full_rate))
         else:
@@ -153,12 +152,12 @@ class CallQueue:
 
     @property
     def backlog(self) -> float:
-        """Seconds that the calls that wait take at the present rate."""
+        """Seconds that the waiting calls will take at the current rate."""
         return sum(calls for _, _, calls in self._waiting) / self.rate
 
 
 class Backlog(Enum):
-    """What changed about whether a connection's polls are late."""
+    """A change of whether the polls of a connection are late."""
 
     FELL_BEHIND = "fell behind"
     CAUGHT_UP = "caught up"
@@ -166,10 +165,10 @@ class Backlog(Enum):
 
 class BacklogMonitor:
     """
-    Notice when the polls of a connection are late for long, and when they are on time again.
+    Detect when the polls of a connection are persistently late, and when they are on time again.
 
-    Polls that are late only for a moment, as after a restart of the triggerer, do not count: each poll of a whole
-    interval must be late, or on time.
+    Short delays, such as after a restart of the triggerer, do not count: all polls of a whole interval must be late, or
+    on time.
     """
 
     def __init__(self) -> None:
@@ -179,13 +178,13 @@ class BacklogMonitor:
 
     def observe(self, now: float, late: float, interval: float) -> Backlog | None:
         """
-        Count a poll; return what has changed with it.
+        Count a poll; return the change that it causes, if any.
 
         :param now: The clock reading in seconds.
         :param late: Seconds between the time at which the poll was due and its start.
         :param interval: Its interval in seconds.
         """
-        # By the shortest interval that is late: what is in time for a long one says nothing about it.
+        # Compare with the shortest interval that is late, because a delay may be insignificant for longer ones.
         shortest = min(interval, self._shortest)
         if (late > BEHIND * shortest) is self.is_behind:
             self._changing_since = None

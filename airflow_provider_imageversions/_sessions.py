@@ -1,8 +1,8 @@
 """
-What happens next: pure decisions about time.
+Sessions of waits and watchers: pure decisions about what to do next, and when.
 
-A session takes what a poll returned, with the time, and returns what to do: a worker's loop, a trigger and the tests
-drive the same objects. No Airflow, no boto, no clock, no randomness and no logging in here.
+A session receives the result of a poll and the time, and returns the next step. A worker's loop, a trigger and the
+tests drive the same objects. There is no Airflow, boto, clock, randomness or logging in this module.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 BACKOFF_CAP = 300.0
 """Maximum time in seconds between two polls while SageMaker or the network fails (or the interval, if longer)."""
 GRACE = {ErrorKind.PERMANENT: 10.0, ErrorKind.CREDENTIALS: 120.0}
-"""Time in seconds for which such an error must last before it ends a wait: IAM changes and rotations take a moment."""
+"""Time in seconds that such an error must last before it ends a wait, as IAM changes and rotations take a moment."""
 GRACE_PACE = 5.0
 """Maximum time in seconds between two polls within that time."""
 LONGEST_PAUSE = 20.0
-"""Maximum time in seconds between two tries of a call that changes something."""
+"""Maximum time in seconds between two tries of a call that changes a resource."""
 SLOW_PACE = 300.0
 """Minimum time in seconds between two polls of a watcher while only a person can fix what is wrong."""
 STORED_AFTER = 10.0
-"""Time in seconds after which Airflow has stored an event that was handed over before; it takes one or two."""
+"""Time in seconds after which Airflow has stored an event that was emitted before; it usually takes one or two."""
 DETAILS_AT_ONCE = 10
-"""Versions whose details are read before the event of the first of them is emitted."""
+"""Maximum number of versions whose details are read before their events are emitted."""
 SENT_KEPT = 1000
-"""Events of which is stored that they were emitted."""
+"""Maximum number of emitted events that are stored, to mark them as redelivered."""
 NO_DETAILS = "CREATED, but its details cannot be read yet"
 _LONG_AGO = "0001-01-01T00:00:00+00:00"
 _ANSWERS = {ErrorKind.PERMANENT, ErrorKind.MISSING}
@@ -56,16 +56,16 @@ _MAX_DOUBLINGS = 30
 
 def has_outlasted_grace(kind: ErrorKind | None, lasting: float) -> bool:
     """
-    Return whether an error that only a person can fix has lasted long enough to end a wait.
+    Return whether an error that needs a person to fix it has lasted long enough to end a wait.
 
     :param kind: The kind of error; ``None`` if there was none.
-    :param lasting: Seconds since the first poll that met this kind.
+    :param lasting: Seconds since the first poll that failed with this kind of error.
     """
     return kind in GRACE and lasting >= GRACE[kind]
 
 
 class FaultTimer:
-    """Measure for how long the same kind of error has been met without an interruption."""
+    """Measure how long calls have failed with the same kind of error without interruption."""
 
     __slots__ = ("_kind", "_since")
 
@@ -75,11 +75,11 @@ class FaultTimer:
 
     def lasts(self, kind: ErrorKind | None, now: float) -> float:
         """
-        Count what was just met.
+        Record the outcome of a call.
 
         :param kind: The kind of error; ``None`` if there was none.
         :param now: Seconds of a monotonic clock.
-        :return: Seconds since this kind was met first; 0 without an error.
+        :return: Seconds since the first call that failed with this kind of error; 0 without an error.
         """
         if kind is not self._kind:
             self._kind, self._since = kind, now
@@ -88,7 +88,7 @@ class FaultTimer:
 
 @dataclass(frozen=True)
 class Log:
-    """A line for the task's or the triggerer's log; the driver puts the image's name before it."""
+    """A line for the log of the task or the triggerer. The driver prepends the image's name."""
 
     level: Literal["debug", "info", "warning", "error"]
     text: str
@@ -114,21 +114,21 @@ class Succeed(Step):
 
 @dataclass(frozen=True)
 class Fail(Step):
-    """The wait is over: what was waited for cannot come any more."""
+    """The wait is over: the target can no longer be reached."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Raise(Step):
-    """The wait is over: an error ends it that only a person can fix."""
+    """The wait is over because of an error that needs a person to fix it."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class TimeOut(Step):
-    """The wait is over: its time is. The cause is the last error, if it was an error that used it up."""
+    """The wait timed out. The cause is the last error, if the last call failed."""
 
     waiting: decide.Waiting
     cause: Exception | None = None
@@ -143,7 +143,7 @@ class PollAgain(Step):
 
 @dataclass(frozen=True)
 class Retry(PollAgain):
-    """Poll again after a pause that is part of this poll: it is shorter than the interval, as an error may pass."""
+    """Poll again after a short pause within the interval, because the error may be temporary."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ class NeedDetails(Step):
 
 class StatusLogger:
     """
-    Decide what is worth a line in the log: what changed, rather than every poll.
+    Decide what to log: changes, rather than every poll.
 
-    :param logged_until: When another process polled and logged last, if one did. What did not change since is logged
-        at the level DEBUG.
+    :param logged_until: When another process polled and logged last, if any. What has not changed since then is logged
+        at level DEBUG.
     """
 
     __slots__ = ("_kind", "_logged_until", "_note")
@@ -176,7 +176,7 @@ class StatusLogger:
 
         :param level: Its level.
         :param text: The line.
-        :param since: When what it says began, ISO-8601. (default: it is news)
+        :param since: When the reported state began, as an ISO-8601 string. (default: now)
         """
         if text == self._note:
             return ()
@@ -188,7 +188,7 @@ class StatusLogger:
 
     def log_fault(self, kind: ErrorKind, error: Exception | None) -> tuple[Log, ...]:
         """
-        Return what to log of a poll that failed.
+        Return what to log about a failed poll.
 
         :param kind: The kind of error.
         :param error: The error.
@@ -201,7 +201,7 @@ class StatusLogger:
         return ()
 
     def log_recovery(self) -> tuple[Log, ...]:
-        """Return what to log of a poll that succeeded."""
+        """Return what to log about a successful poll."""
         before, self._kind = self._kind, None
         return () if before is None else self.log("info", "can be polled again")
 
@@ -209,24 +209,24 @@ class StatusLogger:
 @dataclass(slots=True, kw_only=True)
 class WaitSession:
     """
-    Decide how one wait goes on: of a sensor, of its trigger, or of an operator.
+    Decide how to continue a wait of a sensor, of its trigger, or of an operator.
 
-    All errors are waited out, but those of :data:`GRACE` only for that long. Each wait polls at least once, and once
-    more when its time is over.
+    The session retries after all errors, but after those in :data:`GRACE` only for that time. Each wait polls at least
+    once, and once more at its deadline.
 
-    :param target: What is waited for, if it is a version.
+    :param target: The version to wait for, if the wait is for a version.
     :param include_details: Whether its details are needed.
     :param interval: Seconds between two polls.
-    :param deadline: When waiting ends, by the clock of ``now`` below. (default: somebody else ends it)
-    :param patience_until: When waiting for somebody else's change ends. (default: with the deadline)
-    :param changes: Whether each poll makes a call that changes something. Then access denied and a missing resource
-        are raised at once, as they may be the answer to this very call.
-    :param eager: Poll soon at first, up to the interval, as what an operator waits for usually takes seconds.
-    :param silent_fail: Log an error that only a person can fix, and go on.
-    :param backoff_from: When the first interval begins, by the clock of ``now``, if each is to be twice the one before.
-        (default: all are equal)
-    :param max_wait: Seconds that the interval may grow to. (default: no limit)
-    :param status: Decides what is logged.
+    :param deadline: When waiting ends, by the clock of ``now`` below. (default: the caller ends it)
+    :param patience_until: When waiting for a concurrent change ends. (default: at the deadline)
+    :param changes: Whether each poll makes a call that changes a resource. Then access denied and a missing resource
+        are raised at once, because they may be caused by this call.
+    :param eager: Start with short intervals, because what an operator waits for usually takes seconds.
+    :param silent_fail: Log an error that needs a person to fix it, and continue.
+    :param backoff_from: When the first interval begins, by the clock of ``now``, if the interval doubles each time.
+        (default: constant intervals)
+    :param max_wait: Maximum interval in seconds. (default: no limit)
+    :param status: Decides what to log.
     """
 
     target: Target | None = None
@@ -246,9 +246,9 @@ class WaitSession:
 
     def receive_poll(self, result: PollResult, now: float) -> Step:
         """
-        Return what follows from a shared poll.
+        Return the next step after a shared poll.
 
-        :param result: What it read for the target.
+        :param result: What the poll read for the target.
         :param now: Seconds of a monotonic clock.
         """
         if result.fault is not None and result.error is not None:
@@ -257,9 +257,9 @@ class WaitSession:
 
     def receive(self, outcome: Any, now: float, jitter: float = 1.0) -> Step:
         """
-        Return what follows from a poll that succeeded.
+        Return the next step after a successful poll.
 
-        :param outcome: ``Waiting`` and ``Failed`` mean what they say; anything else is what was waited for.
+        :param outcome: ``Waiting``, ``Failed``, or what the wait is for.
         :param now: Seconds of a monotonic clock.
         :param jitter: A random number from 0 to 1, so that tasks do not poll at the same time.
         """
@@ -280,9 +280,9 @@ class WaitSession:
 
     def receive_details(self, details: ImageVersion | PollResult, now: float) -> Step:
         """
-        Return what follows from reading the details.
+        Return the next step after reading the details.
 
-        :param details: The record with its details, or what kept it from being read.
+        :param details: The record with details, or the failed result.
         :param now: Seconds of a monotonic clock.
         """
         if isinstance(details, dict):
@@ -301,23 +301,23 @@ class WaitSession:
         of_details: bool = False,
     ) -> Step:
         """
-        Return what follows from a call that failed.
+        Return the next step after a failed call.
 
         :param kind: The kind of error.
         :param error: The error.
         :param now: Seconds of a monotonic clock.
         :param lasting: Seconds since the first call that failed like this.
         :param jitter: A random number from 0 to 1.
-        :param of_details: Whether it was the details that could not be read.
+        :param of_details: Whether the call was for details.
         """
         self._failures += 1
         if kind is ErrorKind.MISSING and not of_details:
-            # The number may come again, with the next image of this name.
+            # A new image with this name starts its numbers again.
             self._was_listed = False
         left = self.deadline - now
         grace = 0.0 if self.changes and kind in _ANSWERS else GRACE.get(kind)
         if kind is ErrorKind.CREDENTIALS and grace and lasting == 0:
-            # There may be new ones already.
+            # New credentials may be available already.
             return Retry(0.0)
         is_fatal = grace is not None and (lasting >= grace or left <= 0)
         if is_fatal and not self.silent_fail:
@@ -332,7 +332,7 @@ class WaitSession:
         return PollAgain(min(self._pause_after_error(now, jitter), left), logs=logs)
 
     def _with_memory(self, outcome: Any) -> Any:
-        """Return the outcome in the light of earlier ones: a version that was listed is not one that is to come."""
+        """Return the outcome, or that the version was deleted if an earlier poll listed it."""
         number = None if self.target is None else self.target.version
         if number is None:
             return outcome
@@ -348,7 +348,7 @@ class WaitSession:
             pause = _spread(jitter, *_FIRST_PAUSES) * 2.0 ** min(self._polls, _MAX_DOUBLINGS)
             self._polls += 1
             return min(self.interval, pause)
-        # Polls that other waits needed are no reason to wait longer.
+        # Polls for other waits do not extend the interval.
         if self.backoff_from is not None and now - self.backoff_from >= self.interval / 2:
             self.interval = min(self.interval * 2, self.max_wait)
             self.backoff_from = now
@@ -375,10 +375,10 @@ def log_waiting(
     status: StatusLogger, target: Target | VersionsAbove | None, outcome: decide.Waiting
 ) -> tuple[Log, ...]:
     """
-    Return what to log of an outcome that is to wait.
+    Return what to log while waiting.
 
-    :param status: Decides whether it is worth a line.
-    :param target: What is waited for, if it is a version.
+    :param status: Decides whether to log it.
+    :param target: The version to wait for, if the wait is for a version.
     :param outcome: The outcome.
     """
     text = outcome.note if target is None else f"waiting for {target}: {outcome.note}"
@@ -396,7 +396,7 @@ def _spread(jitter: float, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Poll(Step):
-    """Poll for a target, at least every so many seconds from now on; answer with the ``PollResult``."""
+    """Poll for a target, with this interval from now on. The driver sends the ``PollResult``."""
 
     target: Target | VersionsAbove
     interval: float
@@ -404,7 +404,7 @@ class Poll(Step):
 
 @dataclass(frozen=True)
 class Save(Step):
-    """Store the state, and answer whether that succeeded. A driver must not answer before it is stored."""
+    """Store the state. The driver sends whether that succeeded, and must not do so before the state is stored."""
 
     state: dict[str, Any]
 
@@ -424,7 +424,7 @@ class Detection:
 
     :param versions: Versions to emit events for, in this order.
     :param cursor: The cursor after them.
-    :param waiting: What is in the way of an event, if something is.
+    :param waiting: What to wait for before the next event, if known.
     """
 
     versions: list[ImageVersion]
@@ -441,7 +441,7 @@ class NewVersions:
 
     cursor_type = Cursor
     commits_first = False
-    """Whether the cursor is stored before the event is emitted, rather than when Airflow has had time to store it."""
+    """Whether the cursor is stored before the event is emitted, rather than after Airflow has had time to store it."""
     alias = None
 
     def __init__(self, config: WatchConfig) -> None:
@@ -449,11 +449,11 @@ class NewVersions:
         self.target = VersionsAbove()
 
     def aim(self, cursor: Cursor, versions: Iterable[ImageVersion] = ()) -> None:
-        """Let the next poll read as far as the cursor needs."""
+        """Make the next poll read as far as the cursor needs."""
         self.target = decide.lowest_unsettled(versions, cursor)
 
     def baseline(self, result: PollResult, blind_since: datetime | None) -> Cursor:
-        """Return the cursor of the very first start, which may have been before the versions could be read."""
+        """Return the cursor of the first start, which may have been before the versions could be read."""
         return decide.baseline(result.versions, self._config.start_from, started=blind_since)
 
     def detect(
@@ -463,7 +463,7 @@ class NewVersions:
         may_be_lost: Callable[[str], bool],  # noqa: ARG002  # its cursor stays before what may be lost
         later: Container[int] = (),
     ) -> Detection | None:
-        """Return what was detected; ``None`` if the next poll has to read more for that."""
+        """Return what was detected; ``None`` if the next poll has to read more first."""
         needed = decide.lowest_unsettled(result.versions, cursor)
         if needed.number < self.target.number:
             self.target = needed
@@ -493,8 +493,8 @@ class AliasMoves:
     """
 
     cursor_type = AliasCursor
-    # The next move is one from where this one went, whether its event was stored or not. That it may have to be emitted
-    # again is known from the events that are kept as sent.
+    # The next move starts from this one, whether or not its event was stored. The stored event ids show whether it may
+    # have to be emitted again.
     commits_first = True
 
     def __init__(self, config: WatchConfig) -> None:
@@ -503,10 +503,10 @@ class AliasMoves:
         self.target = Target(alias=self.alias)
 
     def aim(self, *_: object) -> None:
-        """Do nothing: each poll reads the alias's version."""
+        """Do nothing, because each poll reads the alias's version."""
 
     def baseline(self, result: PollResult, _: datetime | None) -> AliasCursor:
-        """Return the cursor of the very first start; nothing says when an alias moved."""
+        """Return the cursor of the first start. SageMaker does not report when an alias moved."""
         if self._from_earliest or result.fault is not None:
             return AliasCursor()
         return decide.detect_alias_move(result.outcomes[self.target], AliasCursor(), self.alias)[1]
@@ -514,7 +514,7 @@ class AliasMoves:
     def detect(
         self, result: PollResult, cursor: AliasCursor, may_be_lost: Callable[[str], bool], later: Container[int] = ()
     ) -> Detection:
-        """Return what was detected, see above."""
+        """Return what was detected, see :meth:`NewVersions.detect`."""
         if later:
             return Detection([], cursor)
         outcome = result.outcomes[self.target]
@@ -533,8 +533,8 @@ class _Unstored:
     Events that Airflow may not have stored yet.
 
     :param cursor: The cursor after them.
-    :param event_ids: Theirs, and those of the ones before.
-    :param since: When the first request that was made after them was answered, by the clock of the session.
+    :param event_ids: Identities of these events and of those before.
+    :param since: When the first request after these events was answered, by the clock of the session.
     """
 
     cursor: Any
@@ -544,19 +544,19 @@ class _Unstored:
 
 class WatchSession:
     """
-    Decide how the watch of an image goes on, for ever.
+    Decide how to continue watching an image. A session never ends.
 
-    Events are emitted at least once, in ascending order of versions that become ready together. What is emitted is
-    stored as such before, so that a repetition can be marked as one. It is done with only when Airflow has had time to
-    store the event, so that a crash loses none: a triggerer hands events on once a second, through the same connection
-    and in the same order as requests to the store, one at a time. So the time counts from the answer to a request that
-    was made after the event: what held that up has held up the event, too.
+    Events are emitted at least once; versions that become ready together are emitted in ascending order. The identity
+    of an event is stored before it is emitted, so that a repetition can be marked as redelivered. The cursor moves past
+    an event only when Airflow has had time to store it, so that a crash loses no event. A triggerer sends events once a
+    second, through the same connection and in the same order as requests to the store, one at a time. So the time
+    counts from the response to a request that was made after the event: a delay of that request also delays the event.
 
     :param config: What is watched.
-    :param states: What was stored, by each asset that shares the trigger; none at the very first start.
+    :param states: The stored state of each asset that shares the trigger; empty at the first start.
     :param interval: Maximum time in seconds between two polls.
     :param include_details: Whether to add details to the records.
-    :param started: The time.
+    :param started: When the watcher started.
     """
 
     def __init__(
@@ -585,7 +585,7 @@ class WatchSession:
         self._cursor: Any = None
         if states:
             kind = self._detector.cursor_type
-            # Of assets that share the trigger, the one that came least far, so that none misses an event.
+            # The least advanced of the assets that share the trigger, so that none of them misses an event.
             cursors = [kind.from_json(state[kind.KEY]) for state in states]
             self._cursor = min(cursors, key=lambda cursor: cursor.progress)
             self._detector.aim(self._cursor)
@@ -593,12 +593,12 @@ class WatchSession:
 
     @property
     def target(self) -> Target | VersionsAbove:
-        """What the next poll has to read."""
+        """The versions that the next poll has to read."""
         target: Target | VersionsAbove = self._detector.target
         return target
 
     def run(self) -> Generator[Step, tuple[Any, float], None]:
-        """Yield what to do; send the answer, with the seconds of a monotonic clock."""
+        """Yield the next step; the driver sends its result, with the seconds of a monotonic clock."""
         result: PollResult | None = None
         while True:
             if result is None:
@@ -607,9 +607,9 @@ class WatchSession:
             result = yield from self._handle(result)
 
     def _handle(self, result: PollResult) -> Generator[Step, tuple[Any, float], PollResult | None]:
-        """Handle a result; return it if it has more to emit."""
+        """Handle a result; return it if it has more versions to emit."""
         if self._cursor is None and result.fault in {None, ErrorKind.MISSING}:
-            # An image that does not exist has no versions to pass over.
+            # An image that does not exist has no versions to skip.
             self._cursor = self._committed = self._detector.baseline(result, self._blind_since)
             yield from self._save()
         if result.fault is not None:
@@ -638,7 +638,7 @@ class WatchSession:
     def _read_details(
         self, versions: list[ImageVersion]
     ) -> Generator[Step, tuple[Any, float], tuple[list[ImageVersion], bool]]:
-        """Return what to emit next, with details if they are asked for; and whether all of it could be read."""
+        """Return the versions to emit next, with details if requested, and whether all details could be read."""
         records: list[ImageVersion] = []
         for version in versions[:DETAILS_AT_ONCE] if self._include_details else ():
             details = yield from self._ask(NeedDetails(version))
@@ -651,7 +651,7 @@ class WatchSession:
         return records if self._include_details else versions, True
 
     def _emit(self, versions: list[ImageVersion], after: Any) -> Generator[Step, tuple[Any, float], bool]:
-        """Emit events; return ``False`` if they must not be emitted, because that could not be stored before."""
+        """Emit events; return ``False`` if they must not be emitted because the state could not be stored before."""
         if not versions:
             return True
         event_ids = [self._detector.event_id(version, after) for version in versions]
@@ -667,7 +667,7 @@ class WatchSession:
         return True
 
     def _advance(self, *, has_emitted: bool) -> Generator[Step, tuple[Any, float], None]:
-        """Let the cursor that is stored follow, at once if nothing was emitted, otherwise when it may."""
+        """Advance the stored cursor: at once if nothing was emitted, otherwise when Airflow has stored the events."""
         if has_emitted or (self._unstored and self._cursor != self._unstored[-1].cursor):
             self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
         if any(each.since is None for each in self._unstored) and (yield from self._save(again=True)):
@@ -685,7 +685,7 @@ class WatchSession:
         return events.since is not None and self._now - events.since >= STORED_AFTER
 
     def _may_be_lost(self, identity: str) -> bool:
-        """Whether the last restart may have cut off an event that was not emitted again yet."""
+        """Return whether an event from before the last restart may be lost, and was not emitted again yet."""
         return identity in self._sent_before and not self._has_emitted
 
     def _save(self, *, again: bool = False) -> Generator[Step, tuple[Any, float], bool]:
@@ -693,7 +693,7 @@ class WatchSession:
         if state == self._saved and not again:
             return True
         is_saved: bool = yield from self._ask(Save(state))
-        # If it failed, one of several assets may have it.
+        # If it failed, some of the assets may have stored it.
         self._saved = state if is_saved else None
         return is_saved
 

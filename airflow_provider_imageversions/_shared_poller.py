@@ -38,20 +38,20 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 SAME_CHANGE_WITHIN = 1.0
-"""Seconds within which messages that report the same change cause one poll."""
+"""Seconds within which messages about the same change cause only one poll."""
 THREADS = 16
 WOKEN_AT_ONCE = 50
-"""Subscribers that continue in one turn of the event loop, so that thousands do not block it for all others."""
+"""Maximum number of subscribers to wake in one turn of the event loop, so that thousands do not block it."""
 CALLS_AT_ONCE = 2
-"""Maximum number of concurrent calls of a connection, so that one that hangs does not block the others."""
+"""Maximum number of concurrent calls of a connection, so that a call that hangs does not block the others."""
 CLIENT_LIFETIME = (15 * 60.0, 30 * 60.0)
 """Seconds after which a client is replaced, so that an edited connection takes effect."""
 RENEWAL_PAUSE = 60.0
-"""Seconds until a client that could not be replaced is tried to be replaced again."""
+"""Seconds until the next try to replace a client that could not be replaced."""
 LONGEST_LIFETIME = 60 * 60.0
 """Seconds after which a client that cannot be replaced is no longer used."""
 _HEALTHY = {None, ErrorKind.MISSING}
-"""An image that does not exist yet is an answer of SageMaker, not an outage."""
+"""Results that do not mean an outage: SageMaker has responded even if the image does not exist."""
 
 
 def subscribe(
@@ -74,7 +74,7 @@ def subscribe(
 
 
 class Subscription:
-    """A subscriber of a poll. Use it as a context manager: the last one to leave ends the poll and its client."""
+    """A subscriber of a poll. Use it as a context manager: the last one that leaves ends the poll and its client."""
 
     def __init__(
         self, poll: _Poll, target: Target | VersionsAbove, interval: float, reader: QueueReader | None = None
@@ -101,7 +101,7 @@ class Subscription:
         return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
 
     def retarget(self, target: Target | VersionsAbove) -> None:
-        """Read other versions from now on; what the last poll did not read is read at once."""
+        """Read other versions from now on. Versions that the last poll did not read are read at once."""
         self.target = target
         self._poll.wake()
 
@@ -112,10 +112,10 @@ class Subscription:
 
     async def add_details(self, version: ImageVersion) -> ImageVersion | PollResult:
         """
-        Add details to a record, with one request for all who ask for the same version at the same time.
+        Return a record with details, with one request for all subscribers that need the same version at the same time.
 
-        :return: The record, or a result with the fault and how long it has lasted without a success in between.
-        :raises Exception: Only what :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+        :return: The record, or a result with the fault and how long it has lasted.
+        :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
         """
         try:
             detailed = await self._poll.add_details(version)
@@ -143,7 +143,7 @@ class Subscription:
 
 
 class _BatchedNotifier:
-    """Wakes all that wait for the same thing, in batches."""
+    """Wake all waiters in batches."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ class _BatchedNotifier:
         await place
 
     def release(self) -> None:
-        """Wake all that wait now; whoever comes back meanwhile waits for the next release."""
+        """Wake all present waiters. New waiters wait for the next release."""
         released, self._waiting = self._waiting, deque()
         self._wake_batch(released)
 
@@ -170,7 +170,7 @@ class _BatchedNotifier:
 
 
 class PollCrashedError(RuntimeError):
-    """A shared poll ended with an exception that is a bug here or in a library, not an answer of SageMaker."""
+    """A shared poll ended with an unexpected exception, which is a bug in this package or a library."""
 
 
 def _summarize(result: PollResult) -> str:
@@ -183,7 +183,7 @@ def _summarize(result: PollResult) -> str:
 
 
 class _Poll:
-    """Polls one image through one connection, for all its subscriptions."""
+    """Poll one image through one connection, for all subscriptions."""
 
     def __init__(self, registry: _Registry, client: _Client, image_name: str) -> None:
         self.client = client
@@ -197,8 +197,8 @@ class _Poll:
         self._crash: BaseException | None = None
         self._result: PollResult | None = None
         self._published = _BatchedNotifier()
-        # Serial numbers of reads: the last that began, the last that was published, the last that succeeded, and the
-        # last that had begun when a change was reported.
+        # Serial numbers of reads: the last one started, published and succeeded, and the last one started before a
+        # change was reported.
         self._started = self._serial = self._succeeded = 0
         self._reported = -1
         self._began = _schedule.FIRST
@@ -211,7 +211,7 @@ class _Poll:
         self._woken = asyncio.Event()
 
     def join(self, subscription: Subscription) -> int:
-        """Add a subscription; return the serial number of the last read that began too early for it."""
+        """Add a subscription; return the serial number of the last read that started before it."""
         self._subscriptions.add(subscription)
         self._registry.subscribers += 1
         if self._task is None:
@@ -220,7 +220,7 @@ class _Poll:
             self._task.add_done_callback(self._ended)
         if subscription.interval < self._interval:
             self._woken.set()
-        # An older result, or one that is just being read, might lack the version that this subscriber waits for.
+        # An older read, or one in progress, may not contain the version that this subscriber waits for.
         self._request(Reason.NEW_SUBSCRIBER)
         return self._started
 
@@ -239,20 +239,20 @@ class _Poll:
             )
 
     def wake(self) -> None:
-        """Check again which versions are needed, and when."""
+        """Check again which versions are needed, and when to read them."""
         self._woken.set()
 
     def _request(self, reason: Reason) -> None:
-        """Poll as soon as the rate allows, unless polls fail: then all wait for the next retry."""
+        """Poll as soon as the rate allows. While polls fail, wait for the next retry instead."""
         if self._result is None or self._result.fault in _HEALTHY:
             self._requested = self._requested or reason
             self._woken.set()
 
     def report_change(self, change: StateChange) -> None:
         """
-        Poll at once because a version has changed, once for all messages that report the same change.
+        Poll at once because a version has changed, but only once for messages about the same change.
 
-        While polls fail, the next retry comes sooner than the interval allows, but not at once.
+        While polls fail, this brings the next retry forward, but does not start it at once.
         """
         now = self._loop.time()
         self._changes = {known: at for known, at in self._changes.items() if now - at < SAME_CHANGE_WITHIN}
@@ -273,7 +273,7 @@ class _Poll:
             await self._published.wait()
 
     async def add_details(self, version: ImageVersion) -> ImageVersion:
-        """Request a version's details, once for all who ask at the same time."""
+        """Request a version's details, once for all subscribers that need them at the same time."""
         number = version["Version"]
         if number not in self._details:
             task, waiters = self._details[number] = (
@@ -289,7 +289,7 @@ class _Poll:
     async def _request_details(self, version: ImageVersion) -> ImageVersion:
         hook = await self.client.hook()
         limiter = self.client.limiter(hook)
-        # Before all polls: without the details a version that was found cannot be delivered.
+        # Before all polls, because the version cannot be delivered without its details.
         await limiter.take(_schedule.FIRST, calls=2)
         self._count_calls(2)
         try:
@@ -309,7 +309,7 @@ class _Poll:
         while self._subscriptions:
             result = await self._poll(reason)
             self._count_outcome(result)
-            # What a client that falls back will fix does not count against a wait.
+            # A missing connection that the fallback will fix does not count against a wait.
             counts = self._failures and not self.client.awaits_fallback
             result = replace(result, lasting=self._failing.lasts(result.fault if counts else None, time.monotonic()))
             self._publish(result)
@@ -438,13 +438,13 @@ class _Poll:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self._crash = task.exception()
-            # New subscribers get a poll of their own; those of this one get the exception.
+            # New subscribers get a new poll; the subscribers of this one get the exception.
             self._registry.forget(self)
             self._published.release()
 
 
 class _Client:
-    """One boto3 client, for all polls through the same connection, region, TLS and botocore settings."""
+    """One boto3 client, shared by all polls with the same connection, region, TLS and botocore settings."""
 
     def __init__(self, registry: _Registry, parameters: dict[str, Any]) -> None:
         self.conn_id: str | None = parameters.get("aws_conn_id")
@@ -454,9 +454,9 @@ class _Client:
         self._hook: SageMakerImageVersionsHook | None = None
         self._renewal = self._end = 0.0
         self.region = ""
-        """Region of the last client; empty until there was one."""
+        """Region of the last client; empty before the first one."""
         self.awaits_fallback = False
-        """Whether the connection is missing, and boto3's default chain replaces it if it stays missing."""
+        """Whether the connection is missing, and boto3's default chain will replace it if that lasts."""
         self._had_connection = False
         self._missing = FaultTimer()
         self._lock = asyncio.Lock()
@@ -464,15 +464,15 @@ class _Client:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run blocking AWS work in a thread."""
-        # Not with run_in_executor(): to mask a secret, Airflow asks its supervisor from this thread. Before 3.3 it
-        # does so on the event loop only from a thread that asgiref knows; on a loop of the thread's own it would mix up
-        # the answers, which ends the triggerer (apache/airflow#64620).
+        # Not with run_in_executor(): to mask a secret, Airflow calls its supervisor from this thread. Before 3.3, it
+        # does so on the event loop only for asgiref's threads. On another loop it would mix up responses, which ends
+        # the triggerer (apache/airflow#64620).
         in_thread = sync_to_async(function, thread_sensitive=False, executor=self._registry.pool)
         async with self._places:
             return await in_thread(*arguments)
 
     async def hook(self) -> SageMakerImageVersionsHook:
-        """Return the hook with its client open; a new one if there is none or it is old."""
+        """Return the hook with its client, which is replaced when it is old."""
         async with self._lock:
             clock = asyncio.get_running_loop().time
             if self._hook is not None and clock() < self._renewal:
@@ -482,7 +482,7 @@ class _Client:
             except Exception as error:
                 if self._hook is None or classify_error(error) is None or clock() >= self._end:
                     raise
-                # It still works, and the cause may be no more than an outage of Airflow's database or secrets backend.
+                # It still works. The cause may be an outage of Airflow's database or secrets backend.
                 _log.warning(
                     "SageMaker client of connection %r: could not be renewed; continuing with the existing client: %s",
                     self._hook.aws_conn_id,
@@ -504,13 +504,14 @@ class _Client:
         return hook
 
     async def _find_connection(self, hook: SageMakerImageVersionsHook) -> None:
-        """Resolve the connection, and fall back to boto3's default chain if it really does not exist."""
+        """Look up the connection, and fall back to boto3's default chain if it certainly does not exist."""
         self.awaits_fallback = False
         try:
             await hook.preload_connection()
         except MissingConnectionError:
-            # No worker has decided. To Airflow 3 an outage of its database looks like a missing connection, so it must
-            # last; and credentials from a connection are never replaced by those of the machine.
+            # No worker has decided this. In Airflow 3, an outage of its database is indistinguishable from a missing
+            # connection, so the error must last. Credentials of a connection are never replaced with those of the
+            # machine.
             lasting = self._missing.lasts(ErrorKind.CREDENTIALS, time.monotonic())
             if not hook.may_fall_back or self._had_connection:
                 raise
@@ -526,11 +527,11 @@ class _Client:
             self._had_connection |= hook.has_connection
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
-        """Return what limits the calls of a hook that :meth:`hook` returned."""
+        """Return the limiter for the calls of a hook from :meth:`hook`."""
         return self._registry.limiter(hook.effective_conn_id, str(hook.conn_region_name))
 
     def discard(self, hook: SageMakerImageVersionsHook | None) -> None:
-        """Replace the client before its next use, unless it was replaced already."""
+        """Replace the client before its next use, unless it has already been replaced."""
         if self._hook is hook:
             self._hook = None
 
@@ -542,7 +543,7 @@ class _Client:
 
 class _Limiter:
     """
-    Limits how often a connection calls the API in a region, and warns when polls are late because of that.
+    Limit the rate of API calls of a connection in a region, and warn when that delays polls.
 
     :param rate: Maximum number of calls per second on average.
     :param label: Connection and region, for log lines.
@@ -571,7 +572,7 @@ class _Limiter:
             await turn
         except asyncio.CancelledError:
             if self._turns.pop(ticket, None) is None:
-                # Its turn had come, and others must not wait for calls that are not made.
+                # It had its turn. Others must not wait for calls that are not made.
                 self._queue.count(-calls)
             else:
                 self._queue.remove(ticket)
@@ -592,14 +593,14 @@ class _Limiter:
             self._timer = self._loop.call_later(self._queue.delay(now), self._advance)
 
     def learn(self, further_calls: int = 0, *, throttled: bool) -> None:
-        """Count the further calls that a poll took, and adapt the rate to how SageMaker answered."""
+        """Count the additional calls of a poll, and adapt the rate to SageMaker's responses."""
         self._queue.count(further_calls)
         self._queue.adapt(throttled=throttled)
         self._advance()
 
     def check_backlog(self, late: float, interval: float) -> None:
         """
-        Warn once when polls are late for long, and log when they are on time again.
+        Warn once when polls are persistently late, and log when they are on time again.
 
         :param late: Seconds by which a poll was late.
         :param interval: Its interval in seconds.
@@ -620,7 +621,7 @@ class _Limiter:
 
 
 class _Registry:
-    """The polls and clients of one event loop; a loop belongs to one thread of one process."""
+    """The polls and clients of one event loop, which belongs to one thread of one process."""
 
     def __init__(self) -> None:
         self._rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
@@ -656,7 +657,7 @@ class _Registry:
         polls = [
             poll
             for (_, image_name), poll in self.polls.items()
-            # The region is known after the first poll, which is under way otherwise.
+            # The region is unknown until the first poll, which is in progress then.
             if image_name.lower() == change.image_name and poll.client.region.lower() in {"", change.region}
         ]
         for poll in polls:
@@ -664,7 +665,7 @@ class _Registry:
         return bool(polls)
 
     def limiter(self, aws_conn_id: str | None, region: str) -> _Limiter:
-        """Return the limiter of all clients through one connection to one region, as SageMaker counts calls."""
+        """Return the limiter shared by all clients of a connection in a region."""
         if (aws_conn_id, region) not in self._limiters:
             label = f"connection {aws_conn_id!r} in {region}"
             self._limiters[aws_conn_id, region] = _Limiter(self._rate, label)
@@ -672,7 +673,7 @@ class _Registry:
 
     @staticmethod
     def spawn(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task in its own context: in the first subscriber's, its log lines would go to that task's log."""
+        """Start a task in its own context, or its log lines would go to the log of the first subscriber's task."""
         return contextvars.Context().run(asyncio.get_running_loop().create_task, work)
 
     def forget(self, poll: _Poll) -> None:

@@ -1,4 +1,4 @@
-"""The task of a dispatching DAG that starts a run. A module of its own, as only Airflow 3 is sure to have its base."""
+"""The operator that starts a run. A separate module, because Airflow 2 may not have its base class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class StartRunOperator(TriggerDagRunOperator):
     """
     Start a run whose ``conf`` is not rendered.
 
-    It holds what SageMaker and people wrote about a version, such as ``ReleaseNotes``. Airflow would render it, though
-    it comes from an XCom: of the values that ``expand_kwargs()`` takes from one, it spares texts, but not dictionaries.
+    The ``conf`` contains text that people wrote about a version, such as ``ReleaseNotes``. Airflow would render it as a
+    template: of the values that ``expand_kwargs()`` takes from an XCom, it skips strings, but not dictionaries.
     """
 
     template_fields: Sequence[str] = ("trigger_dag_id", "trigger_run_id")

@@ -1,4 +1,4 @@
-"""Start polls by the messages of an SQS queue."""
+"""Start polls when messages arrive in an SQS queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 RECEIVE_SECONDS = 5
-"""Seconds for which one call waits for messages; its thread ends up to as long after the last subscription."""
+"""Seconds that one call waits for messages. Its thread may end this long after the last subscription."""
 MESSAGES_AT_ONCE = 10
 """Maximum number of messages that one call receives; SQS allows no more."""
 HIDDEN_FROM_OTHERS = 5
@@ -34,11 +34,11 @@ HIDDEN_FROM_OTHERS = 5
 KEPT_FOR_OTHERS = 60.0
 """Seconds after which such a message is deleted."""
 MESSAGES_KEPT = 1000
-"""Number of messages that are remembered, so that one that is received again causes no further poll."""
+"""Number of messages to remember, so that a message that is received again causes no further poll."""
 
 
 class QueueReader:
-    """Reads one queue, in a thread of its own, for all subscriptions that use it."""
+    """Read one queue in its own thread, for all subscriptions that use it."""
 
     def __init__(self, registry: _Registry, client: _Client, queue_url: str) -> None:
         self._registry = registry
@@ -106,7 +106,7 @@ class QueueReader:
     def _is_done(self, message: Mapping[str, Any]) -> bool:
         """Report a message to the polls of its image; return whether it can be deleted."""
         if message["MessageId"] in self._reported:
-            # It is received again if it could not be deleted.
+            # A message is received again if it could not be deleted.
             return True
         change = StateChange.from_message(message["Body"])
         if change is not None and self._registry.report_change(change):
@@ -153,5 +153,5 @@ def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> No
     entries = [
         {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
     ]
-    # One that cannot be deleted is received again.
+    # A message that cannot be deleted is received again.
     queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)

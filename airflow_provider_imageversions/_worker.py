@@ -1,4 +1,4 @@
-"""Wait in a worker: one task that calls the API by itself."""
+"""Wait in a worker: one task that calls the API itself."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 class WorkerPoller:
     """
-    One task that calls the API by itself, in a worker.
+    Call the API for one task in a worker, and wait.
 
-    :param source: What has the parameters that say how to reach AWS: an operator or a sensor.
+    :param source: The operator or sensor with the parameters of the connection.
     :param image_name: Name of the image.
     :param interval: Maximum time in seconds between two polls. (default: 0)
     :param timeout: Time in seconds after which waiting ends. (default: 0)
-    :param left: How much of it is left. (default: all)
+    :param left: Remaining time in seconds. (default: ``timeout``)
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class WorkerPoller:
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
-        """The hook; made when it is needed first."""
+        """The hook, created at its first use."""
         if self._hook is None:
             self._hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self._source))
-            # To Airflow 3 an outage of its database looks like a missing connection.
+            # In Airflow 3, an outage of its database is indistinguishable from a missing connection.
             self._hook.may_fall_back &= not self._had_connection
         return self._hook
 
     @property
     def left(self) -> float:
-        """Seconds until waiting ends."""
+        """Seconds until the wait ends."""
         return self._deadline - time.monotonic()
 
     def session(
@@ -78,9 +78,9 @@ class WorkerPoller:
         """
         Return the session of a sensor that polls with :meth:`check`.
 
-        :param target: What is waited for.
+        :param target: The version to wait for.
         :param include_details: Whether its details are needed.
-        :param silent_fail: Whether to log an error that only a person can fix, and go on.
+        :param silent_fail: Whether to log an error that needs a person to fix it, and continue.
         :param logged_until: See :class:`~airflow_provider_imageversions._sessions.StatusLogger`.
         """
         return WaitSession(
@@ -94,10 +94,10 @@ class WorkerPoller:
 
     def check(self, session: WaitSession) -> Step:
         """
-        Poll once for a sensor, or several times while an error may pass.
+        Poll once for a sensor, or several times while an error may be temporary.
 
         :param session: The sensor's session.
-        :return: Its last step. The pause of a ``PollAgain`` is Airflow's to make.
+        :return: The last step. Airflow makes the pause of a ``PollAgain``.
         """
         target = cast("Target", session.target)
 
@@ -113,11 +113,12 @@ class WorkerPoller:
 
     def call(self, step: Callable[[SageMakerImageVersionsHook], T]) -> T:
         """
-        Take a step that calls the API, again and again while what keeps it from succeeding passes by itself.
+        Run a step that calls the API, and retry it after temporary errors.
 
-        :param step: What to do with the hook; it has to be safe to repeat.
-        :raises SageMakerImageOperationTimeoutError: The timeout is over; the cause is what the step raised.
-        :raises Exception: What the step raised, if it does not pass by itself.
+        :param step: Function that takes the hook. It must be safe to repeat.
+        :raises SageMakerImageOperationTimeoutError: The step did not succeed within the timeout; the cause is its last
+            error.
+        :raises Exception: The step's error, if it is not temporary.
         """
         return self.wait(step)
 
@@ -129,12 +130,12 @@ class WorkerPoller:
         include_details: bool = False,
     ) -> T:
         """
-        Take a step as :meth:`call` does, until it returns something else than that it is waiting.
+        Repeat a step, as :meth:`call` does, while it returns ``Waiting``.
 
-        :param step: A step, which returns what it is waiting for.
-        :param target: The version that it is waiting for, if it is one.
-        :param include_details: Whether to add its details to it.
-        :raises SageMakerImageOperationTimeoutError: The timeout is over.
+        :param step: Function that takes the hook and returns ``Waiting`` or a result.
+        :param target: The version to wait for, if the wait is for a version. (default: ``None``)
+        :param include_details: Whether to add details to the version. (default: False)
+        :raises SageMakerImageOperationTimeoutError: The step did not succeed within the timeout.
         """
         found = self._wait(self._operator_session(target=target, include_details=include_details), step)
         if isinstance(found, decide.Waiting):
@@ -145,10 +146,10 @@ class WorkerPoller:
         self, step: Callable[[SageMakerImageVersionsHook], T | decide.Waiting], *, patience: float
     ) -> T | decide.Waiting:
         """
-        Wait as :meth:`wait` does, but return what is in the way once the patience is over.
+        Wait as :meth:`wait` does, but return ``Waiting`` when the patience is over.
 
         :param step: See :meth:`wait`.
-        :param patience: Maximum time in seconds to wait for somebody else's change.
+        :param patience: Maximum time in seconds to wait for a concurrent change.
         :raises Exception: See :meth:`call`.
         """
         return self._wait(self._operator_session(patience_until=time.monotonic() + patience), step)
@@ -216,7 +217,7 @@ class WorkerPoller:
         return step
 
     def _forget_client(self) -> None:
-        """Have the client made anew: the connection, or the credential chain, may have new credentials."""
+        """Discard the client, because the connection or the credential chain may have new credentials."""
         if self._hook is not None:
             self._had_connection |= self._hook.has_connection
         self._hook = None

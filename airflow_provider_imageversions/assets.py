@@ -1,4 +1,4 @@
-"""The asset that stands for an image, and what a DAG that is scheduled on it needs. For Airflow 3."""
+"""Assets that represent images, and helpers for DAGs that are scheduled on them. For Airflow 3."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = [
 
 SCHEME = "sagemaker-image"
 DEFAULT_REGION = "default"
-"""Stands in a URI for the region of the connection."""
+"""The region in the URI of an asset that uses the connection's region."""
 DEFAULT_CONNECTION = "aws_default"
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 
@@ -76,43 +76,44 @@ def image_version_asset(
     """
     Return the asset of an image, with a watcher that emits an event for each new version or each move of an alias.
 
-    A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED, one with
-    ``schedule=[image_version_asset("my-image", alias="prod")]`` when the alias has moved to another version.
+    A DAG with ``schedule=[image_version_asset("my-image")]`` runs when a version is CREATED. A DAG with
+    ``schedule=[image_version_asset("my-image", alias="prod")]`` runs when the alias has moved to another version.
 
-    Images, regions, connections, statuses and aliases that differ make different assets, each with its own watcher, and
-    so does ``name``. Everything else (``poll_interval``, ``include_details``, ``wake_queue``, ``start_from``,
-    ``verify``, ``botocore_config``) belongs to the one watcher of the asset. Airflow keeps the watcher of the DAG file
-    that it parsed last, so use the same values in each file.
+    A different image, region, connection, set of statuses, alias or ``name`` makes a different asset, with its own
+    watcher. All other arguments (``poll_interval``, ``include_details``, ``wake_queue``, ``start_from``, ``verify``,
+    ``botocore_config``) belong to the asset's single watcher. Airflow keeps the watcher of the DAG file that it parsed
+    last, so use the same values in each file.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param name: Name of the asset. (default: its URI)
-    :param uri: URI of the asset. Watchers of different things need different URIs. (default:
-        ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, followed by a query with what
-        else distinguishes this watcher: see :func:`uri_of`)
+    :param uri: URI of the asset. Watchers with different arguments need different URIs. (default:
+        ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, and a query with the arguments
+        that differ from the defaults, see :func:`uri_of`)
     :param group: Group of the asset. (default: Airflow's, ``"asset"``)
-    :param extra: Metadata of the asset, JSON. (default: none)
-    :param access_control: Which teams may produce and consume the asset, for an Airflow whose assets have it.
+    :param extra: Metadata of the asset, as JSON. (default: none)
+    :param access_control: Which teams may produce and consume the asset, on Airflow versions whose assets support this.
         (default: Airflow's)
     :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
         ``("CREATED",)``)
-    :param start_from: Where the watcher starts the very first time: ``"latest"`` for what becomes final from now on,
-        ``"earliest"`` for every version there is, a version number for that version and those above, or an aware time
-        for versions created at or after it. With ``alias`` one of the two words. (default: ``"latest"``)
-    :param alias: Alias whose moves to emit events for, instead of new versions. (default: None)
+    :param start_from: Where the watcher starts the first time: ``"latest"`` for versions that reach a status from now
+        on, ``"earliest"`` for all existing versions too, a version number for that version and those above, or an aware
+        datetime for versions created at or after it. With ``alias``, ``"latest"`` or ``"earliest"``. (default:
+        ``"latest"``)
+    :param alias: Emit an event each time this alias moves, instead of for new versions. (default: None)
     :param poll_interval: Maximum time in seconds, or as a timedelta, between status checks. (default: 60)
-    :param include_details: Add what DescribeImageVersion and ListAliases return, such as ``ContainerImage``. (default:
-        False)
+    :param include_details: Whether to add the fields of DescribeImageVersion and ListAliases, such as
+        ``ContainerImage``. (default: False)
     :param wake_queue: URL of an SQS queue that receives SageMaker's EventBridge events. A message makes the watcher
-        poll at once, so that ``poll_interval`` may be long, such as 900. (default: None)
-    :param aws_conn_id: Airflow connection for AWS credentials; ``None`` for boto3's default chain. (default:
-        ``"aws_default"``)
-    :param region_name: AWS region. (default: the connection's)
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's)
-    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's)
+        poll at once, so ``poll_interval`` can be long, such as 900. (default: None)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``"aws_default"``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     :raises ValueError: A parameter is outside its limits, or cannot be combined with ``alias``.
     :raises ImportError: This is Airflow 2, which has no asset watchers.
     """
-    # Here rather than above: Airflow imports this module for sanitize_uri() alone, early and everywhere.
+    # Not at the top, because Airflow imports this module early and everywhere, for sanitize_uri() alone.
     try:
         from airflow.sdk import Asset, AssetWatcher  # noqa: PLC0415
     except ImportError as error:
@@ -126,7 +127,7 @@ def image_version_asset(
     watched = WatchConfig(image_name, statuses, start_from, alias)
     for label, text in (("name", name), ("uri", uri)):
         if text is not None and not (isinstance(text, str) and text.strip()):
-            raise invalid_parameter(label, text, "it must be a text that is not empty.")
+            raise invalid_parameter(label, text, "it must be a string that is not empty.")
     aws: dict[str, Any] = {
         "aws_conn_id": aws_conn_id,
         "region_name": region_name,
@@ -145,23 +146,32 @@ def image_version_asset(
         **aws,
     )
     uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)
-    of_asset: dict[str, Any] = {"group": group, "extra": extra, "access_control": access_control}
-    given = {label: value for label, value in of_asset.items() if value is not None}
-    if "access_control" in given and not assets_have_access_control():
-        raise invalid_parameter("access_control", access_control, "the assets of this Airflow have none; leave it out.")
+    options = _asset_options(group, extra, access_control)
     asset = Asset(
-        name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **given
+        name=name or uri, uri=uri, watchers=[AssetWatcher(name=f"watch {name or uri}", trigger=trigger)], **options
     )
     _warn_of_conflict(asset, trigger)
     return asset
 
 
+def _asset_options(
+    group: str | None, extra: dict[str, Any] | None, access_control: AssetAccessControl | None
+) -> dict[str, Any]:
+    """Return the arguments of an asset that are set."""
+    if access_control is not None and not assets_have_access_control():
+        raise invalid_parameter(
+            "access_control", access_control, "the assets of this Airflow version do not support it. Leave it out."
+        )
+    options = {"group": group, "extra": extra, "access_control": access_control}
+    return {name: value for name, value in options.items() if value is not None}
+
+
 _ASSETS: WeakValueDictionary[tuple[str, str], Asset] = WeakValueDictionary()
-"""The assets that exist in this process, by what identifies them to Airflow."""
+"""The assets of this process by name and URI, which identify them to Airflow."""
 
 
 def _warn_of_conflict(asset: Asset, trigger: SageMakerImageVersionEventTrigger) -> None:
-    """Warn of two watchers of one asset in a DAG file, or in files that are loaded together, as in a test."""
+    """Warn about two watchers of an asset in one DAG file, or in files that are loaded together, as in a test."""
     other = _ASSETS.get((asset.name, asset.uri))
     _ASSETS[asset.name, asset.uri] = asset
     for watcher in watches(other):
@@ -187,15 +197,16 @@ def uri_of(
     """
     Return the default URI of an image's asset.
 
-    The query has what differs from the defaults: ``alias``, ``connection`` (or ``credentials=boto3`` without one),
-    ``name`` and ``statuses``.
+    The query has the arguments that differ from the defaults: ``alias``, ``connection`` (or ``credentials=boto3``
+    without a connection), ``name`` and ``statuses``.
 
     :param image_name: Name of the image.
-    :param region_name: AWS region. (default: the connection's, written as ``default``)
+    :param region_name: AWS region. (default: the connection's region, written as ``default``)
     :param statuses: Statuses that are watched. (default: ``("CREATED",)``)
-    :param alias: Alias whose moves are watched instead of versions. (default: None)
-    :param aws_conn_id: Airflow connection; ``None`` for boto3's default chain. (default: ``"aws_default"``)
-    :param name: Name of the asset if it has one of its own. (default: None)
+    :param alias: Alias whose moves are watched, instead of new versions. (default: None)
+    :param aws_conn_id: The Airflow connection; ``None`` uses boto3's default credential chain. (default:
+        ``"aws_default"``)
+    :param name: Name of the asset, if it differs from the URI. (default: None)
     """
     watched = sorted(statuses)
     query = {
@@ -205,14 +216,14 @@ def uri_of(
         "name": name,
         "statuses": "-".join(watched) if watched != sorted(WATCHED_BY_DEFAULT) else None,
     }
-    # In the order into which Airflow brings them.
+    # In the order that Airflow uses.
     given = {key: value for key, value in sorted(query.items()) if value}
     return urlunsplit((SCHEME, region_name or DEFAULT_REGION, f"/{image_name}", urlencode(given), ""))
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Check the URI of an image's asset; Airflow calls this for every asset with the scheme.
+    Check the URI of an image's asset. Airflow calls this for every asset with this scheme.
 
     :param uri: The URI.
     :raises ValueError: It is not of the form ``sagemaker-image://REGION/IMAGE``, or its query has an invalid
@@ -235,11 +246,11 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 def openlineage_dataset(region: str, image_name: str, version: int | None = None) -> Dataset:
     """
-    Describe an image to OpenLineage, for what OpenLineage's provider calls: nothing else may import it.
+    Return the OpenLineage dataset of an image. Only code that OpenLineage's provider calls can import OpenLineage.
 
     :param region: AWS region, or ``default`` as in an asset's URI.
     :param image_name: Name of the image.
-    :param version: Number of the version; ``None``: no certain one.
+    :param version: Number of the version. (default: none in particular)
     """
     from openlineage.client.event_v2 import Dataset  # noqa: PLC0415  # most installations do without
     from openlineage.client.facet_v2 import dataset_version_dataset  # noqa: PLC0415  # likewise
@@ -252,10 +263,10 @@ def openlineage_dataset(region: str, image_name: str, version: int | None = None
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:  # noqa: ARG001  # Airflow's signature
     """
-    Describe an image's asset to OpenLineage, which calls this for an asset among a task's inlets or outlets.
+    Return the OpenLineage dataset of an image's asset. OpenLineage calls this for a task's inlets and outlets.
 
-    :param asset: The asset; its URI has the region and the image, and no version.
-    :param lineage_context: The hook that reported the asset, if one did.
+    :param asset: The asset, whose URI has the region and the image, but no version.
+    :param lineage_context: The hook that reported the asset, if any.
     """
     uri = urlsplit(asset.uri)
     return openlineage_dataset(uri.netloc, uri.path.removeprefix("/"))
@@ -263,9 +274,9 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Datas
 
 def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:
     """
-    Return the triggers with which an asset watches an image's versions; none if it is another asset.
+    Return the triggers with which an asset watches an image's versions; empty for other assets.
 
-    :param asset: An asset, as from :func:`image_version_asset`, or whatever else can be an outlet.
+    :param asset: An asset, as from :func:`image_version_asset`, or another outlet.
     """
     from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger  # noqa: PLC0415  # as above
 
@@ -277,17 +288,17 @@ def watched_payload(
     asset: object, version: ImageVersion, image_name: str, region: str, aws_conn_id: str | None
 ) -> dict[str, Any] | None:
     """
-    Return the payload that an asset's watcher would emit for a version; ``None`` if it would emit none.
+    Return the payload that an asset's watcher would emit for a version; ``None`` if it would not emit an event.
 
-    :param asset: An asset, or whatever else can be an outlet.
+    :param asset: An asset, or another outlet.
     :param version: The version's record with its details.
     :param image_name: Name of the image.
     :param region: AWS region.
-    :param aws_conn_id: The Airflow connection, as through another one the image of that name may be another.
+    :param aws_conn_id: The Airflow connection: with another one, the same name may mean another image.
     """
     for trigger in watches(asset):
         if trigger.alias is not None:
-            # Only its watcher knows what the move before was, and so what identifies this one.
+            # Only the watcher knows the previous move, which identifies this one.
             continue
         if trigger.region_name not in {None, region} or trigger.aws_conn_id != aws_conn_id:
             continue
@@ -302,10 +313,10 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     """
     Return the image versions of asset events, each ``event_id`` once, in the order in which they were created.
 
-    For a DAG that consumes the events itself; :func:`run_dag_per_version` starts a run for each version instead. Pass
-    both what the run was started for and what came later, from a task with the asset among its ``inlets``: a run may be
-    started for several versions, and an event that is stored after the run was queued and before it is created is in no
-    run's triggering events until a further one is stored. So a version may be in two runs.
+    Use it in a DAG that consumes the events itself; :func:`run_dag_per_version` starts a run for each version instead.
+    Pass the run's triggering events and later ones, from a task with the asset among its ``inlets``: a run may be
+    started for several versions, and an event that is stored after the run is queued but before it is created is not
+    among any run's triggering events until another event is stored. So two runs may have the same version.
 
     :param sources: ``triggering_asset_events``, and events of ``inlet_events[asset]``, of the task's context.
     :return: The payloads of :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger`.
@@ -314,7 +325,7 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
             payload = (event.extra or {}).get("payload", event.extra)
-            # Anybody can create events, with whatever they like in them.
+            # Users can create events with any content.
             if isinstance(payload, dict) and {"event_id", "CreationTime", "Version"} <= payload.keys():
                 payloads.setdefault(payload["event_id"], payload)
     return sorted(payloads.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))

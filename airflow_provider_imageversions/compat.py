@@ -1,7 +1,7 @@
 """
-The only file that asks which Airflow this is, by probing for what it needs.
+Compatibility with Airflow versions. Only this module checks the version, by testing for features.
 
-Newer names are tried first: Airflow 3 keeps the old ones with a deprecation warning.
+Newer names are tried first, because Airflow 3 keeps the old ones with a deprecation warning.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ except ImportError:  # Airflow 2
     from airflow.models.xcom import XCom
 
 try:
-    # The copy that the triggerer initializes: nobody initializes the Task SDK's there, which then sends nothing.
+    # The triggerer initializes this copy. It does not initialize that of the Task SDK, which sends nothing there.
     from airflow.observability.stats import Stats
 except ImportError:  # before Airflow 3.2
     from airflow.stats import Stats  # type: ignore[assignment]
 
 STARTS_FROM_TRIGGER = hasattr(BaseTrigger, "render_template_fields")
-"""Whether Airflow can send a task from the scheduler to the triggerer, templates and all: from 3.3."""
+"""Whether Airflow can start a task with templates in the triggerer: from 3.3."""
 
 ENDS_FROM_TRIGGER = hasattr(XCom, "aset")
-"""Whether a trigger can write an XCom, and so end its task with the right one: from 3.3."""
+"""Whether a trigger can write an XCom, and so end its task with a result: from 3.3."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,31 +117,31 @@ __all__ = [
 
 async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) -> Any:
     """
-    Resolve a connection without holding up the event loop.
+    Look up a connection without blocking the event loop.
 
-    :param conn_id: The connection's id.
-    :param hook: The hook class to ask.
+    :param conn_id: ID of the connection.
+    :param hook: The hook class that looks it up. (default: Airflow's base class)
     """
-    # common-compat has this, but not from the start, with other parameters for some versions, and without the rule that
-    # before Airflow 3.3.2 aget_connection() masks secrets synchronously, on the event loop.
+    # Only newer versions of the common.compat provider have this, some with other parameters, and none considers that
+    # aget_connection() masks secrets synchronously, on the event loop, before Airflow 3.3.2.
     if hasattr(Connection, "aextra_dejson"):
         return await hook.aget_connection(conn_id)
     return await sync_to_async(hook.get_connection)(conn_id)
 
 
 def assets_have_access_control() -> bool:
-    """Whether an asset can say which teams may produce and consume it: from Airflow 3.3."""
+    """Return whether assets have access control for teams: from Airflow 3.3."""
     return importlib.util.find_spec("airflow.sdk.definitions.asset.access_control") is not None
 
 
 def keeps_xcom_in_database() -> bool:
-    """Whether XComs go to the metadata database, as they do without a custom XCom backend."""
+    """Return whether XComs are stored in the metadata database, as without a custom XCom backend."""
     return bool(conf.get("core", "xcom_backend", fallback="BaseXCom").rpartition(".")[2] == "BaseXCom")
 
 
 def stores_xcom_in_database(size: int) -> bool:
     """
-    Return whether an XCom of a size is stored in the metadata database, also by Airflow's object storage backend.
+    Return whether an XCom of this size is stored in the metadata database, also with the object storage backend.
 
     :param size: Size in bytes of JSON.
     """
@@ -157,14 +157,14 @@ def _state_stores(trigger: BaseTrigger) -> list[Any]:
     store = getattr(trigger, "asset_state_store", None)
     if store is None:
         return []
-    # Assets with equal triggers share one; the store itself then refuses to say which asset it is asked about.
+    # Assets with equal triggers share a trigger; its store then rejects calls that do not name an asset.
     by_asset = [*getattr(store, "_by_name", {}).values(), *getattr(store, "_by_uri", {}).values()]
     return by_asset or [store]
 
 
 def has_asset_state(trigger: BaseTrigger) -> bool:
     """
-    Whether what a trigger stores outlives it.
+    Return whether a trigger's state outlives it.
 
     :param trigger: An asset watcher's trigger.
     """
@@ -173,7 +173,7 @@ def has_asset_state(trigger: BaseTrigger) -> bool:
 
 async def read_asset_state(trigger: BaseTrigger, key: str) -> list[Any]:
     """
-    Read what is stored, for each asset that shares the trigger and has it.
+    Return the stored values of the assets that share the trigger.
 
     :param trigger: An asset watcher's trigger.
     :param key: The key.
@@ -200,10 +200,10 @@ async def write_asset_state(trigger: BaseTrigger, key: str, value: Any) -> None:
 
 def asset_or_time_schedule(assets: Any, interval: timedelta) -> Any:
     """
-    Return the schedule of a DAG that an asset's event or the clock starts.
+    Return a schedule that starts a DAG at an asset's events and at regular intervals.
 
     :param assets: The assets, as for ``DAG(schedule=...)``.
-    :param interval: Time between two runs by the clock.
+    :param interval: Time between scheduled runs.
     """
     try:
         from airflow.sdk import AssetOrTimeSchedule, DeltaTriggerTimetable  # noqa: PLC0415  # Airflow 3.2
@@ -215,7 +215,7 @@ def asset_or_time_schedule(assets: Any, interval: timedelta) -> Any:
 
 def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, limit: int) -> list[Any]:
     """
-    Read the events of an asset from a moment on, oldest first.
+    Return the events of an asset since a time, oldest first.
 
     :param context: The context of a task that has the asset among its inlets.
     :param asset: The asset.
@@ -225,7 +225,7 @@ def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, l
     events = context["inlet_events"][asset]
     if hasattr(events, "after"):
         return list(events.after(since.isoformat()).ascending().limit(limit))
-    # Before Airflow 3.2 they can only be read all at once.
+    # Before Airflow 3.2, events can only be read all at once.
     return sorted((event for event in events if event.timestamp >= since), key=lambda event: event.timestamp)[:limit]
 
 
@@ -235,7 +235,7 @@ def _progress_variable(asset: Any, key: str) -> str:
 
 def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any:
     """
-    Read what a task stored for an asset; ``None`` if nothing is stored.
+    Return what a task has stored for an asset; ``None`` if nothing is stored.
 
     :param context: The context of a task that has the asset among its inlets.
     :param asset: The asset.
@@ -249,7 +249,7 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     store = context["asset_state_store"][asset]
     stored = store.get(key)
     if stored is None:
-        # Stored before the upgrade to Airflow 3.3. It moves, so that clearing the asset's state clears it for good.
+        # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
         stored = Variable.get(variable, default=None, deserialize_json=True)
         if stored is not None:
             store.set(key, stored)
@@ -259,7 +259,7 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
 
 def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value: Any) -> None:
     """
-    Store a value for an asset, before Airflow 3.3 as an Airflow variable.
+    Store a value for an asset; before Airflow 3.3, as an Airflow Variable.
 
     :param context: The context of a task that has the asset among its inlets.
     :param asset: The asset.
@@ -276,7 +276,7 @@ def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value
 
 async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
     """
-    Write an XCom from a trigger. The way that Airflow offers with a task's last event encodes it twice.
+    Write an XCom from a trigger. XComs of a task's last event would be encoded twice.
 
     :param task_instance: The trigger's task instance.
     :param key: The XCom's key.
@@ -308,7 +308,7 @@ def delete_xcom(task_instance: Any, key: str) -> None:
 
 def waits_since(context: Mapping[str, Any]) -> datetime | None:
     """
-    Return when a sensor in reschedule mode poked first; ``None``: now, or this Airflow does not have it.
+    Return when a sensor in reschedule mode poked first; ``None`` for the first poke, or if Airflow does not know.
 
     :param context: The task's context.
     """
@@ -316,15 +316,15 @@ def waits_since(context: Mapping[str, Any]) -> datetime | None:
     if hasattr(task_instance, "get_first_reschedule_date"):
         first: datetime | None = task_instance.get_first_reschedule_date(context)
         return first
-    # Airflow 2 carries the first start over from one reschedule to the next.
+    # Airflow 2 keeps the first start date over reschedules.
     return getattr(task_instance, "start_date", None)
 
 
 def is_trigger_timeout(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
     """
-    Whether Airflow resumes a task because its deferral timed out.
+    Return whether Airflow resumes a task because its deferral timed out.
 
-    Airflow has only these texts for it: the first is Airflow 3's, the second Airflow 2's.
+    Airflow reports it only with these texts: the first is that of Airflow 3, the second that of Airflow 2.
     """
     reasons = {"Trigger timeout", "Trigger/execution timeout"}
     return next_method == "__fail__" and (next_kwargs or {}).get("error") in reasons
@@ -332,22 +332,22 @@ def is_trigger_timeout(next_method: str, next_kwargs: Mapping[str, Any] | None) 
 
 def read_task_state(context: Mapping[str, Any], key: str) -> Any:
     """
-    Read what an earlier try of a task stored; ``None`` if there is nothing.
+    Return what an earlier try of a task has stored; ``None`` if nothing is stored.
 
     :param context: The task's context.
-    :param key: The key, which is the name of an Airflow Variable where this Airflow has no store for it.
+    :param key: The key, which is the name of an Airflow Variable if Airflow has no state store for tasks.
     """
     store = context.get("task_state_store")
     if store is not None:
         return store.get(key)
-    # The parameter of a default has another name in Airflow 2.
+    # The parameter for the default has another name in Airflow 2.
     found = Variable.get(key, None, deserialize_json=False)
     return None if found is None else json.loads(found)
 
 
 def write_task_state(context: Mapping[str, Any], key: str, value: Any) -> None:
     """
-    Store something for a later try of a task.
+    Store a value for later tries of a task.
 
     :param context: The task's context.
     :param key: See :func:`read_task_state`.

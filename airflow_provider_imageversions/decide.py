@@ -1,8 +1,8 @@
 """
-Every judgement of this package, and the only place that compares a status.
+All decisions about images and versions. This is the only module that compares the status of a version.
 
-Pure: no Airflow, no boto, no clock, no log. Callers fetch, wait and report; what a status, a list of versions or
-an error code *means* is answered here.
+Pure: no Airflow, no boto, no clock, no log. Callers fetch, wait and report; this module decides what a status or a list
+of versions *means*.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ CREATED = ImageVersionStatus.CREATED.value
 _GOING = {ImageVersionStatus.DELETING.value, ImageVersionStatus.DELETE_FAILED.value}
 _FAILED = {ImageVersionStatus.CREATE_FAILED.value, ImageVersionStatus.DELETE_FAILED.value}
 _KNOWN = {status.value for status in ImageVersionStatus}
-# An image has statuses of its own. One whose update failed is as it was before.
+# An image has its own statuses. A failed update leaves the image unchanged.
 _NOT_UPDATED = "UPDATE_FAILED"
 _USABLE_IMAGE = {"CREATED", _NOT_UPDATED}
 _IMAGE_CREATE_FAILED, _IMAGE_DELETING, _IMAGE_DELETE_FAILED = "CREATE_FAILED", "DELETING", "DELETE_FAILED"
 _LOST_IMAGE = {_IMAGE_CREATE_FAILED, _IMAGE_DELETING, _IMAGE_DELETE_FAILED}
 _PASSING_IMAGE = {"CREATING", "UPDATING"}
-# A higher number is a later creation, but for calls that the service handled at the same time.
+# A higher number means a later creation, except for calls that SageMaker handled at the same time.
 _DISORDER = timedelta(minutes=1)
 _REASONS_SHOWN = 3
-# A version might be listed a little after one with a higher number.
+# A version may be listed shortly after one with a higher number.
 _LATE = 20
 _LATE_LISTING = timedelta(hours=1)
 _NEVER = "9999"
@@ -43,14 +43,14 @@ _NEVER = "9999"
 
 @dataclass(frozen=True)
 class Ready:
-    """The version that was waited for exists and is CREATED."""
+    """The awaited version exists and is CREATED."""
 
     version: ImageVersion
 
 
 @dataclass(frozen=True)
 class Failed:
-    """No waiting can make it CREATED any more."""
+    """The wait can no longer succeed."""
 
     reason: str
 
@@ -58,12 +58,12 @@ class Failed:
 @dataclass(frozen=True)
 class Waiting:
     """
-    Not yet.
+    The wait can still succeed.
 
-    :param note: What is in the way.
-    :param unknown: Whether it is a status unknown to this package.
-    :param since: Since when, if it is a version's status; ISO-8601.
-    :param version: The number of the version that is waited for, if it is listed.
+    :param note: What to wait for.
+    :param unknown: Whether the status is unknown to this package.
+    :param since: Start of the state, as an ISO-8601 string, if it is a version's status.
+    :param version: Number of the awaited version, if it is listed.
     """
 
     note: str
@@ -77,11 +77,11 @@ Outcome = Ready | Failed | Waiting
 
 def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     """
-    Judge a wait.
+    Return the outcome of a wait.
 
     :param versions: Versions of the image in any order: all of them, or as many of the newest as
         :func:`can_stop_reading` asks for. For an alias: the one version that has it, or none.
-    :param target: What is waited for.
+    :param target: The version to wait for.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     if target.version is not None:
@@ -96,9 +96,9 @@ def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
 
 def deleted_while_awaited(number: int) -> Failed:
     """
-    Judge a wait for a version that is not listed any more.
+    Return the outcome of a wait for a version that is no longer listed.
 
-    :param number: Its number.
+    :param number: Number of the version.
     """
     return Failed(f"version {number} was deleted before it was CREATED")
 
@@ -110,8 +110,8 @@ def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome
     higher = next((v for v in newest_first if v["Version"] > number and v["ImageVersionStatus"] == CREATED), None)
     if higher is not None:
         return Failed(
-            f"version {number} does not exist, and as version {higher['Version']} is CREATED already and version "
-            "numbers only grow, it never will: it was deleted or never registered"
+            f"version {number} does not exist and never will, because version {higher['Version']} is already CREATED "
+            "and version numbers only increase: it was deleted or never registered"
         )
     return Waiting(f"version {number} is not registered yet")
 
@@ -139,7 +139,7 @@ def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome
     if outcomes:
         reasons = [result.reason for result in outcomes if isinstance(result, Failed)]
         more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
-        return Failed(f"no match for {target} can become CREATED any more: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
+        return Failed(f"{target} can no longer become CREATED: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
     return Waiting(f"there is no match yet for {target}")
 
 
@@ -153,14 +153,14 @@ def _created(version: ImageVersion) -> datetime:
     return _moment(version["CreationTime"])
 
 
-# Every wait judges the same versions again at every poll.
+# Every wait evaluates the same versions at every poll.
 @lru_cache(maxsize=4096)
 def _moment(time: str) -> datetime:
     return parse_time("time", time)
 
 
 def can_stop_reading(version: ImageVersion, target: Target | VersionsAbove) -> bool:
-    """Whether, reading versions from the highest number down, nothing below this one can change the outcome."""
+    """Return whether no version with a lower number than this one can change the outcome."""
     if isinstance(target, VersionsAbove):
         return version["Version"] <= target.number
     if target.version is not None:
@@ -183,10 +183,10 @@ def detect_new_versions(
     later: Container[int] = (),
 ) -> tuple[list[ImageVersion], Cursor]:
     """
-    Find the versions that newly reached a status, and move the cursor past them.
+    Find the versions that have reached a status since the cursor, and move the cursor past them.
 
-    :param versions: Every version above :func:`lowest_unsettled`, in any order; more do no harm.
-    :param cursor: What was settled before.
+    :param versions: All versions above :func:`lowest_unsettled`, in any order. More versions do no harm.
+    :param cursor: The cursor before.
     :param statuses: CREATED, CREATE_FAILED or both. They are final, so each version is detected once.
     :param since: Ignore versions that were created before this moment.
     :param later: Numbers of versions to leave for later.
@@ -217,12 +217,12 @@ def detect_alias_move(
     result: Outcome, cursor: AliasCursor, alias: str, *, unsure: bool = False
 ) -> tuple[list[ImageVersion], AliasCursor]:
     """
-    Find whether an alias moved to another version, and move the cursor there.
+    Detect whether an alias has moved to another version, and move the cursor there.
 
-    An alias that no version has, or one that is not CREATED, has not arrived anywhere yet.
+    A move is complete when the alias is on a version that is CREATED.
 
-    :param result: What :func:`outcome` says of the alias.
-    :param cursor: Which version had it before; a new one for a watcher that starts for the first time.
+    :param result: What :func:`outcome` returned for the alias.
+    :param cursor: The version that had the alias before; a new cursor at the first start.
     :param alias: The alias.
     :param unsure: Whether to return the move to that version again, as a crash may have lost its event.
     :return: The version to emit an event for, if there is one, and the cursor after it, with the move's ``event_id``.
@@ -242,10 +242,10 @@ def baseline(
     Return the cursor of a watcher that starts for the first time.
 
     :param versions: All versions of the image.
-    :param start_from: ``"latest"``: events are for what is CREATING now, and not for what is final now. A number: it
-        and what is above it. ``"earliest"`` or a moment: everything, as the moment goes to
-        :func:`detect_new_versions` each time.
-    :param started: When that was, if it could not read the versions until now.
+    :param start_from: ``"latest"`` emits events for versions that are not final yet. A number emits events for this
+        version and those above. ``"earliest"`` and a time emit events for all versions, because
+        :func:`detect_new_versions` compares the time each time.
+    :param started: When the watcher started, if it could not read the versions until now.
     """
     everything = list(versions)
     if start_from == "latest":
@@ -262,14 +262,14 @@ def baseline(
 
 def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> VersionsAbove:
     """
-    Return how far down the next poll has to read: to the lowest version that may still need an event.
+    Return the versions that the next poll has to read: down to the lowest one that may still need an event.
 
-    :param versions: What the last poll read; nothing at a start.
+    :param versions: The versions that the last poll read; empty at the start.
     :param cursor: The cursor after it.
     """
     listed = {version["Version"]: version for version in versions}
     if not listed and cursor.runs and cursor.runs[0].first <= 1:
-        # At a start, all that is known is what is settled.
+        # At the start, only the settled versions are known.
         return VersionsAbove(min(cursor.runs[0].last, cursor.runs[-1].last - _LATE) - 1)
     if not listed or _extinct(listed, cursor):
         return VersionsAbove()
@@ -278,7 +278,7 @@ def lowest_unsettled(versions: Iterable[ImageVersion], cursor: Cursor) -> Versio
 
 
 def _extinct(listed: Mapping[int, ImageVersion], cursor: Cursor) -> set[SettledRun]:
-    """Return the runs of an earlier life of the image: one of their numbers is a version that was created later."""
+    """Return the runs from before the image was recreated: one of their numbers is now a later version."""
     runs = {number: cursor.run_of(number) for number in listed}
     return {run for number, run in runs.items() if run is not None and listed[number]["CreationTime"] > run.latest}
 
@@ -294,15 +294,15 @@ def _run(version: ImageVersion) -> SettledRun:
 
 def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVersion], newest: datetime) -> bool:
     """
-    Whether two runs are known to be of the same life of the image, with nothing to come between them.
+    Return whether two runs belong to the same image, not one before its recreation, with no version missing in between.
 
-    Their inner ends are both listed, so both belong to the image's present life. Numbers between them that are not
-    listed are deleted ones, once the service had the time to list a version that was made a moment earlier.
+    Their inner ends are both listed, so both belong to the present image. Unlisted numbers between them are deleted
+    versions, once SageMaker has had time to list versions that were created a moment earlier.
     """
     if left.last not in listed or right.first not in listed:
         return False
     if _NEVER in (left.latest, right.latest):
-        # What is passed over unseen has no life that could end, unlike its neighbours.
+        # Skipped numbers do not depend on the image's recreation, unlike their neighbours.
         return False
     if left.last + 1 == right.first:
         return True
@@ -312,15 +312,15 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
     """Return SageMaker's reason for a failure as one line, fit for a log or an exception."""
-    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "the service gives no reason"
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "SageMaker gave no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:
     """
-    Say what keeps an image from getting versions; ``None``: nothing.
+    Return why an image cannot have new versions; ``None`` if it can.
 
-    :param image: What DescribeImage answers.
-    :param updated: Whether it has to be as an update asked for, too.
+    :param image: The response of DescribeImage.
+    :param updated: Whether the image must also have been updated successfully.
     """
     status = image["ImageStatus"]
     if status in _USABLE_IMAGE and not (updated and status == _NOT_UPDATED):
@@ -338,47 +338,47 @@ def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Fa
 
 def is_failed_creation(image: Mapping[str, Any]) -> bool:
     """
-    Return whether creating an image failed, so that it never gets a version.
+    Return whether the creation of an image failed.
 
-    :param image: What DescribeImage answers.
+    :param image: The response of DescribeImage.
     """
     return bool(image["ImageStatus"] == _IMAGE_CREATE_FAILED)
 
 
 def is_image_being_deleted(image: Mapping[str, Any]) -> bool:
     """
-    Return whether SageMaker is deleting an image already, after which its name is free.
+    Return whether SageMaker is already deleting an image.
 
-    :param image: What DescribeImage answers.
+    :param image: The response of DescribeImage.
     """
     return bool(image["ImageStatus"] == _IMAGE_DELETING)
 
 
 def is_same_image(image: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """
-    Return whether two descriptions are of one image, rather than of a later image that has the same name.
+    Return whether two descriptions are of the same image, rather than of a later image with the same name.
 
-    :param image: What DescribeImage answered.
-    :param other: What it answered at another time.
+    :param image: A response of DescribeImage.
+    :param other: A response at another time.
     """
     return bool(image["CreationTime"] == other["CreationTime"])
 
 
 def has_image_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """
-    Return whether anybody changed an image, or replaced it by another one of the same name.
+    Return whether an image was changed, or replaced with another one of the same name.
 
-    :param before: What DescribeImage answered first.
-    :param after: What it answered later.
+    :param before: The first response of DescribeImage.
+    :param after: A later response.
     """
     return any(before.get(key) != after.get(key) for key in ("CreationTime", "LastModifiedTime", "ImageStatus"))
 
 
 def keeps_from_deletion(image: Mapping[str, Any]) -> Waiting | None:
     """
-    Return what an image has to finish before it can be deleted; ``None``: nothing.
+    Return what to wait for before an image can be deleted; ``None`` if it can be deleted now.
 
-    :param image: What DescribeImage answers.
+    :param image: The response of DescribeImage.
     """
     status = image["ImageStatus"]
     return Waiting(f"the image is {status}") if status in _PASSING_IMAGE else None
@@ -386,10 +386,10 @@ def keeps_from_deletion(image: Mapping[str, Any]) -> Waiting | None:
 
 def image_remains(image: Mapping[str, Any] | None, deleted: Mapping[str, Any]) -> Waiting | Failed | None:
     """
-    Return whether an image that is being deleted is still there; ``None``: it is gone.
+    Return what to wait for until an image is deleted; ``None`` if it is deleted.
 
-    :param image: What DescribeImage answers; ``None`` if there is no image of this name.
-    :param deleted: What it answered before the deletion.
+    :param image: The response of DescribeImage; ``None`` if no image has this name.
+    :param deleted: The response before the deletion.
     """
     if image is None or not is_same_image(image, deleted):
         return None
@@ -401,31 +401,32 @@ def image_remains(image: Mapping[str, Any] | None, deleted: Mapping[str, Any]) -
 
 def adoptable(version: ImageVersion | None) -> bool:
     """
-    Whether a try may go on with the version that an earlier try of the same task made, rather than make another.
+    Return whether a try can continue with the version that an earlier try of the same task created.
 
-    :param version: That version; ``None`` if it is gone.
+    :param version: The version; ``None`` if it does not exist.
     """
     return version is not None and not isinstance(_outcome_of_version(version), Failed)
 
 
 def promotable(version: ImageVersion) -> Failed | None:
-    """Say what speaks against giving a version an alias that another one had; ``None``: nothing."""
+    """Return why an alias cannot be moved to a version; ``None`` if it can."""
     status = version["ImageVersionStatus"]
     if status == CREATED:
         return None
-    return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can take another's place")
+    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be promoted")
 
 
 def unchanged_since(
     newest_first: Iterable[ImageVersion], digests: Container[str], describe: Callable[[int], ImageVersion | None]
 ) -> Ready | Waiting | None:
     """
-    Find out whether the newest CREATED version has a container image already.
+    Determine whether the newest CREATED version already has a container image.
 
     :param newest_first: The image's versions, from the highest number down.
     :param digests: The container image's digest, and those of its platforms.
-    :param describe: Returns a version with its details, by its number; ``None`` if it is gone.
-    :return: ``Ready`` with the version if it has; ``Waiting`` if one that is CREATING may have; ``None`` if it has not.
+    :param describe: Returns a version with details by its number; ``None`` if it does not exist.
+    :return: ``Ready`` with the version if it has; ``Waiting`` if a version that is CREATING may have it; otherwise
+        ``None``.
     """
     for listed in newest_first:
         if listed["ImageVersionStatus"] not in (CREATED, ImageVersionStatus.CREATING):
@@ -436,18 +437,19 @@ def unchanged_since(
         container = version.get("ContainerImage", "").rpartition("@")[2]
         if version["ImageVersionStatus"] == CREATED:
             return Ready(version) if container in digests else None
-        # It may be unknown while a version is CREATING.
+        # The container image may be unknown while a version is CREATING.
         if version["ImageVersionStatus"] == ImageVersionStatus.CREATING and (not container or container in digests):
-            return Waiting(f"version {version['Version']} is CREATING and may be of the same container image")
+            return Waiting(f"version {version['Version']} is CREATING and may have the same container image")
     return None
 
 
 def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """
-    Return the members of a request in which a version differs from what was asked for.
+    Return the members of a request in which a version differs from the request.
 
     :param version: The version's record with details.
-    :param wanted: Members of CreateImageVersion. The image, the base image and aliases that it has do not count.
+    :param wanted: Members of CreateImageVersion. The image and the base image are not compared; additional aliases of
+        the version are ignored.
     """
     missing = {
         name: value
@@ -460,21 +462,21 @@ def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
 
 def attachable(version: ImageVersion) -> Failed | None:
     """
-    Return what speaks against attaching a version to a domain or a user profile; ``None``: nothing.
+    Return why a version cannot be attached to a domain or a user profile; ``None`` if it can.
 
     :param version: The version.
     """
     status = version["ImageVersionStatus"]
     if status == CREATED:
         return None
-    return Failed(f"version {version['Version']} is {status}, and only one that is CREATED can be rolled out")
+    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be rolled out")
 
 
 def remains(version: ImageVersion | None) -> Waiting | Failed | None:
     """
-    Say whether a version that is being deleted is still there; ``None``: it is gone.
+    Return what to wait for until a version is deleted; ``None`` if it is deleted.
 
-    :param version: The version; ``None`` if the service does not find it.
+    :param version: The version; ``None`` if SageMaker does not find it.
     """
     if version is None:
         return None
@@ -485,7 +487,7 @@ def remains(version: ImageVersion | None) -> Waiting | Failed | None:
 
 
 def is_being_deleted(version: ImageVersion) -> bool:
-    """Whether the service is deleting a version already."""
+    """Return whether SageMaker is already deleting a version."""
     return version["ImageVersionStatus"] == ImageVersionStatus.DELETING
 
 
@@ -501,7 +503,7 @@ def in_creation(version: ImageVersion) -> Waiting | None:
 
 def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
     """
-    Return whether two records of one number are of one version, rather than of a later image of the same name.
+    Return whether two records with the same number are of the same version, rather than of a recreated image.
 
     :param version: The version's record.
     :param other: Its record at another time.
@@ -510,7 +512,7 @@ def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
 
 
 KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")
-"""Why pruning keeps a version."""
+"""Reasons why pruning keeps a version."""
 
 
 def prune(
@@ -522,18 +524,19 @@ def prune(
     is_used: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[ImageVersion, str | None]]:
     """
-    Decide which versions of an image may go: lazily, so that each is judged when its turn comes.
+    Decide lazily which versions of an image to delete, so that each is checked directly before its deletion.
 
-    Always kept: the newest CREATED version, one that is CREATING or DELETING, and one in a status that this package
-    does not know. Failed versions have their turn first, then the oldest.
+    The newest CREATED version and versions that are CREATING, DELETING or in an unknown status are always kept. Failed
+    versions come first, then the oldest.
 
     :param versions: All versions of the image, in any order.
     :param policy: What to keep.
-    :param now: The time.
-    :param aliases_of: Returns a version's aliases, by its number; called only for versions that could go otherwise.
-    :param is_used: Returns whether anybody uses a version, by its number; called only for versions that could go
-        otherwise.
-    :return: Each version, with the one of :data:`KEPT` for which it stays; ``None``: it goes.
+    :param now: The current time.
+    :param aliases_of: Returns the aliases of a version by its number; called only for versions that would otherwise be
+        deleted.
+    :param is_used: Returns whether a version is in use, by its number; called only for versions that would otherwise be
+        deleted.
+    :return: Each version with one of :data:`KEPT`, or ``None`` if it is to be deleted.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     created = [version["Version"] for version in newest_first if version["ImageVersionStatus"] == CREATED]
@@ -585,11 +588,11 @@ def select(
     bounds: Mapping[str, datetime] | None = None,
 ) -> Iterator[R]:
     """
-    Filter lazily by what the API has no filter for, or botocore none that is exact.
+    Filter lazily what the API or botocore cannot filter exactly.
 
-    :param versions: Versions, or images, in any order, which is kept.
+    :param versions: Versions or images; their order is kept.
     :param statuses: Only versions in one of these statuses; ``None`` for all.
-    :param limit: At most so many; nothing is read from ``versions`` beyond the last one.
+    :param limit: Maximum number; nothing is read from ``versions`` beyond the last one.
     :param bounds: Only versions whose times are within these, by the API's names, such as ``CreationTimeAfter``.
     """
     left = limit

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
     """
-    Return what a wait is for as JSON, equal for waits that can't have different results.
+    Return a wait as JSON, equal for waits with equal results.
 
     :param wait: The parsed parameters.
-    :param source: The sensor or trigger that has the parameters of the connection.
+    :param source: The sensor or trigger with the parameters of the connection.
     """
     return {**wait.to_json(), **aws_parameters(source)}
 
 
 def deferral_limit(task: Any, timeout: float) -> float:
     """
-    Return the seconds after which Airflow ends a deferral: ``execution_timeout`` counts while a task is deferred, too.
+    Return the seconds after which Airflow ends a deferral; ``execution_timeout`` includes the time in the triggerer.
 
     :param task: The task.
     :param timeout: Seconds of its own ``timeout``.
@@ -38,12 +38,12 @@ def deferral_limit(task: Any, timeout: float) -> float:
 
 def raise_execution_timeout(task: Any, timeout: float, awaited: str) -> None:
     """
-    Raise what ``execution_timeout`` raises in a worker, if it was that which ended a deferral.
+    Raise the error of ``execution_timeout``, as in a worker, if it ended a deferral.
 
     :param task: The task.
     :param timeout: Seconds of its own ``timeout``.
     :param awaited: What the task waited for.
-    :raises airflow.exceptions.AirflowTaskTimeout: It was.
+    :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is shorter than the task's own timeout.
     """
     if deferral_limit(task, timeout) < timeout:
         limit = task.execution_timeout.total_seconds()
@@ -52,12 +52,12 @@ def raise_execution_timeout(task: Any, timeout: float, awaited: str) -> None:
 
 def raise_if_trigger_failed(next_method: str, next_kwargs: Mapping[str, Any] | None) -> None:
     """
-    Raise what ``soft_fail`` cannot hide, if Airflow resumes a task because its trigger failed.
+    Raise an error that ``soft_fail`` cannot hide if Airflow resumes a task because its trigger failed.
 
-    Such a trigger could not be imported or constructed, or ended without an event: none of that is a version that
+    The trigger could not be imported or constructed, or ended without an event, which does not mean that the version
     failed.
 
-    :param next_method: The method that Airflow resumes the task with.
+    :param next_method: The method with which Airflow resumes the task.
     :param next_kwargs: Its arguments.
     :raises SageMakerImageVersionPollingError: The trigger failed.
     """
@@ -77,8 +77,8 @@ def read_event(event: Any) -> ImageVersion | decide.Failed:
     Read the event of a :class:`~airflow_provider_imageversions.triggers.SageMakerImageVersionTrigger`.
 
     :param event: The payload.
-    :return: The version's record, or why it can't become CREATED any more.
-    :raises SageMakerImageVersionPollingError: The wait failed, or the payload is not that of such an event.
+    :return: The version's record, or why it can no longer become CREATED.
+    :raises SageMakerImageVersionPollingError: The wait failed, or the payload is invalid.
     """
     match event:
         case {"status": "ready", "version": dict(version)}:

@@ -1,4 +1,4 @@
-"""Public exceptions, and what an error of AWS, of the network or of Airflow means for a task that waits."""
+"""Public exceptions, and the classification of errors of AWS, the network and Airflow."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ __all__ = [
     "SageMakerImageOperationTimeoutError",
     "SageMakerImageVersionPollingError",
     "UnknownRegionError",
+    "UnusableSettingError",
     "classify_code",
     "classify_error",
     "describe_error",
     "is_unsendable",
+    "is_unusable",
     "lacks_region",
     "may_be_status_conflict",
     "none_if_not_found",
@@ -46,7 +48,7 @@ BOTOCORE_ERRORS = (
     botocore.exceptions.ClientError,
     botocore.parsers.ResponseParserError,
 )
-"""What botocore raises on purpose; these have no base class in common."""
+"""The exceptions of botocore, which have no common base class."""
 
 
 # --- Exceptions ------------------------------------------------------------------------------------------
@@ -84,27 +86,27 @@ class SageMakerImageOperationTimeoutError(SageMakerImageOperationError, TimeoutE
 
 class MissingConnectionError(LookupError):
     """
-    The Airflow connection does not exist, or Airflow 3 could not look it up: it does not distinguish these.
+    The Airflow connection does not exist, or Airflow 3 could not look it up; Airflow does not distinguish the two.
 
     This is not an AirflowException, so that ``soft_fail`` cannot hide it.
 
-    :param aws_conn_id: The connection's id.
+    :param aws_conn_id: ID of the connection.
     """
 
     def __init__(self, aws_conn_id: str) -> None:
         super().__init__(
             f"aws_conn_id={aws_conn_id!r}: there is no such Airflow connection, or Airflow could not look it up. "
-            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default credentials on "
-            "purpose."
+            "Create it (type Amazon Web Services), or pass aws_conn_id=None to use boto3's default "
+            "credentials."
         )
 
 
 class ConnectionLookupError(RuntimeError):
     """
-    Airflow could not look up the connection, as when its database or a secrets backend is unavailable.
+    Airflow could not look up the connection, for example because its database or a secrets backend is unavailable.
 
-    :param aws_conn_id: The connection's id.
-    :param error: What the lookup raised.
+    :param aws_conn_id: ID of the connection.
+    :param error: The error of the lookup.
     """
 
     def __init__(self, aws_conn_id: str, error: Exception) -> None:
@@ -115,7 +117,7 @@ class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: i
     """
     The AWS credentials could not be loaded or refreshed, for a reason that may be temporary.
 
-    Raised for any error of boto3's credential chain or of the Amazon provider's session factory, which do not wrap
+    Raised for any error of boto3's credential chain or the Amazon provider's session factory, because these do not wrap
     errors of metadata endpoints, files, external processes and identity providers.
     """
 
@@ -131,11 +133,20 @@ class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # b
     )
 
 
+class UnusableSettingError(botocore.exceptions.HTTPClientError):  # type: ignore[misc]  # likewise
+    """A setting of botocore, such as the address of a proxy, cannot be used to send a request."""
+
+    fmt = (
+        "An HTTP Client raised an unhandled exception: {error}. Check botocore_config, and config_kwargs of connection "
+        "{aws_conn_id!r}."
+    )
+
+
 class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
     """The region does not exist: neither botocore nor DNS knows it."""
 
     fmt = (
-        'Could not connect to the endpoint URL: "{endpoint_url}" (there seems to be no region {region!r}: check '
+        'Could not connect to the endpoint URL: "{endpoint_url}" (region {region!r} does not seem to exist: check '
         "region_name, of the task or of connection {aws_conn_id!r})"
     )
 
@@ -194,7 +205,8 @@ _KINDS: dict[str, ErrorKind] = {
         ErrorKind.TRANSIENT,
     ),
 }
-# Which of the two a version that is CREATING gets is not documented; AWS answers the second for an image.
+# It is not documented which of the two SageMaker returns for a version that is CREATING. For an image, it returns the
+# second.
 _STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}
 _REQUEST_TIMEOUT = 408
 _TOO_MANY_REQUESTS = 429
@@ -203,10 +215,10 @@ _SERVER_ERRORS = 500
 
 def classify_code(code: str, http_status: int) -> ErrorKind:
     """
-    Return the kind of an error that AWS answered.
+    Return the kind of an error that AWS returned.
 
     :param code: The error's code, as in botocore's ``response["Error"]["Code"]``.
-    :param http_status: The answer's HTTP status.
+    :param http_status: HTTP status of the response.
     """
     if code in _KINDS:
         return _KINDS[code]
@@ -219,7 +231,7 @@ def classify_code(code: str, http_status: int) -> ErrorKind:
 
 def classify_error(error: Exception) -> ErrorKind | None:
     """
-    Return the kind of an error that a call of the hook raised; ``None`` for one that no call should raise.
+    Return the kind of an error that a call of the hook raised; ``None`` for an unexpected one.
 
     :param error: The error.
     """
@@ -233,7 +245,7 @@ def classify_error(error: Exception) -> ErrorKind | None:
             botocore.exceptions.CredentialRetrievalError,
             botocore.exceptions.TokenRetrievalError,
             botocore.exceptions.SSOError,
-            # Airflow 3 raises the same while its database or a secrets backend is unavailable.
+            # Airflow 3 raises the same error while its database or a secrets backend is unavailable.
             MissingConnectionError,
         ),
     ):
@@ -241,7 +253,7 @@ def classify_error(error: Exception) -> ErrorKind | None:
     if (
         isinstance(error, UnknownRegionError)
         or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
-        or _is_unusable(error)
+        or is_unusable(error)
     ):
         return ErrorKind.PERMANENT
     if isinstance(
@@ -253,7 +265,8 @@ def classify_error(error: Exception) -> ErrorKind | None:
             botocore.exceptions.IncompleteReadError,
             botocore.parsers.ResponseParserError,
             ConnectionLookupError,
-            # While a client is created, as of a disk or of too many open files; a call raises botocore's own.
+            # Raised while a client is created, for example because of too many open files. Calls raise botocore's
+            # errors.
             OSError,
         ),
     ):
@@ -265,16 +278,16 @@ def classify_error(error: Exception) -> ErrorKind | None:
 
 def may_be_status_conflict(error: Exception) -> bool:
     """
-    Return whether SageMaker may have refused a call because of the resource's status, which may be about to change.
+    Return whether SageMaker may have rejected a call because of the status of the resource, which may change.
 
-    :param error: What the hook raised.
+    :param error: The error of the hook.
     """
     return isinstance(error, botocore.exceptions.ClientError) and _code(error) in _STATUS_CONFLICTS
 
 
 def none_if_not_found(call: Callable[..., T], *arguments: Any, **named: Any) -> T | None:
     """
-    Return the result of a call, or ``None`` if SageMaker finds no such image, version or alias.
+    Return the result of a call, or ``None`` if the image, version or alias does not exist.
 
     :param call: A method of the hook.
     :param arguments: Its arguments.
@@ -292,22 +305,29 @@ def _code(error: botocore.exceptions.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _is_unusable(error: Exception) -> bool:
-    """Return whether a value, such as a proxy's address, can never be used to send a request."""
-    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
+def is_unusable(error: Exception) -> bool:
+    """
+    Return whether a setting, such as a proxy's address, can never be used to send a request.
+
+    :param error: What a call raised.
+    """
+    return isinstance(error, UnusableSettingError) or (
+        isinstance(error, botocore.exceptions.HTTPClientError)
+        and isinstance(error.kwargs.get("error"), (AttributeError, OverflowError, TypeError, ValueError))
+    )
 
 
 def is_unsendable(error: Exception) -> bool:
     """
     Return whether a header of a request has a value that HTTP does not allow.
 
-    :param error: What a call raised. Its text may show a session token.
+    :param error: The error of a call. Its text may contain a session token.
     """
-    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
+    return is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
 
 
 def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
-    """Return whether the certificate or the CA bundle is unfit, rather than the connection interrupted."""
+    """Return whether the certificate or the CA bundle is invalid, rather than the connection interrupted."""
     cause = next(iter(getattr(error.kwargs["error"], "args", ())), None)
     if isinstance(cause, ssl.SSLError):
         return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in {"X509", "PEM"}
@@ -316,9 +336,11 @@ def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:
 
 def lacks_region(error: botocore.exceptions.EndpointConnectionError, region: str) -> bool:
     """
-    Return whether an endpoint does not exist because its region does not; a known region may be back soon.
+    Return whether an endpoint does not exist because its region does not exist.
 
-    :param error: What a call raised.
+    If botocore knows the region, the error may be temporary.
+
+    :param error: The error of a call.
     :param region: The region.
     """
     cause = getattr(error.kwargs["error"], "__cause__", None)

@@ -1,4 +1,4 @@
-"""The hook: pages, clients and credentials. No other module uses tokens or clients."""
+"""The hook: clients, credentials and pagination. No other module uses clients or pagination tokens."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ from airflow_provider_imageversions.errors import (
     ErrorKind,
     MissingConnectionError,
     UnknownRegionError,
+    UnusableSettingError,
     classify_error,
     is_unsendable,
+    is_unusable,
     lacks_region,
 )
 from airflow_provider_imageversions.model import clean_text, to_record
@@ -88,7 +90,7 @@ if TYPE_CHECKING:
         UpdateImageVersionRequest,
     )
 
-# At worst a minute instead of botocore's five: a poll that hangs delays all waits for the image.
+# At most one minute instead of botocore's five, because a poll that hangs delays all waits for the image.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
 _PINNED_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 
@@ -111,7 +113,7 @@ def aws_parameters(source: object) -> dict[str, Any]:
     """
     Return the four parameters of the connection from an operator, sensor or trigger.
 
-    A value that rendered to nothing becomes the default, and the text of a boolean becomes the boolean.
+    A value that rendered to nothing becomes the default, and the string of a boolean becomes the boolean.
 
     :param source: The operator, sensor or trigger.
     """
@@ -126,16 +128,16 @@ def aws_parameters(source: object) -> dict[str, Any]:
 
 def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) -> dict[str, Any]:
     """
-    Return the parameters of :func:`aws_parameters` for a trigger that a worker defers to.
+    Return the parameters of :func:`aws_parameters` for a trigger to which a worker defers.
 
     A worker decides whether a missing ``aws_default`` means boto3's default chain. The trigger gets
     ``aws_conn_id=None`` then, so that it does not look the connection up again.
 
     :param source: The operator or sensor.
-    :param hook: The hook that it uses, or would use.
+    :param hook: The hook of the operator or sensor.
     """
     if hook.may_fall_back:
-        # If Airflow could not be asked, the trigger asks again.
+        # If Airflow cannot look it up now, the trigger tries again.
         with suppress(ConnectionLookupError):
             hook.find_connection()
     return {**aws_parameters(source), "aws_conn_id": hook.effective_conn_id}
@@ -145,9 +147,9 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
     """
     Check the parameters of the connection that are known when a DAG is parsed.
 
-    :param values: Any of them, by name.
-    :param template: Pattern of where a template begins; templates are checked when the task runs. (default: no value is
-        a template)
+    :param values: Some of the parameters, by name.
+    :param template: Pattern that matches the start of a template; templates are checked when the task runs. (default:
+        no value is a template)
     :raises ValueError: boto3 does not accept a value, or ``botocore_config`` contains a password.
     """
     for name, value in values.items():
@@ -170,16 +172,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     Interact with Amazon SageMaker images and their versions.
 
     If the connection ``aws_default`` does not exist, the hook logs a warning and uses boto3's default credential chain,
-    as every Amazon hook does. Unlike other Amazon hooks, it raises an error if any other connection does not exist. It
-    pins botocore's retries (``standard`` mode, 3 attempts) and timeouts (5 s to connect, 15 s to read) unless
-    ``config`` or the connection's ``config_kwargs`` set them. Where both set the same option, it is that of ``config``.
+    as other Amazon hooks do. Unlike them, it raises an error if any other connection does not exist. It pins botocore's
+    retries (``standard`` mode, 3 attempts) and timeouts (5 s to connect, 15 s to read) unless ``config`` or the
+    connection's ``config_kwargs`` set them. If both set the same option, ``config`` takes precedence.
 
-    :param aws_conn_id: The Airflow connection for AWS credentials. ``None`` or ``""``: boto3's default chain.
-        (default: ``aws_default``)
-    :param region_name: AWS region; default: the connection's, then boto3's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param config: Configuration for botocore's client, a :class:`botocore.config.Config` or its keyword arguments.
-    :raises MissingConnectionError: There is no connection ``aws_conn_id``.
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` or ``""`` uses boto3's default
+        credential chain. (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region, or boto3's)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param config: Configuration of botocore's client: a :class:`botocore.config.Config`, or its keyword arguments.
+        (default: the connection's settings)
+    :raises MissingConnectionError: The connection ``aws_conn_id`` does not exist.
     :raises CredentialsError: The credentials could not be loaded or refreshed.
 
     .. seealso::
@@ -221,7 +224,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         botocore_config: dict[str, Any] | None,
     ) -> SageMakerImageVersionsHook:
         """
-        Return the hook for the parameters that :func:`aws_parameters` returns.
+        Return a hook for the parameters that :func:`aws_parameters` returns.
 
         :raises ValueError: boto3 does not accept one of them.
         """
@@ -241,12 +244,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
                 f"{truncated_repr(str(error))}"
             ) from error
-        # With a configuration of its own, the wrapper would ignore the connection's, including proxies and timeouts.
+        # If it has its own configuration, the wrapper ignores that of the connection, including proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
         retries = dict(given.retries or {})
         pinned = {**_PINNED_RETRIES, **retries}
         if "max_attempts" in retries and "total_max_attempts" not in retries:
-            # botocore lets total_max_attempts win, so ours would silence the one that was asked for.
+            # total_max_attempts takes precedence in botocore, so the pinned value would override the user's.
             del pinned["total_max_attempts"]
         wrapper.botocore_config = Config(**_PINNED_CONFIG).merge(given).merge(Config(retries=pinned))
         return wrapper
@@ -258,7 +261,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     @property
     def has_connection(self) -> bool:
-        """Whether an Airflow connection was found, and is used."""
+        """Whether an Airflow connection was found."""
         return self._connection is not None
 
     def find_connection(self) -> Any:
@@ -266,7 +269,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Look up the Airflow connection, once; return ``None`` for boto3's default chain.
 
         :raises MissingConnectionError: The connection does not exist, and :attr:`may_fall_back` is not set.
-        :raises ConnectionLookupError: Airflow or its secrets backend could not be asked just now.
+        :raises ConnectionLookupError: Airflow or its secrets backend is unavailable.
         """
         if self.aws_conn_id and not self.has_connection and not self.fell_back:
             try:
@@ -280,12 +283,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     async def preload_connection(self) -> None:
         """
-        Look up the connection without blocking the event loop; the client can then be made in a thread.
+        Look up the connection without blocking the event loop. After that, a thread can create the client.
 
-        Unlike :meth:`find_connection` it leaves it to the caller when to :meth:`fall_back`.
+        Unlike :meth:`find_connection`, it leaves it to the caller to :meth:`fall_back`.
 
         :raises MissingConnectionError: The connection does not exist.
-        :raises ConnectionLookupError: Airflow or its secrets backend could not be asked just now.
+        :raises ConnectionLookupError: Airflow or its secrets backend is unavailable.
         """
         if self.aws_conn_id:
             with self._lookup_errors(self.aws_conn_id):
@@ -320,7 +323,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except botocore.exceptions.NoRegionError:
             raise
         except Exception as error:
-            # Anything else is wrapped: an AccessDenied of AWS STS would be taken for one of SageMaker.
+            # Wrap all other errors: an AccessDenied of AWS STS would be taken for one of SageMaker.
             if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
                 ErrorKind.THROTTLED,
                 ErrorKind.TRANSIENT,
@@ -330,7 +333,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                 raise self._unsendable_credentials() from None
             raise CredentialsError(
                 provider=self._credentials_provider,
-                # The text may be a proxy's page.
+                # The text may be the page of a proxy.
                 error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
             ) from error
 
@@ -348,18 +351,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> boto3.session.Session:  # noqa: FBT001, FBT002  # the Amazon provider's own signature
         """
-        Return the boto3 session, with a faster parser of timestamps, and a loader of service models that is shared.
+        Return the boto3 session, with a faster timestamp parser and a shared loader of service models.
 
         :param region_name: AWS region.
-        :param deferrable: Ask for an aiobotocore session, which this package never does.
+        :param deferrable: Whether to return an aiobotocore session, which this package never requests. (default: False)
         """
         signs = self.config.signature_version is not UNSIGNED
         with self._credential_errors():
             session = super().get_session(region_name=region_name, deferrable=deferrable)
-            # Here rather than when the client is created, to distinguish its errors from those of a wrong setting.
+            # Loaded here rather than when the client is created, to distinguish its errors from those of a wrong
+            # setting.
             credentials = session.get_credentials() if signs and not deferrable else None
         if credentials is not None:
-            # Refresh them when a call is signed; for these services only, as the chain itself may call AWS STS.
+            # Refresh them when a call is signed, but only for these services, because the chain itself may call AWS
+            # STS.
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
@@ -373,7 +378,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             credentials.get_frozen_credentials()
 
     def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
-        """Create the client; an error says which parameter can be wrong."""
+        """Create the client, or raise an error that names the parameter that may be wrong."""
         try:
             return super().get_client_type(*args, **kwargs)
         except botocore.exceptions.NoRegionError as error:
@@ -390,10 +395,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
         """
-        Return a client for a queue of Amazon SQS, with the connection's credentials and settings; the caller closes it.
+        Return a client for an Amazon SQS queue, with the connection's credentials and settings. The caller closes it.
 
-        :param queue_url: URL of the queue. Its region is the client's.
-        :param wait_seconds: How long in seconds the client's calls may wait for messages.
+        :param queue_url: URL of the queue, which determines the client's region.
+        :param wait_seconds: Maximum time in seconds that the client's calls wait for messages.
         """
         region, emulator = locate_queue(queue_url)
         region = region or str(self.conn_region_name)
@@ -423,24 +428,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         limit: int | None = None,
     ) -> Iterator[ImageVersion]:
         """
-        List an image's versions lazily: a page is fetched when its first record is needed.
+        List an image's versions lazily: each page is fetched when its first record is needed.
 
-        A version that moves to a later page, because another was added in between, is returned once.
+        A version that moves to a later page because another was added in between is returned once.
 
         :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-        :param creation_time_after: Only versions created at or after this moment; an aware datetime or an
-            ISO-8601 string with an offset.
-        :param creation_time_before: Only versions created at or before this moment.
-        :param last_modified_time_after: Only versions modified at or after this moment.
-        :param last_modified_time_before: Only versions modified at or before this moment.
+        :param creation_time_after: Only versions created at or after this time; an aware datetime, or an ISO-8601
+            string with an offset. (default: all)
+        :param creation_time_before: Only versions created at or before this time. (default: all)
+        :param last_modified_time_after: Only versions modified at or after this time. (default: all)
+        :param last_modified_time_before: Only versions modified at or before this time. (default: all)
         :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``)
         :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
         :param page_size: Versions per API call, 1 to 100. (default: 100)
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
-        :param statuses: Only versions in one of these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``,
-            ``DELETING``, ``DELETE_FAILED``); filtered by the hook, as the API cannot. (default: all)
-        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
-        :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
+        :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
+            none)
+        :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
+            ``DELETE_FAILED``). The hook filters them, because the API has no such filter. (default: all)
+        :param limit: Maximum number of records. No page is fetched beyond the last one. (default: no limit)
+        :raises ValueError: A parameter is outside its limits. Raised by the call, not by the first iteration.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
@@ -457,7 +463,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         List an image's versions.
 
         :param image_name: Name of the image.
-        :param filters: Those of :meth:`iter_image_versions`.
+        :param filters: The filters of :meth:`iter_image_versions`.
         :raises ValueError: See :meth:`iter_image_versions`.
         :raises botocore.exceptions.ClientError: See :meth:`iter_image_versions`.
         """
@@ -467,12 +473,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         self, image_name: str, version: int | None = None, alias: str | None = None
     ) -> ImageVersion:
         """
-        Describe one version, including its ``ContainerImage``, which lists do not have.
+        Describe a version, including its ``ContainerImage``, which lists do not contain.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more.
-        :param alias: An alias of the version. Without either, SageMaker picks the latest version.
-        :raises ValueError: A parameter is outside its limits, or both version and alias are given.
+        :param version: Number of the version, 0 or more. (default: the latest version, which SageMaker chooses)
+        :param alias: An alias of the version, instead of ``version``. (default: none)
+        :raises ValueError: A parameter is outside its limits, or both ``version`` and ``alias`` are set.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image, version or alias.
 
@@ -487,7 +493,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         List the aliases of a version, or of all versions of the image.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more; default: all versions.
+        :param version: Number of the version, 0 or more. (default: all versions)
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no
             such image or version.
@@ -497,14 +503,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
         key = "SageMakerImageVersionAliases"
-        # Each once: an alias may move to a later page because another was added in between.
+        # Without duplicates: an alias may move to a later page because another was added in between.
         return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
         """
-        Add to a record what only DescribeImageVersion and ListAliases know, for ``include_details=True``.
+        Return a record with the fields of DescribeImageVersion and ListAliases, as with ``include_details=True``.
 
-        :param image_name: Name of the image; a record's ARN has it in lower case only.
+        :param image_name: Name of the image, which the record's ARN has in lower case only.
         :param record: The version's record.
         """
         described = self.describe_image_version(image_name, version=record["Version"])
@@ -525,23 +531,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         limit: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """
-        List the images of the account in the region lazily: a page is fetched when its first record is needed.
+        List the images of the account in the region lazily: each page is fetched when its first record is needed.
 
-        An image that moves to a later page, because another was added in between, is returned once.
+        An image that moves to a later page because another was added in between is returned once.
 
         :param name_contains: Only images with this text in their names: 1 to 63 letters, digits, hyphens and dots.
-        :param creation_time_after: Only images created at or after this moment; an aware datetime or an ISO-8601
-            string with an offset.
-        :param creation_time_before: Only images created at or before this moment.
-        :param last_modified_time_after: Only images modified at or after this moment.
-        :param last_modified_time_before: Only images modified at or before this moment.
+            (default: all)
+        :param creation_time_after: Only images created at or after this time; an aware datetime, or an ISO-8601 string
+            with an offset. (default: all)
+        :param creation_time_before: Only images created at or before this time. (default: all)
+        :param last_modified_time_after: Only images modified at or after this time. (default: all)
+        :param last_modified_time_before: Only images modified at or before this time. (default: all)
         :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``IMAGE_NAME``. (default: ``CREATION_TIME``)
         :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``)
-        :param page_size: Images per page, 1 to 100. (default: 100)
-        :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
-        :param limit: Maximum number of records; no page is fetched beyond the last one. (default: all)
-        :return: Plain JSON with SageMaker's own keys, as of :meth:`describe_image`, but without ``RoleArn``.
-        :raises ValueError: A parameter is outside its limits, at the call rather than at the first record.
+        :param page_size: Images per API call, 1 to 100. (default: 100)
+        :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
+            none)
+        :param limit: Maximum number of records. No page is fetched beyond the last one. (default: no limit)
+        :return: Records as :meth:`describe_image` returns them, but without ``RoleArn``.
+        :raises ValueError: A parameter is outside its limits. Raised by the call, not by the first iteration.
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
 
@@ -555,10 +563,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Create an image.
 
-        :param request: The call, checked.
-        :return: The image's ARN. The image is CREATING, for seconds.
-        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` if there is an image of
-            this name.
+        :param request: The parameters of the call.
+        :return: ARN of the image, which is CREATING for some seconds.
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` if an image with this name exists.
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
@@ -567,12 +574,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
-        Describe an image itself.
+        Describe an image.
 
         :param image_name: Name of the image.
         :return: Plain JSON with SageMaker's own keys: ``ImageName``, ``ImageArn``, ``ImageStatus``, ``RoleArn``,
-            ``CreationTime``, ``LastModifiedTime`` and, where there are some, ``DisplayName``, ``Description``,
-            ``FailureReason``.
+            ``CreationTime``, ``LastModifiedTime`` and, if set, ``DisplayName``, ``Description`` and ``FailureReason``.
         :raises ValueError: The name is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
             image.
@@ -584,7 +590,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def update_image(self, request: UpdateImageRequest) -> None:
         """
-        Update an image's role, name to show and description. What the request omits stays as it is.
+        Update an image's role, display name and description. Members that the request omits remain unchanged.
 
         :param request: The parameters of the call.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
@@ -596,10 +602,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image(self, image_name: str) -> None:
         """
-        Start to delete an image, with all of its versions and their aliases. Their container images in ECR stay.
+        Start to delete an image with all of its versions and aliases, but not the container images in Amazon ECR.
 
-        The image is DELETING for seconds; its name is free after that. AWS asks to detach an image from all SageMaker
-        domains first.
+        The image is DELETING for some seconds; after that, its name is free. AWS recommends detaching an image from all
+        SageMaker domains first.
 
         :param image_name: Name of the image.
         :raises ValueError: The name is outside its limits.
@@ -615,12 +621,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Create a version of an image.
 
-        :param request: The call, checked.
+        :param request: The parameters of the call.
         :param client_token: Up to 36 letters, digits and hyphens. As long as SageMaker remembers the token, the same
-            token with the same request returns the version that the first call created; after that, it creates another
-            one. AWS does not document for how long.
-        :return: The version's number. It is read from the ARN in the answer: to ask for the latest version would give
-            another one where several are made at the same time.
+            token with the same request returns the version that the first call created. After that, it creates another
+            version. AWS does not document how long a token is remembered.
+        :return: Number of the version, from the ARN in the response. The latest version may be another one if several
+            are created at the same time.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the image is being
             changed, ``ResourceNotFound`` if there is no such image.
 
@@ -636,10 +642,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
         """
-        Change what describes a version, and its aliases.
+        Change the metadata and aliases of a version.
 
-        :param request: The call, checked. The service refuses it as a whole if a version has one of the
-            ``aliases_to_add`` already, or this version lacks one of the ``aliases_to_delete``.
+        :param request: The parameters of the call. SageMaker rejects the whole call if a version already has one of the
+            ``aliases_to_add``, or this version does not have one of the ``aliases_to_delete``.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
 
@@ -650,10 +656,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
-        Start to delete a version. Its aliases go with it; its container image in Amazon ECR stays.
+        Start to delete a version with its aliases. The container image in Amazon ECR is not deleted.
 
         :param image_name: Name of the image.
-        :param version: The version's number, 0 or more.
+        :param version: Number of the version, 0 or more.
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while the version is being
             changed, ``ResourceNotFound`` if there is no such version.
@@ -674,26 +680,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Find who uses which version of an image in Amazon SageMaker Studio.
 
-        An entry without a number counts for the newest CREATED version, and one that names an alias for the version
+        An entry without a number counts as a use of the newest CREATED version, and an alias as a use of the version
         that has it. Apps that are Deleted or Failed do not count.
 
-        API calls: one for the image; for ``domains`` one per 100 and one for each; for ``apps`` one per 100; for
-        ``user_profiles`` and ``spaces`` one per 100 and one for each; one per alias; and one for the newest version.
+        API calls: one for the image; for ``domains``, ``user_profiles`` and ``spaces``, one per 100 resources and one
+        for each of them; for ``apps``, one per 100; one per alias; and one for the newest version.
 
         :param image_name: Name of the image.
-        :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
-            string with commas. (default: all)
-        :param domain_id: Only in this domain. (default: in all domains)
+        :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
+            comma-separated string. (default: all)
+        :param domain_id: Check only this domain. (default: all domains)
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
             (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
         :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
-            "pinned": True, "running": True}, ...]}``, by the version's number as text. ``kind`` is ``domain``, ``app``,
-            ``user_profile`` or ``space``; an app has ``space_name`` or ``user_profile_name``, too. ``pinned`` is
-            ``False`` for an entry that always means the newest version. ``running`` is ``None`` where apps were not
-            read.
+            "pinned": True, "running": True}, ...]}``, with version numbers as strings. ``kind`` is ``domain``, ``app``,
+            ``user_profile`` or ``space``; an app also has ``space_name`` or ``user_profile_name``. ``pinned`` is
+            ``False`` for an entry that always uses the newest version. ``running`` is ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
-            permission: an answer that could not be read never counts as "not used".
+        :raises botocore.exceptions.ClientError: SageMaker's error. If access is denied, the message names the missing
+            permission. A failed call never counts as "not used".
 
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
@@ -708,15 +713,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """
-        Find the digest that a tag in Amazon ECR has now, and if it has several architectures, the digest of each.
+        Find the current digest of a tag in Amazon ECR, and those of its architectures if there are several.
 
-        Amazon ECR is called in the region and for the account that the path names, with one call of DescribeImages,
-        and one of BatchGetImage for several architectures. A path with a digest takes no call.
+        This calls DescribeImages of Amazon ECR, and BatchGetImage for a multi-architecture image, in the region and
+        account of the path. A path with a digest needs no call.
 
         :param base_image: Registry path of the container image in Amazon ECR.
         :return: Digests such as ``sha256:...``; empty if Amazon ECR has no such repository or tag.
-        :raises ValueError: It is not a path in Amazon ECR.
-        :raises botocore.exceptions.ClientError: What Amazon ECR answers, such as access denied.
+        :raises ValueError: ``base_image`` is not a path in Amazon ECR.
+        :raises botocore.exceptions.ClientError: Amazon ECR's error, such as access denied.
 
         .. seealso::
             https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
@@ -746,12 +751,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def compare_image_versions(self, image_name: str, first: int | str, second: int | str) -> str:
         """
-        Compare two versions of an image as a table in Markdown, such as for a person who approves a roll-out.
+        Return a Markdown table that compares two versions of an image, for example for the approval of a roll-out.
 
         :param image_name: Name of the image.
-        :param first: A version's number, or one of its aliases.
-        :param second: The other version's.
-        :return: A table with a row for each member that either version has; the names of those that differ are bold.
+        :param first: Number of a version, or one of its aliases.
+        :param second: Number of the other version, or one of its aliases.
+        :return: A table with a row for each field of the versions. The names of fields that differ are bold.
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
             version or alias.
@@ -768,12 +773,13 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         self, operation: str, *, domain_id: str | None = None, next_token: str | None = None
     ) -> Mapping[str, Any]:
         """
-        List resources of Studio, one page.
+        Return one page of resources of Studio.
 
         :param operation: ``list_domains``, ``list_apps``, ``list_user_profiles`` or ``list_spaces``.
-        :param domain_id: Only those in this domain; not for ``list_domains``. (default: all)
-        :param next_token: ``NextToken`` of the page before. (default: the first page)
-        :return: The answer, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces`` and perhaps ``NextToken``.
+        :param domain_id: List only resources of this domain. Not supported by ``list_domains``. (default: all)
+        :param next_token: ``NextToken`` of the previous page. (default: the first page)
+        :return: The response, with ``Domains``, ``Apps``, ``UserProfiles`` or ``Spaces``, and ``NextToken`` unless it
+            is the last page.
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
@@ -786,9 +792,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         Describe a resource of Studio.
 
-        :param operation: Such as ``describe_domain``.
-        :param identity: What names it, by the API's members.
-        :return: The answer, with times as datetimes.
+        :param operation: The operation, such as ``describe_domain``.
+        :param identity: The members of the request that identify the resource.
+        :return: The response, with times as datetimes.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
         with self._explained(identity) as client:
@@ -801,7 +807,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Start to update a domain or a user profile.
 
         :param operation: ``update_domain`` or ``update_user_profile``.
-        :param request: The call's members. A structure of settings of one app replaces the one that is there.
+        :param request: The members of the request. The settings of an app replace its existing settings.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
         with self._explained(request) as client:
@@ -831,7 +837,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
                     yield dict(to_record(item))
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-        # The token is an ordinary parameter: botocore would try to decode a StartingToken.
+        # The token is an ordinary parameter, because botocore would try to decode a StartingToken.
         pages, tokens = iter(self.conn.get_paginator(operation).paginate(**request)), {request.get("NextToken")}
         while True:
             with self._explained(request):
@@ -849,8 +855,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
-        """Return the client for a call, and re-raise the call's error with what helps to resolve it in its message."""
-        # Opened here, as what that raises is not about the call.
+        """Return the client for a call, and re-raise its error with the resource, region and connection added."""
+        # Created here, because its errors are not about the call.
         client = self.conn
         try:
             yield client
@@ -858,25 +864,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             explained = self._explain(error, request)
             if explained is error:
                 raise
-            # What cannot be sent may be a session token, which its error shows.
+            # A value that cannot be sent may be a session token, which the error would show.
             raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
+        region = str(self.conn_region_name)
         if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
-            return explain_missing(error, request, str(self.conn_region_name), self.effective_conn_id)
+            return explain_missing(error, request, region, self.effective_conn_id)
         if is_unsendable(error):
             return self._unsendable_credentials()
+        if is_unusable(error):
+            return UnusableSettingError(**getattr(error, "kwargs", {}), aws_conn_id=self.effective_conn_id)
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
-        if isinstance(error, botocore.exceptions.EndpointConnectionError):
-            region = str(self.conn_region_name)
-            if lacks_region(error, region):
-                return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, BOTOCORE_ERRORS):
-            return error
-        # What is left comes from botocore's parsers, given a response that SageMaker would not send: credentials were
-        # refreshed before, and errors of sending have types of botocore's.
-        return broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
+        if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
+            return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
+        # Anything else comes from botocore's parsers, given a response that SageMaker would not send.
+        is_known = isinstance(error, BOTOCORE_ERRORS)
+        return error if is_known else broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}

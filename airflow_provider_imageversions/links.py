@@ -1,4 +1,4 @@
-"""The task's buttons to the AWS console."""
+"""Links from a task to the AWS console."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class _ConsoleLink(BaseAwsLink):
     """A link to a resource's page in the AWS console, in the region and partition that the task used."""
 
     resource: ClassVar[str]
-    """The name that :attr:`format_str` has for the resource."""
+    """The placeholder of the resource in :attr:`format_str`."""
 
     @classmethod
     def store(cls, context: Any, operator: Any, hook: SageMakerImageVersionsHook, identity: str) -> None:
         """
-        Store the link's parts, without creating a client, which a sensor that defers does not need.
+        Store the parts of the link, without creating a client, which a deferring sensor does not need.
 
         If the connection or boto3's configuration cannot be read, there is no link. The task's next call raises the
-        error if it lasts.
+        error if it persists.
 
         :param context: The task's context.
         :param operator: The task.
-        :param hook: The hook that the task uses, or would use.
-        :param identity: Name or id of the resource.
+        :param hook: The task's hook.
+        :param identity: Name or ID of the resource.
         """
         try:
             region = hook.region_name or boto3.session.Session().region_name
@@ -42,9 +42,9 @@ class _ConsoleLink(BaseAwsLink):
             operator.log.info("No link to the AWS console for %r: its region is unknown", identity)
             return
         if region is not None:
-            # botocore knows this too, but takes a third of a second to load its list of all endpoints.
+            # botocore also knows the partition, but takes a third of a second to load its list of all endpoints.
             partition = next((name for prefix, name in _PARTITIONS.items() if region.startswith(prefix)), "aws")
-            # There are consoles whose address Airflow does not know.
+            # Airflow does not know the address of every console.
             if cls.get_aws_domain(partition):
                 cls.persist(
                     context=context,
@@ -68,7 +68,7 @@ class SageMakerImageLink(_ConsoleLink):
         """
         Return the link for an image, in the region and partition that an ARN names.
 
-        :param image_name: Name of the image; an ARN has it in lower case only.
+        :param image_name: Name of the image, which an ARN has in lower case only.
         :param image_version_arn: ARN of one of its versions.
         """
         _, partition, _, region, *_ = f"{image_version_arn}::::".split(":")

@@ -1,5 +1,5 @@
 """
-Records of versions, what a wait is for, what a watcher emits, and cursors.
+Records of versions, targets of waits, events of watchers, and cursors.
 
 Pure: no Airflow, no boto, no clock, no log.
 """
@@ -75,7 +75,7 @@ __all__ = [
 
 
 class ErrorKind(Enum):
-    """What an error of AWS, of the network or of Airflow means for a task that waits."""
+    """The meaning of an error of AWS, the network or Airflow for a task that waits."""
 
     MISSING = "missing"
     """The image, version or alias does not exist (yet)."""
@@ -171,7 +171,7 @@ def to_record(item: Mapping[str, Any]) -> ImageVersion:
 
 def event_id(version: ImageVersion) -> str:
     """
-    Return the identity of the event that a version reached its status, equal however often it is sent.
+    Return the identity of the event that a version reached its status. It is equal each time the event is emitted.
 
     It is a digest of the version's ARN, its creation time to the millisecond and its status. The creation time
     distinguishes versions of one number if the image was deleted and created again.
@@ -194,12 +194,12 @@ def event_payload(
     redelivered: bool = False,
 ) -> dict[str, Any]:
     """
-    Return the payload of an event: the version's record, and what identifies the event among others.
+    Return the payload of an event: the version's record, and the members that identify the event.
 
-    :param version: The version's record, with details or without.
-    :param image_name: Name of the image; a record has it in lower case only.
+    :param version: The version's record, with or without details.
+    :param image_name: Name of the image, which a record has in lower case only.
     :param region: AWS region.
-    :param alias: The alias that moved to the version. (default: the version reached its status)
+    :param alias: The alias that moved to the version. (default: none, the version reached its status)
     :param identity: The event's ``event_id``. (default: that of the version reaching its status)
     :param redelivered: Whether the event may have been emitted before.
     """
@@ -313,9 +313,9 @@ class AliasCursor:
 @dataclass(frozen=True)
 class VersionsAbove:
     """
-    What a watcher needs from a poll: every version above a number.
+    The versions that a watcher needs from a poll: all above a number.
 
-    :param number: The number; -1 for all versions.
+    :param number: The number; -1 for all versions. (default: -1)
     """
 
     number: int = -1
@@ -385,7 +385,7 @@ def _parse_watched_statuses(name: str, value: object) -> tuple[str, ...]:
 def _check_policy(keep_newest: int | None, keep_younger_than: float | None) -> None:
     if keep_newest is None and keep_younger_than is None:
         raise ValueError(
-            "keep_newest=None, keep_younger_than=None: nothing says what to keep. Set keep_newest, for example to 10, "
+            "keep_newest=None, keep_younger_than=None: set at least one of them. Set keep_newest, for example to 10, "
             "or keep_younger_than, for example to timedelta(days=90)."
         )
 
@@ -395,15 +395,15 @@ class PrunePolicy(Parameters):
     """
     Which versions of an image to keep when the others are deleted.
 
-    :param keep_newest: Keep this number of the newest CREATED versions. (default: ``None``)
+    :param keep_newest: Number of the newest CREATED versions to keep. (default: ``None``)
     :param keep_younger_than: Keep versions created within this time, in seconds. Set at least one of the two.
         (default: ``None``)
     :param keep_versions: Keep the versions with these numbers. (default: none)
     :param keep_aliased: Keep versions that have an alias. (default: True)
-    :param keep_used: Where to look for users of a version, which keep it. (default: nowhere)
+    :param keep_used: Keep versions that are used in these scopes. (default: none)
     :param limit: Maximum number of versions to delete. (default: no limit)
-    :param preview: Delete nothing, but return what would be deleted. (default: False)
-    :raises ValueError: A value is outside its limits, or nothing says what to keep.
+    :param preview: Return what would be deleted, without deleting anything. (default: False)
+    :raises ValueError: A value is outside its limits, or neither ``keep_newest`` nor ``keep_younger_than`` is set.
     """
 
     keep_newest: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
@@ -432,13 +432,13 @@ def _check_one_version(
 @attrs.frozen(field_transformer=with_converters)
 class Target(Parameters):
     """
-    What a wait is for. Without any of these: the image's latest version.
+    The target of a wait. Without parameters, it is the image's latest version.
 
-    :param version: This very version number, 0 or more; excludes the others. (default: ``None``)
+    :param version: The version with this number, 0 or more. It cannot be combined with the others. (default: ``None``)
     :param alias: The version that has this alias. (default: ``None``)
     :param after_version: Any version with a higher number than this one, 0 or more. (default: ``None``)
-    :param created_after: Any version created at or after this moment; an aware datetime or an ISO-8601 string
-        with an offset. (default: ``None``)
+    :param created_after: Any version created at or after this time; an aware datetime, or an ISO-8601 string with an
+        offset. (default: ``None``)
     :raises ValueError: A value is outside its limits, or ``version`` is combined with another.
     """
 
@@ -465,7 +465,7 @@ class Target(Parameters):
 
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class WaitParameters(Target):
-    """The template fields of a sensor: see :class:`Target` for the others."""
+    """The parameters of a sensor, apart from those of the connection; see also :class:`Target`."""
 
     image_name: str = attrs.field(metadata=parsed_by(parse_image_name))
     include_details: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
@@ -483,8 +483,8 @@ class Wait(NamedTuple):
         """
         Parse the parameters of a sensor or a trigger.
 
-        :param source: What has an attribute for each of :data:`WAIT_PARAMETERS`.
-        :raises ValueError: One of them is outside its limits.
+        :param source: An object with an attribute for each of :data:`WAIT_PARAMETERS`.
+        :raises ValueError: A parameter is outside its limits.
         """
         return cls(
             parse_image_name("image_name", source.image_name),
@@ -523,12 +523,13 @@ def _check_alias_watch(statuses: tuple[str, ...], start_from: object, alias: str
 @attrs.frozen(field_transformer=with_converters)
 class WatchConfig(Parameters):
     """
-    What a watcher emits events for: versions that reach a status, or the moves of an alias.
+    The events of a watcher: versions that reach a status, or moves of an alias.
 
     :param image_name: Name of the image.
     :param statuses: CREATED, CREATE_FAILED or both; only CREATED with ``alias``.
-    :param start_from: ``"latest"``, ``"earliest"``, a version number or an aware time; one of the words with ``alias``.
-    :param alias: The alias; ``None``: versions.
+    :param start_from: ``"latest"``, ``"earliest"``, a version number or an aware datetime. With ``alias``, ``"latest"``
+        or ``"earliest"``.
+    :param alias: The alias; ``None`` for versions. (default: ``None``)
     :raises ValueError: A value is outside its limits, or cannot be combined with ``alias``.
     """
 

@@ -57,44 +57,50 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     """
     Wait until a version of an Amazon SageMaker image is CREATED, and return its record.
 
-    Without ``version``, ``alias``, ``after_version`` and ``created_after`` it waits for the image's latest version,
-    the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
-    ``never_fail``, ``silent_fail`` and ``retries`` mean the same in poke, reschedule and deferrable mode; it is Airflow
-    itself that lets ``timeout`` span all retries in reschedule mode. The sensor waits for an image that does not exist
-    yet, with a warning unless it waits for an ``alias``. It waits out throttling and outages. A version that was
-    CREATING and is deleted fails the sensor; in reschedule mode, where each check is a process of its own, it times out
-    unless a later version is CREATED.
+    Without ``version``, ``alias``, ``after_version`` and ``created_after``, the sensor waits for the image's latest
+    version: the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
+    ``never_fail``, ``silent_fail`` and ``retries`` have the same meaning in poke, reschedule and deferrable mode,
+    except that Airflow lets ``timeout`` span all retries in reschedule mode. If the image does not exist yet, the
+    sensor waits for it, with a warning unless it waits for an ``alias``. The sensor retries through throttling and
+    outages. If a version that was CREATING is deleted, the sensor fails. In reschedule mode, where each check is a
+    separate process, it times out instead, unless a later version is CREATED.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. Templated, like all that
-        follow.
-    :param version: Wait for this very version number, 0 or more.
-    :param alias: Wait until the version that has this alias is CREATED.
-    :param after_version: Wait for any version with a higher number than this one; the highest that is CREATED wins.
-    :param created_after: Wait for any version created at or after this moment; an aware datetime or an ISO-8601
-        string with an offset. A value that renders to nothing is an error, for each of these parameters.
-    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
-        DescribeImageVersion and ListAliases know to the record, for two more API calls at the end. Default: no.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Wait for the version with this number, 0 or more. (default: none) (templated)
+    :param alias: Wait until the version that has this alias is CREATED. (default: none) (templated)
+    :param after_version: Wait for any version with a higher number than this one. If several are CREATED, the highest
+        is returned. (default: none) (templated)
+    :param created_after: Wait for any version created at or after this time; an aware datetime, or an ISO-8601 string
+        with an offset. (default: none) (templated)
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and the other fields of
+        DescribeImageVersion and ListAliases to the record, with two more API calls at the end. (default: False)
+        (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param deferrable: Wait in the triggerer, without a worker, where all waits for the same image share one API call
-        per interval. Default: ``[operators] default_deferrable``, or yes with one of the next two.
-    :param start_from_trigger: Start in the triggerer, with no worker before the version is ready (Airflow 3.3 and
-        newer). Where something would be lost, as for mapped tasks, XComArgs, most templates, pools and
-        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: ``False``)
-    :param end_from_trigger: End in the triggerer, too, when the version is CREATED (Airflow 3.3 and newer). A failure
-        and a timeout always go through a worker. Where something would be lost, as with outlets, callbacks or a task
-        that is mapped over the result, a worker completes the task instead, and a warning says why. Listeners are not
-        called. (default: ``False``)
+        per interval. (default: ``[operators] default_deferrable``, or True with ``start_from_trigger`` or
+        ``end_from_trigger``)
+    :param start_from_trigger: Start in the triggerer, without a worker until the version is CREATED. Requires Airflow
+        3.3. If the task needs something that only a worker can do, as with mapped tasks, XComArgs, most templates,
+        pools and ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
+    :param end_from_trigger: Also end in the triggerer when the version is CREATED. Requires Airflow 3.3. Failures and
+        timeouts are always handled by a worker. If the task needs something that only a worker can do, as with outlets,
+        callbacks or a task that is mapped over the result, a worker completes the task instead, and a warning says why.
+        Listeners are not called. (default: False)
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason.
-        Not retried; skipped with ``soft_fail`` or ``never_fail``.
+        The task is not retried. With ``soft_fail`` or ``never_fail`` it is skipped.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises botocore.exceptions.ClientError: Access denied and the like. Fails the task even with ``soft_fail``.
-    :raises SageMakerImageVersionPollingError: The same, from a deferral.
-    :raises airflow.exceptions.AirflowSensorTimeout: ``timeout`` (seconds or timedelta) is over.
-    :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is over; it counts while the task is deferred,
-        too.
+    :raises botocore.exceptions.ClientError: An error such as access denied, which fails the task even with
+        ``soft_fail``.
+    :raises SageMakerImageVersionPollingError: The same in a deferral.
+    :raises airflow.exceptions.AirflowSensorTimeout: The version did not become CREATED within ``timeout`` (seconds or a
+        timedelta).
+    :raises airflow.exceptions.AirflowTaskTimeout: The version did not become CREATED within ``execution_timeout``,
+        which includes the time while the task is deferred.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
@@ -159,12 +165,12 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
-        # Read once, to warn of what is against them already.
+        # Read once, to warn when the DAG is parsed.
         if self.start_trigger_args is None and end_from_trigger:
             self.obstacles_to_end()
 
     def obstacles_to_start(self) -> list[str]:
-        """Return why the task may not start in the triggerer, and warn of them once."""
+        """Return why the task cannot start in the triggerer, and warn about each reason once."""
         found = without_worker.obstacles_to_start(self, self._own_template_fields)
         if not self.deferrable:
             found.append("deferrable is False")
@@ -172,7 +178,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         return found
 
     def obstacles_to_end(self) -> list[str]:
-        """Return why the task may not end in the triggerer, and warn of them once."""
+        """Return why the task cannot end in the triggerer, and warn about each reason once."""
         found = without_worker.obstacles_to_end(self)
         self._warn("end_from_trigger", "a worker completes the task instead", found)
         return found
@@ -184,7 +190,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             warnings.warn(f"{name}=True of task {self.task_id!r}: {instead}, because {'; '.join(new)}.", stacklevel=4)
 
     def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return what Airflow starts the trigger with, without a worker."""
+        """Return the arguments with which Airflow starts the trigger without a worker."""
         return StartTriggerArgs(
             trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
             next_method="execute_complete",
@@ -194,15 +200,15 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def execute(self, context: Any) -> Any:
         """Wait for the version."""
-        # Checks what was templated, in every mode alike.
+        # Check the rendered parameters, in every mode.
         target = self._wait().target
-        # Airflow's own poke and reschedule modes take what its constructor makes of a time span, and nothing else.
+        # Airflow's poke and reschedule modes accept only what its constructor makes of a time span.
         self.timeout, self.poke_interval = _seconds(self.timeout), _seconds(self.poke_interval)
         self.max_wait = None if self.max_wait is None else timedelta(seconds=_seconds(self.max_wait))
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=_seconds(self.poke_interval))
-        # Each poke in reschedule mode is a process of its own, which knows by this what the one before it logged.
+        # Each poke in reschedule mode is a separate process. This shows what the previous one has logged.
         self._logged_until = now - 1.5 * interval if now - self._began > interval / 2 else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
@@ -212,7 +218,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
-            # After a deferral Airflow itself skips it.
+            # After a deferral, Airflow itself skips the task.
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
@@ -265,9 +271,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
         :param context: The task's context.
         :param event: The trigger's payload.
-        :param began: When the wait began, ISO-8601.
-        :raises airflow.exceptions.TaskDeferred: The trigger waited for something else than the task asks for, as
-            templates rendered to something else in the triggerer; the task then waits for the right version.
+        :param began: Start of the wait, as an ISO-8601 string.
+        :raises airflow.exceptions.TaskDeferred: The task's templates rendered to different values in the triggerer, so
+            the trigger waited for another version. The task waits for the right one.
         """
         if began is None:
             # No worker has run yet.
@@ -287,7 +293,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         if not isinstance(event, dict) or "waited_for" not in event or event["waited_for"] == asked_for:
             return
         self.log.warning(
-            "SageMaker image %r: the triggerer rendered the task's templates to %s and a worker to %s; waiting for %s",
+            "SageMaker image %r: the triggerer rendered the task's templates to %s, but a worker to %s; waiting for %s",
             self.image_name,
             event["waited_for"],
             asked_for,
@@ -299,7 +305,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the deferral, or after it timed out."""
         if self.start_from_trigger and context["ti"].try_number > 1:
-            # Airflow deletes what an earlier try pushed where a worker begins, not where a trigger does.
+            # Airflow deletes the XComs of an earlier try when a worker starts the task, but not when a trigger does.
             delete_xcom(context["ti"], "return_value")
         if is_trigger_timeout(next_method, next_kwargs):
             next_method, next_kwargs = "last_check", {}
@@ -311,18 +317,19 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         except AirflowSkipException:
             raise
         except Exception as error:
-            # Airflow itself does this in the poke and reschedule modes, and in a deferral for some exceptions only.
+            # Airflow itself does this in poke and reschedule mode, but in a deferral only for some exceptions.
             if self.never_fail:
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
     def last_check(self, context: Any) -> ImageVersion:
         """
-        Check once more before a deferral's timeout counts: the triggerer may have been away meanwhile.
+        Check once more before the deferral times out, because the triggerer may have been down.
 
         :param context: The task's context.
         :raises airflow.exceptions.AirflowSensorTimeout: The version is still not CREATED.
-        :raises airflow.exceptions.AirflowTaskTimeout: Likewise, and it was ``execution_timeout`` that ended the wait.
+        :raises airflow.exceptions.AirflowTaskTimeout: The version is still not CREATED, and ``execution_timeout`` ended
+            the wait.
         """
         self._began = getattr(context["ti"], "start_date", None) or self._began
         result = self.poke(context)
@@ -335,7 +342,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
         """
-        Tell OpenLineage that the task read the version that it waited for; nothing if there was none to be had.
+        Report to OpenLineage that the task read the version that it waited for, if there is one.
 
         :param task_instance: The task instance.
         """
@@ -382,8 +389,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
 def _seconds(value: timedelta | float) -> float:
     """
-    Return seconds of what Airflow takes for a time span; a cluster policy may set either.
+    Return a time span, which may be seconds or a timedelta, in seconds.
 
-    Airflow takes a timeout that ends after the year 9999. As that of a deferral it would end the scheduler.
+    Airflow accepts a timeout that ends after the year 9999. As the timeout of a deferral, it would crash the scheduler.
     """
     return min(value.total_seconds() if isinstance(value, timedelta) else float(value), SECONDS_MAX)

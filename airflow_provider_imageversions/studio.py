@@ -1,8 +1,8 @@
 """
-What the settings of Amazon SageMaker Studio say about the versions of an image, and how to change it.
+Read and change the versions of an image in the settings of Amazon SageMaker Studio.
 
-Pure, as :mod:`airflow_provider_imageversions.decide` is: the answers of DescribeDomain, DescribeUserProfile,
-DescribeSpace and ListApps go in, and what they mean or the settings to write come out.
+Pure, like :mod:`airflow_provider_imageversions.decide`: the functions take responses of DescribeDomain,
+DescribeUserProfile, DescribeSpace and ListApps, and return what they mean or the settings to write.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
 APP_TYPES = ("JupyterLab", "CodeEditor", "KernelGateway")
-"""The kinds of apps that a version can be rolled out to."""
+"""The types of apps that a version can be rolled out to."""
 
 CUSTOM_IMAGES_MAX = {"domain": 200, "user_profile": 5}
-"""Maximum number of custom images in one list, as SageMaker documents it."""
+"""Maximum number of custom images in one list, as documented by SageMaker."""
 
 ABSENT, UNPINNED = "absent", "unpinned"
-"""What stands in the place of a number where a list has no entry of the image, or one without a number."""
+"""Values in place of a version number: the list has no entry for the image, or an entry without a number."""
 
-# What AWS's own settings call the places of one app's settings, by the kind of document.
+# The members that contain the settings of apps, by the kind of document.
 _PLACES = {
     "domain": ("DefaultUserSettings", "DefaultSpaceSettings", "DomainSettings"),
     "user_profile": ("UserSettings",),
     "space": ("SpaceSettings",),
 }
 _NOT_RUNNING = {"Deleted", "Failed"}
-# Those of a domain and of a user profile.
+# Statuses of a domain and of a user profile.
 _IN_SERVICE, _UPDATE_FAILED = "InService", "Update_Failed"
 _LOST = {"Deleting", "Failed", "Delete_Failed"}
 
@@ -43,11 +43,11 @@ _LOST = {"Deleting", "Failed", "Delete_Failed"}
 @dataclass(frozen=True)
 class Reference:
     """
-    One place in Studio that names an image.
+    A reference to an image in Studio.
 
-    :param user: What is reported of it: ``kind``, ``domain_id``, ``name`` and so on.
-    :param version: The version's number, if it names one.
-    :param alias: An alias of the version, if it names that instead. With neither, it stands for the newest CREATED one.
+    :param user: What to report about it: ``kind``, ``domain_id``, ``name`` and so on.
+    :param version: Number of the version, if it refers to a number.
+    :param alias: Alias of the version, if it refers to an alias. Without both, it refers to the newest CREATED version.
     """
 
     user: Mapping[str, Any]
@@ -57,11 +57,11 @@ class Reference:
 
 def references(kind: str, document: Mapping[str, Any], image_name: str, image_arn: str) -> Iterator[Reference]:
     """
-    Find every place in a document that names an image.
+    Yield every reference to an image in a document.
 
     :param kind: ``domain``, ``user_profile``, ``space`` or ``app``.
-    :param document: What describing it answers, or an app of ListApps.
-    :param image_name: Name of the image. Case does not matter, nor does it in an ARN.
+    :param document: The response that describes it, or an app of ListApps.
+    :param image_name: Name of the image, case-insensitive, as in an ARN.
     :param image_arn: ARN of the image, which distinguishes it from an image of the same name elsewhere.
     """
     user: dict[str, Any] = {"kind": kind, "domain_id": document["DomainId"]}
@@ -90,7 +90,7 @@ def references(kind: str, document: Mapping[str, Any], image_name: str, image_ar
 
 
 def _members(settings: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Find the lists of custom images and the resource specs in settings, however deep: AWS adds apps now and then."""
+    """Yield the lists of custom images and the resource specs in settings at any depth: AWS may add apps."""
     if not isinstance(settings, dict):
         return
     for name, value in settings.items():
@@ -109,7 +109,7 @@ def _app_type(path: tuple[str, ...]) -> str | None:
 
 
 def _reference_of_spec(spec: Any, user: Mapping[str, Any], image_arn: str) -> Iterator[Reference]:
-    """Read a resource spec, in which the version's ARN comes before the image's ARN and alias."""
+    """Yield the reference in a resource spec. The ARN of a version takes precedence over the image's ARN and alias."""
     if not isinstance(spec, dict):
         return
     version_arn = str(spec.get("SageMakerImageVersionArn", ""))
@@ -124,7 +124,7 @@ def _reference_of_spec(spec: Any, user: Mapping[str, Any], image_arn: str) -> It
 
 def resource_spec(image_arn: str, number: int) -> dict[str, str]:
     """
-    Return the members of a resource spec that name a version.
+    Return the members of a resource spec that refer to a version.
 
     :param image_arn: ARN of the image.
     :param number: The version's number.
@@ -137,14 +137,14 @@ def usage(
     found: Iterable[Reference], *, newest: int | None, owners: Mapping[str, int | None], knows_apps: bool
 ) -> dict[str, list[dict[str, Any]]]:
     """
-    Say for each version that is in use by whom.
+    Return the users of each version that is in use.
 
-    :param found: Every reference, in the order in which it is to be reported.
+    :param found: All references, in the order in which to report them.
     :param newest: Number of the newest CREATED version, for references without a number.
-    :param owners: Number of the version that has each of the aliases that are referred to; ``None`` if none has it.
+    :param owners: For each alias in the references, the number of its version; ``None`` if no version has it.
     :param knows_apps: Whether running apps are among the references.
-    :return: By the version's number, as text, in ascending order. ``running`` says whether an app runs with the version
-        in that place, and is ``None`` where apps were not read.
+    :return: The users by version number (a string), in ascending order. ``running`` is whether an app runs with the
+        version there, or ``None`` if apps were not read.
     """
     users: dict[int, list[dict[str, Any]]] = {}
     for reference in found:
@@ -171,9 +171,9 @@ def _home(user: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def describe_users(users: Collection[Mapping[str, Any]], *, shown: int = 5) -> str:
     """
-    Name who uses a version, for a log or an error.
+    Return the names of a version's users, for a log line or an error.
 
-    :param users: Of one version in :func:`usage`.
+    :param users: The users of one version in :func:`usage`.
     :param shown: Maximum number of names.
     """
     names = list(dict.fromkeys(_name_of(user) for user in users))
@@ -194,7 +194,7 @@ _OWNERS = ("space_name", "user_profile_name")
 
 def not_following(used: Mapping[str, list[dict[str, Any]]], number: int) -> dict[str, list[dict[str, Any]]]:
     """
-    Find what keeps another version although the settings of its domain or profile name a version from now on.
+    Find the apps and spaces that keep another version after a roll-out.
 
     :param used: What :func:`usage` returned after the roll-out.
     :param number: The version that was rolled out.
@@ -211,16 +211,16 @@ def not_following(used: Mapping[str, list[dict[str, Any]]], number: int) -> dict
 
 
 class AmbiguousEntryError(ValueError):
-    """A list of custom images has several entries of the image, and it is unclear which one to change."""
+    """A list of custom images has several entries for the image, and it is ambiguous which one to change."""
 
 
 @dataclass(frozen=True)
 class EntryState:
     """
-    What the settings of one app say about an image: enough to put it back.
+    The state of an image in the settings of one app, sufficient to restore it.
 
-    :param entry: The image's entry in the list of custom images; ``None`` if it has none.
-    :param position: The entry's place in the list.
+    :param entry: The image's entry in the list of custom images; ``None`` if the list has no entry for it.
+    :param position: The entry's index in the list.
     :param default: The DefaultResourceSpec; ``None`` if the settings have none.
     """
 
@@ -237,7 +237,7 @@ class EntryState:
         return UNPINNED if number is None else int(number)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON, with the version."""
+        """Return the state as JSON, with the version."""
         return {
             "version": self.version,
             "entry": None if self.entry is None else dict(self.entry),
@@ -248,21 +248,21 @@ class EntryState:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EntryState:
         """
-        Return what :meth:`to_json` was called on.
+        Return the state from the result of :meth:`to_json`.
 
-        :param values: What it returned.
+        :param values: The result.
         """
         return cls(values["entry"], values["position"], values["default"])
 
 
 def entry_state(settings: Mapping[str, Any], image_name: str, app_image_config_name: str | None) -> EntryState:
     """
-    Read what the settings of one app say about an image.
+    Return the state of an image in the settings of one app.
 
-    :param settings: Such as the JupyterLabAppSettings.
+    :param settings: The settings of the app, such as JupyterLabAppSettings.
     :param image_name: Name of the image.
-    :param app_image_config_name: Which entry is meant where there are several of the image.
-    :raises AmbiguousEntryError: It does not distinguish them.
+    :param app_image_config_name: Selects an entry if there are several for the image.
+    :raises AmbiguousEntryError: It does not select exactly one of several entries.
     """
     entries = settings.get("CustomImages", ())
     position = _position(entries, image_name, app_image_config_name)
@@ -280,18 +280,18 @@ def put_entry(
     with_default: bool = False,
 ) -> dict[str, Any]:
     """
-    Return the settings of one app with another entry of an image; nothing else in them changes.
+    Return the settings of one app with another entry for an image, and no other changes.
 
-    The same function rolls out and rolls back: :func:`entry_state` of the old settings, put into the new ones, gives
-    the old ones. Only a missing list and an empty one are the same to it, as are a missing default and an empty one: a
-    member that is left out of an update might be kept.
+    The same function rolls out and rolls back: putting the :func:`entry_state` of the old settings into the new ones
+    returns the old ones. A missing list becomes an empty one, and a missing default an empty one, because SageMaker may
+    keep a member that an update leaves out.
 
-    :param settings: Such as the JupyterLabAppSettings.
+    :param settings: The settings of the app, such as JupyterLabAppSettings.
     :param image_name: Name of the image.
-    :param state: The entry. One that is in the list already is replaced where it is; a new one goes to the state's
-        position, or to the end.
+    :param state: The state to put. An existing entry is replaced in place; a new one is inserted at the state's
+        position, or at the end.
     :param app_image_config_name: See :func:`entry_state`.
-    :param with_default: Whether to put the state's DefaultResourceSpec, too.
+    :param with_default: Whether to put the state's DefaultResourceSpec, too. (default: False)
     """
     entries = [dict(entry) for entry in settings.get("CustomImages", ())]
     position = _position(entries, image_name, app_image_config_name)
@@ -326,7 +326,8 @@ def wanted_state(before: EntryState, entry: Mapping[str, Any], spec: Mapping[str
 
     :param before: The state before.
     :param entry: The image's new entry.
-    :param spec: What the DefaultResourceSpec is to name; its other members, such as the instance type, stay.
+    :param spec: The image and version for the DefaultResourceSpec. Its other members, such as the instance type, are
+        kept.
     """
     default = before.default
     if spec is not None:
@@ -345,7 +346,7 @@ class RolloutTarget:
 
     :param domain_id: The domain.
     :param app_type: One of :data:`APP_TYPES`.
-    :param user_profile_name: The user profile; ``None``: the domain's default settings.
+    :param user_profile_name: The user profile; ``None`` for the domain's default settings. (default: ``None``)
     """
 
     domain_id: str
@@ -359,12 +360,12 @@ class RolloutTarget:
 
     @property
     def app_settings(self) -> str:
-        """The member that has the settings of the app."""
+        """The member that contains the settings of the app."""
         return f"{self.app_type}AppSettings"
 
     @property
     def identity(self) -> dict[str, str]:
-        """The members of a call that name the domain or the user profile."""
+        """The members of a request that identify the domain or the user profile."""
         profile = {} if self.user_profile_name is None else {"UserProfileName": self.user_profile_name}
         return {"DomainId": self.domain_id, **profile}
 
@@ -374,11 +375,11 @@ class RolloutTarget:
 
     def settings(self, document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """
-        Return the settings of the app in every place of a document that has such settings.
+        Return the settings of the app in each place of a document that has them.
 
         A domain's default space settings count only where it has them, and where SageMaker's model has the app.
 
-        :param document: What DescribeDomain or DescribeUserProfile answers.
+        :param document: The response of DescribeDomain or DescribeUserProfile.
         """
         places = {"user_profile": ["UserSettings"], "domain": ["DefaultUserSettings"]}[self.kind]
         if self.kind == "domain" and self.app_type in _IN_SPACE_SETTINGS and document.get("DefaultSpaceSettings"):
@@ -389,7 +390,7 @@ class RolloutTarget:
         """
         Return the members of UpdateDomain or UpdateUserProfile that write settings of the app, and nothing else.
 
-        :param settings: By the place, as of :meth:`settings`.
+        :param settings: The settings by place, as :meth:`settings` returns them.
         """
         return {**self.identity, **{place: {self.app_settings: dict(own)} for place, own in settings.items()}}
 
@@ -400,14 +401,15 @@ _IN_SPACE_SETTINGS = {"JupyterLab", "KernelGateway"}
 @dataclass(frozen=True)
 class Rollout:
     """
-    What a roll-out, or a roll-back, makes of settings.
+    The changes of a roll-out or a roll-back.
 
     :param image_name: Name of the image.
-    :param target: Whose settings.
-    :param app_image_config_name: The app image config of the entry; it also distinguishes several entries of an image.
-    :param number: The version; ``None`` for a roll-back.
-    :param spec: What the DefaultResourceSpec is to name; ``None``: it stays.
-    :param restore: What to put back, by the place, as of an earlier :meth:`state`.
+    :param target: The settings to change.
+    :param app_image_config_name: The app image config of the entry. It also selects one of several entries for the
+        image.
+    :param number: Number of the version; ``None`` for a roll-back. (default: ``None``)
+    :param spec: The image and version for the DefaultResourceSpec; ``None`` to keep it. (default: ``None``)
+    :param restore: The states to restore, by place, as :meth:`state` returned them earlier. (default: none)
     """
 
     image_name: str
@@ -425,9 +427,9 @@ class Rollout:
 
     def state(self, document: Mapping[str, Any]) -> dict[str, EntryState]:
         """
-        Return what a document says about the image now, by the place.
+        Return the present states of the image in a document, by place.
 
-        :param document: What DescribeDomain or DescribeUserProfile answers.
+        :param document: The response of DescribeDomain or DescribeUserProfile.
         """
         return {
             place: entry_state(settings, self.image_name, self.app_image_config_name)
@@ -436,7 +438,7 @@ class Rollout:
 
     def wanted(self, document: Mapping[str, Any]) -> dict[str, EntryState]:
         """
-        Return what the document is to say about the image.
+        Return the wanted states of the image in a document, by place.
 
         :param document: See :meth:`state`.
         """
@@ -452,10 +454,10 @@ class Rollout:
 
     def changes(self, document: Mapping[str, Any], wanted: Mapping[str, EntryState] | None = None) -> dict[str, Any]:
         """
-        Return the settings to write, by the place; empty if they are as they should be.
+        Return the settings to write, by place; empty if they are up to date.
 
         :param document: See :meth:`state`.
-        :param wanted: What it is to say about the image. (default: that of :meth:`wanted`)
+        :param wanted: The wanted states. (default: the result of :meth:`wanted`)
         """
         wanted = self.wanted(document) if wanted is None else wanted
         before = self.state(document)
@@ -473,10 +475,10 @@ class Rollout:
 
     def agrees(self, state: EntryState, other: EntryState) -> bool:
         """
-        Return whether two states of one place are the same, the entry's position aside.
+        Return whether two states of one place are equal, apart from the position of the entry.
 
-        :param state: One.
-        :param other: The other.
+        :param state: A state.
+        :param other: Another state.
         """
         same_default = not self.with_default or (state.default or None) == (other.default or None)
         return state.entry == other.entry and same_default
@@ -485,7 +487,7 @@ class Rollout:
         """
         Return the place whose list of custom images would have more entries than SageMaker allows; ``None`` if none.
 
-        :param changes: What :meth:`changes` returned.
+        :param changes: The result of :meth:`changes`.
         """
         maximum = CUSTOM_IMAGES_MAX[self.target.kind]
         return next((place for place, own in changes.items() if len(own["CustomImages"]) > maximum), None)
@@ -493,9 +495,9 @@ class Rollout:
 
 def highest_pinned(states: Mapping[str, EntryState], newest: int | None) -> int | None:
     """
-    Return the highest version that settings name, an entry without a number counting as the newest CREATED one.
+    Return the highest version in settings. An entry without a number counts as the newest CREATED version.
 
-    :param states: What :meth:`Rollout.state` returned.
+    :param states: The result of :meth:`Rollout.state`.
     :param newest: Number of the newest CREATED version.
     """
     numbers = [newest if state.version == UNPINNED else state.version for state in states.values()]
@@ -504,10 +506,10 @@ def highest_pinned(states: Mapping[str, EntryState], newest: int | None) -> int 
 
 def update_outcome(document: Mapping[str, Any]) -> Waiting | Failed | None:
     """
-    Say whether a domain or a user profile is InService again after an update.
+    Return the outcome of an update of a domain or a user profile.
 
-    :param document: What DescribeDomain or DescribeUserProfile answers.
-    :return: ``Failed`` with SageMaker's reason, or ``Waiting``; ``None``: it is InService.
+    :param document: The response of DescribeDomain or DescribeUserProfile.
+    :return: ``None`` if it is InService again; otherwise ``Waiting``, or ``Failed`` with SageMaker's reason.
     """
     status = document["Status"]
     if status == _IN_SERVICE:
@@ -519,18 +521,18 @@ def update_outcome(document: Mapping[str, Any]) -> Waiting | Failed | None:
 
 def is_update_failed(document: Mapping[str, Any]) -> bool:
     """
-    Return whether the last update of a domain or a user profile failed, which the next one can put right.
+    Return whether the last update of a domain or a user profile failed; another update can fix that.
 
-    :param document: What DescribeDomain or DescribeUserProfile answers.
+    :param document: The response of DescribeDomain or DescribeUserProfile.
     """
     return bool(document["Status"] == _UPDATE_FAILED)
 
 
 def updatable(document: Mapping[str, Any]) -> Waiting | Failed | None:
     """
-    Return what keeps a domain or a user profile from being updated; ``None``: nothing.
+    Return why a domain or a user profile cannot be updated; ``None`` if it can.
 
-    :param document: What DescribeDomain or DescribeUserProfile answers.
+    :param document: The response of DescribeDomain or DescribeUserProfile.
     """
     status = document["Status"]
     if status in {_IN_SERVICE, _UPDATE_FAILED}:
@@ -562,11 +564,11 @@ _COMPARED = (
 
 def comparison(image_name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """
-    Compare two versions of an image as a table in Markdown, with what differs in bold and short digests.
+    Return a Markdown table that compares two versions of an image, with differences in bold and short digests.
 
     :param image_name: Name of the image.
     :param first: One version's record with details.
-    :param second: The other's.
+    :param second: The other version's record with details.
     """
     rows = [f"| {image_name} | version {first['Version']} | version {second['Version']} |", "|---|---|---|"]
     for name in _COMPARED:
@@ -578,7 +580,7 @@ def comparison(image_name: str, first: Mapping[str, Any], second: Mapping[str, A
 
 
 def _cell(value: Any) -> str:
-    """Write a value into a cell of a table, where it must not end the cell or begin any markup."""
+    """Return a value as a table cell, escaped so that it cannot end the cell or start any markup."""
     if value is None or value in ([], ""):
         return ""
     text = ", ".join(value) if isinstance(value, list) else str(value)

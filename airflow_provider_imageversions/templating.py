@@ -1,4 +1,4 @@
-"""Template fields of operators and sensors: what is known when the DAG is parsed, and what rendered to nothing."""
+"""Template fields of operators and sensors: checks when the DAG is parsed, and of values that rendered to nothing."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class TemplatedParameters:
     """
     Mix-in for operators and sensors, before Airflow's class.
 
-    A value without a template is what its author wrote, even in a DAG with ``render_template_as_native_obj=True``,
-    which would convert the text ``"1.0"`` to a number. A value that renders to nothing is an error: as "not given" it
-    would make the task work on more than its author asked for.
+    A value without a template stays unchanged, even in a DAG with ``render_template_as_native_obj=True``, which would
+    convert the string ``"1.0"`` to a number. A value that renders to nothing is an error: if it counted as not set, the
+    task would work on more than its author intended.
     """
 
     _parameters: ClassVar[type[Parameters]] = Parameters
     """The parameters that are template fields, apart from those of the connection."""
     _own_template_fields: Sequence[str] = ()
-    """The template fields of this package's classes; subclasses elsewhere may add others, with their own rules."""
+    """The template fields of this package's classes. Subclasses in other packages may add fields with other rules."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -42,7 +42,7 @@ class TemplatedParameters:
 
     @property
     def _template(self) -> Pattern[str]:
-        """Pattern of where a template begins, in the task's DAG."""
+        """Pattern that matches the start of a template in the task's DAG."""
         dag = self.get_dag()  # type: ignore[attr-defined]  # BaseOperator's
         return template_pattern(getattr(dag, "jinja_environment_kwargs", None))
 
@@ -59,7 +59,7 @@ class TemplatedParameters:
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        Render a value, except for a text without a template.
+        Render a value, unless it is a string without a template.
 
         :param content: The value.
         :param args: Positional arguments of Airflow's method.
@@ -70,8 +70,8 @@ class TemplatedParameters:
             return content
         rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # likewise
         if (rendered is None or isinstance(rendered, jinja2.Undefined)) and is_text and self._is_own(content):
-            # A native environment returns None, or an object of Jinja's, for a template without a value. That must not
-            # be taken for "not given", so it becomes the text, or the error, that another environment makes of it.
+            # A native environment returns None, or an object of Jinja, for a template without a value. So that it does
+            # not count as "not set", it becomes the string, or the error, of other environments.
             return str(rendered)
         return rendered
 
@@ -82,7 +82,7 @@ class TemplatedParameters:
         """
         Check that no value rendered to nothing, before the task uses any of them.
 
-        The parameters of the connection may render to nothing, which means their default.
+        The parameters of the connection may render to nothing, which means their defaults.
 
         :raises ValueError: A value rendered to nothing.
         """
@@ -92,6 +92,6 @@ class TemplatedParameters:
                 continue
             if is_blank(value):
                 raise blank_parameter(name, value)
-            # The values of a dict are the author's own texts, such as a tag without a value.
+            # A dict may have empty values, such as a tag without a value.
             if isinstance(value, (list, tuple, set, frozenset)) and any(map(is_blank, iter_strings(value))):
                 raise blank_parameter(name, value)

@@ -71,18 +71,21 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
 
     Fires once, with a payload of JSON primitives:
 
-    - ``{"status": "done"}``: the update is complete, or failed; the task reads which;
-    - ``{"status": "error", "error": "..."}``: access denied, an invalid argument, a missing connection.
+    - ``{"status": "done"}``: the update has ended; the task checks whether it succeeded;
+    - ``{"status": "error", "error": "..."}``: an error such as access denied, an invalid argument or a missing
+      connection.
 
-    Throttling and outages are waited out, access denied and refused credentials for a short while.
+    The trigger retries through throttling and outages, and for a short time after access denied or rejected
+    credentials.
 
-    :param domain_id: The domain's id.
-    :param user_profile_name: The user profile. (default: the domain itself)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param domain_id: ID of the domain.
+    :param user_profile_name: Name of the user profile. (default: the domain itself)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     """
 
     def __init__(
@@ -167,37 +170,43 @@ def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersi
 
 class SageMakerImageVersionTrigger(BaseTrigger):
     """
-    Wait in the triggerer for what a deferred ``SageMakerImageVersionSensor`` waits for.
+    Wait in the triggerer for the version that a deferred ``SageMakerImageVersionSensor`` waits for.
 
     Fires once, with a payload of JSON primitives:
 
-    - ``{"status": "ready", "version": {...}}``: the version's record, with its details if they were asked for;
-    - ``{"status": "failed", "reason": "..."}``: the version can't become CREATED any more;
-    - ``{"status": "error", "error": "..."}``: access denied, an invalid argument, a missing connection.
+    - ``{"status": "ready", "version": {...}}``: the version's record, with details if they were requested;
+    - ``{"status": "failed", "reason": "..."}``: the version can no longer become CREATED;
+    - ``{"status": "error", "error": "..."}``: an error such as access denied, an invalid argument or a missing
+      connection.
 
-    Each has ``waited_for``, the parameters as the trigger understood them, too: without a worker it is Airflow's
-    triggerer that renders templates, and the worker that resumes the task compares them with its own rendering.
+    Each payload also has ``waited_for``, the parameters that the trigger used: if no worker ran before, Airflow's
+    triggerer renders the templates, and the worker that resumes the task compares the result with its own.
 
-    Throttling and outages are waited out, access denied and refused credentials for a short while. All triggers of a
-    triggerer that wait for the same image through the same connection share one poll and one boto3 client.
+    The trigger retries through throttling and outages, and for a short time after access denied or rejected
+    credentials. All triggers of a triggerer that wait for the same image through the same connection share one poll and
+    one boto3 client.
 
     :param image_name: Name of the image.
-    :param version: This very version number.
-    :param alias: The version with this alias.
-    :param after_version: Any version with a higher number than this one.
-    :param created_after: Any version created at or after this moment, ISO-8601 with an offset.
-    :param include_details: Add what DescribeImageVersion and ListAliases know.
-    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
-    :param exponential_backoff: Double the interval after each poll, up to ``max_wait``.
+    :param version: Wait for the version with this number. (default: none)
+    :param alias: Wait for the version that has this alias. (default: none)
+    :param after_version: Wait for any version with a higher number than this one. (default: none)
+    :param created_after: Wait for any version created at or after this time, an ISO-8601 string with an offset.
+        (default: none)
+    :param include_details: Whether to add the fields of DescribeImageVersion and ListAliases. (default: False)
+    :param poll_interval: Maximum time in seconds between polls. (default: 60)
+    :param exponential_backoff: Whether to double the interval after each poll, up to ``max_wait``. (default: False)
     :param max_wait: Maximum interval in seconds. (default: no limit)
-    :param silent_fail: Log access denied and the like, and keep waiting, instead of ending with it. (default: False)
-    :param end_from_trigger: When the version is CREATED, push its record to XCom and end the task here.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace
-        the others. (default: ``None``)
+    :param silent_fail: Whether to log errors such as access denied and keep waiting, instead of ending the wait.
+        (default: False)
+    :param end_from_trigger: Whether to push the version's record to XCom and end the task in the triggerer when the
+        version is CREATED. (default: False)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
+        others. (default: none)
     """
 
     def __init__(
@@ -221,8 +230,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         rendered: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
-        # Takes whatever a row of another version of this package holds: a constructor that raises in the
-        # triggerer can leave a trigger deferred forever. What is wrong is reported by an event, from run().
+        # Accepts any arguments that another version of this package has stored: a constructor that raises in the
+        # triggerer can leave a task deferred forever. run() reports errors with an event.
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.image_name = image_name
         self.version = version
@@ -258,7 +267,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
 
     def render_template_fields(self, context: Any, jinja_env: Environment | None = None) -> None:
         """
-        Render the arguments, where no worker did so before, as strictly as a worker does.
+        Render the arguments if no worker has done so before, as strictly as a worker does.
 
         :param context: The task's context.
         :param jinja_env: Jinja's environment.
@@ -268,7 +277,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         try:
             super().render_template_fields(context, strict)
         except Exception as error:
-            # What is raised here would come to the sensor as a failure that names no reason.
+            # An exception here would reach the sensor as a failure without a reason.
             self.log.exception("The templates of the task can't be rendered in the triggerer")
             self._unrendered = f"The task's templates can't be rendered: {describe_error(error)}"
 
@@ -278,7 +287,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         try:
             payload = await self._wait()
         except Exception as error:
-            # An exception here would come to the sensor as one that soft_fail skips.
+            # An exception here would reach the sensor as one that soft_fail skips.
             self.log.exception("The wait failed unexpectedly")
             payload = {"status": "error", "error": describe_error(error)}
         ended = None
@@ -287,26 +296,26 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         yield ended or TriggerEvent({**payload, "waited_for": self._waited_for})
 
     def _is_restarted(self) -> bool:
-        """Whether Airflow started it directly and not for the first time: it would keep the first try's end date."""
-        # Only where no worker runs before, the triggerer knows the task itself.
+        """Return whether Airflow started a retry directly; ending it here would keep the end date of the first try."""
+        # The triggerer has the task itself only if no worker ran before.
         task_instance: Any = self.task_instance
         return getattr(self, "task", None) is not None and task_instance.try_number > 1
 
     async def _end(self, version: ImageVersion) -> TaskSuccessEvent | None:
-        """Return the event that ends the task, with all that a worker would leave; ``None`` if a worker has to."""
+        """Return the event that ends the task with its link and XCom; ``None`` if a worker has to end it."""
         link = SageMakerImageLink()
         try:
             url = link.url_of(self.image_name, version["ImageVersionArn"])
             await push_xcom(self.task_instance, "return_value", version)
-        except Exception as error:  # noqa: BLE001  # a worker has another way to the database
+        except Exception as error:  # noqa: BLE001  # a worker has another connection to the database
             self.log.warning(
                 "Could not complete the task in the triggerer; a worker will complete it: %s",
                 describe_error(error),
             )
             return None
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
-        # With the event, as each request to Airflow's supervisor waits for a turn of its loop. Airflow encodes twice
-        # what comes so, which would spoil the record; but it decodes links twice, too.
+        # The link goes with the event, because each request to Airflow's supervisor waits for its loop. Airflow encodes
+        # XComs of an event twice, which would spoil the record; but it also decodes links twice.
         return TaskSuccessEvent(xcoms={link.xcom_key: url} if url else None)
 
     async def _wait(self) -> dict[str, Any]:
@@ -339,13 +348,13 @@ class SageMakerImageVersionTrigger(BaseTrigger):
                     case Raise(fatal):
                         return {"status": "error", "error": describe_error(fatal)}
                     case Retry():
-                        # The shared poll makes such pauses for all of its waits at once.
+                        # The shared poll makes such pauses for all of its waits.
                         pass
                     case PollAgain(seconds):
                         subscription.interval = seconds
 
     def _source(self) -> Any:
-        """Return what has the parameters: the trigger itself, unless a worker rendered them."""
+        """Return the object that has the parameters: the trigger itself, unless a worker rendered them."""
         if self.rendered is None:
             return self
         names = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
@@ -354,12 +363,12 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
     def _parse(self, source: Any) -> Wait:
-        """Check the arguments, some of which are texts where only templates were rendered, without a worker."""
+        """Check the arguments; without a worker, some of them are still strings."""
         if self._unrendered is not None:
             raise ValueError(self._unrendered)
         for name in ("exponential_backoff", "silent_fail", "end_from_trigger"):
             setattr(self, name, parse_boolean(name, getattr(self, name)))
-        # Airflow allows a sensor 0.
+        # Airflow allows 0 for a sensor.
         if self.poll_interval != 0:
             self.poll_interval = parse_seconds("poll_interval", self.poll_interval)
         if self.max_wait:
@@ -374,42 +383,47 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     """
     Emit an event for each image version that reaches one of the given statuses, or each time an alias moves.
 
-    For an ``AssetWatcher``: :func:`~airflow_provider_imageversions.assets.image_version_asset` makes the asset with its
-    watcher. The payload is the version's record (with its details if asked for) and
+    For an ``AssetWatcher``: :func:`~airflow_provider_imageversions.assets.image_version_asset` creates the asset with
+    its watcher. The payload is the version's record (with details if requested) and
 
     - ``image_name`` and ``region``;
     - ``status``: the status that the version reached;
     - ``event_id``: equal for all events of the same version reaching the same status;
     - ``redelivered``: whether the event may have been emitted before.
 
-    With ``alias`` an event is emitted when the alias has moved to another version and that one is CREATED. The payload
-    has ``alias``, too, and ``event_id`` is that of the move: another one when the alias moves back and forth. A move
-    that is undone or overtaken between two polls is not detected.
+    With ``alias``, an event is emitted when the alias has moved to another version and that version is CREATED. The
+    payload also has ``alias``, and ``event_id`` identifies the move: it differs each time the alias moves to the same
+    version again. A move that is undone or superseded between two polls is not detected.
 
-    Events are delivered at least once, in ascending order of versions that become ready together. What was emitted is
-    kept in the asset's state store (from Airflow 3.3), but only when Airflow has had time to store the event: after a
-    crash in between it is emitted again, with the same ``event_id``. Before Airflow 3.3 it is kept in memory, and a
-    restart starts from ``start_from`` again.
+    Events are delivered at least once; versions that become ready together are delivered in ascending order. On Airflow
+    3.3 and later, the progress is kept in the asset's state store, and advances when Airflow has had time to store the
+    event: after a crash before that, the event is emitted again with the same ``event_id``. On earlier versions, it is
+    kept in memory, and a restart starts from ``start_from`` again.
 
-    The trigger never ends and never raises for what AWS, the network or Airflow's database do: it retries. It waits for
-    an image that does not exist yet. All triggers of a triggerer that watch or wait for the same image through the same
+    The trigger never ends. It retries after any error of AWS, the network or Airflow's database. It waits for an image
+    that does not exist yet. All triggers of a triggerer that watch or wait for the same image through the same
     connection share one poll.
 
     :param image_name: Name of the image.
-    :param statuses: ``("CREATED",)`` (default), ``("CREATE_FAILED",)`` or both.
-    :param start_from: What to emit events for at the very first start. ``"latest"``: versions that become final from
-        now on. ``"earliest"``: every version. A version number: it and all above. An aware datetime or an ISO-8601
-        string with an offset: versions created at or after it. With ``alias``: ``"latest"``, or ``"earliest"`` to emit
-        an event for the version that has it now, too. (default: ``"latest"``)
-    :param alias: Emit an event for each move of this alias, with CREATED as the only status. (default: new versions)
-    :param poll_interval: Maximum time in seconds between two polls. (default: 60)
-    :param include_details: Add what DescribeImageVersion and ListAliases know, as ``ContainerImage``.
-    :param wake_queue: URL of an SQS queue with SageMaker's EventBridge events, which make the trigger poll at once.
-        (default: ``None``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
+        ``("CREATED",)``)
+    :param start_from: Where to start the first time: ``"latest"`` for versions that reach a status from now on,
+        ``"earliest"`` for all existing versions too, a version number for that version and those above, or an aware
+        datetime or an ISO-8601 string with an offset for versions created at or after it. With ``alias``, either
+        ``"latest"``, or ``"earliest"`` to also emit an event for the version that has the alias now. (default:
+        ``"latest"``)
+    :param alias: Emit an event each time this alias moves, instead of for new versions. ``statuses`` must be CREATED.
+        (default: none)
+    :param poll_interval: Maximum time in seconds between polls. (default: 60)
+    :param include_details: Whether to add the fields of DescribeImageVersion and ListAliases, such as
+        ``ContainerImage``. (default: False)
+    :param wake_queue: URL of an SQS queue that receives SageMaker's EventBridge events. A message makes the trigger
+        poll at once. (default: none)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``)
+    :param region_name: AWS region. (default: the connection's region)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
@@ -437,7 +451,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         botocore_config: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
-        # As above, refuses nothing; assets.image_version_asset() does when the DAG is parsed.
+        # Accepts any arguments, as above; assets.image_version_asset() checks them when the DAG is parsed.
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.image_name = image_name
         self.statuses = list(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else statuses
@@ -452,7 +466,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.botocore_config = botocore_config
         self.unknown = sorted(_later)
         self.kept: list[Any] = []
-        """Stands in for the asset's state where there is none, from one beginning to the next."""
+        """The state between restarts of the watcher, where Airflow has no state store for assets."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
@@ -462,7 +476,7 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         )
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            # With the names of what is unknown, and no values, which nobody checked: the triggerer logs them.
+            # Unknown arguments by name only, so that the triggerer can log them. Their values were not checked.
             {**dict.fromkeys(self.unknown), **{name: getattr(self, name) for name in own}, **aws_parameters(self)},
         )
 
@@ -477,14 +491,14 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
 
     @property
     def state_key(self) -> str:
-        """Where the cursor is kept: it goes with what is watched, and stays when only the pace or a detail changes."""
+        """Key of the cursor: it depends on what is watched, but not on the interval or on the details."""
         watched = [self.image_name, self.region_name, self.aws_conn_id, sorted(self.statuses)]
         if self.alias is not None:
             watched.append(self.alias)
         return f"sagemaker-image-versions-{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch, for ever."""
+        """Watch the image until the trigger is cancelled."""
         _warn_of_unknown(self)
         while True:
             try:
@@ -504,7 +518,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         """
         Warn once if DAG files disagree about the arguments of an asset's watcher.
 
-        Airflow then replaces one watcher by the other whenever it parses one of the files. An edited file does so once.
+        Airflow then replaces one watcher with the other whenever it parses one of the files. An edited file causes only
+        one such change.
         """
         now = time.monotonic()
         others = [each for each in self._watchers.get(self.state_key, ()) if now - each[0] < self.RIVALS_WITHIN]
@@ -513,9 +528,9 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         if came_back and self.state_key not in self._contested:
             self._contested.add(self.state_key)
             self.log.warning(
-                "DAG files disagree about the watcher of SageMaker image %r: Airflow replaces it by one with different "
-                "arguments (%s) and back whenever it parses a file. Use the same arguments in each file, or give the "
-                "assets different names.",
+                "DAG files disagree about the watcher of SageMaker image %r: Airflow replaces it with one that has "
+                "different arguments (%s) and back whenever it parses a file. Use the same arguments in each file, or "
+                "give the assets different names.",
                 self.image_name,
                 ", ".join(differences[-1]),
             )

@@ -1,4 +1,4 @@
-"""Reading who uses which version of an image: paged, paced, the cheapest scopes first."""
+"""Find who uses which version of an image, at a limited rate, starting with the scopes that need the fewest calls."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGE = 100
-"""Number of calls from which on the log says how long reading takes."""
+"""Number of calls above which the log says how long reading will take."""
 PROGRESS_PAUSE = 30.0
 """Minimum time in seconds between two log lines about progress."""
 PATIENCE = 300.0
-"""Time in seconds for which one call is repeated while it is throttled or the network fails."""
+"""Maximum time in seconds to retry a call that is throttled, or that fails because of the network."""
 _SLOWEST_RATE = 0.1
 _LONGEST_PAUSE = 20.0
 _PASSING = {ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
-# Each needs a call to list, and all but apps a call to describe each.
+# Each scope needs calls to list its resources and, except for apps, a call to describe each of them.
 _IDENTITY = ("DomainId", "UserProfileName", "SpaceName", "AppType", "AppName")
 _ACTIONS = {
     "domains": ("domain", "list_domains", "describe_domain"),
@@ -41,7 +41,7 @@ _ACTIONS = {
 
 class Pace:
     """
-    Spaces out API calls.
+    Limit the rate of API calls.
 
     :param calls_per_second: Maximum number of calls per second. While SageMaker throttles, it is halved repeatedly.
     """
@@ -53,10 +53,10 @@ class Pace:
 
     def call(self, step: Callable[[], T]) -> T:
         """
-        Make a call when its turn comes, and again while what keeps it from succeeding passes by itself.
+        Make a call at the limited rate, and retry it after temporary errors.
 
-        :param step: What makes one API call.
-        :raises Exception: What the step raised, if it does not pass by itself or has not for five minutes.
+        :param step: Function that makes one API call.
+        :raises Exception: The step's error, if it is not temporary or has lasted for five minutes.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -78,12 +78,12 @@ class Pace:
 
 class UsageReader:
     """
-    Reads who uses which version of an image.
+    Read who uses which version of an image.
 
     :param hook: The hook.
     :param image_name: Name of the image.
-    :param pace: How fast to call the API.
-    :param domain_id: Only what belongs to this domain. (default: all domains)
+    :param pace: Limits the rate of API calls.
+    :param domain_id: Read only this domain. (default: all domains)
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class UsageReader:
         self._image_name = image_name
         self._pace = pace
         self._domain_id = domain_id
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def read(self, scope: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
         """
-        Read the settings, and resolve what they say.
+        Read the settings, and resolve their references.
 
         :param scope: Some of :data:`~airflow_provider_imageversions.model.USAGE_SCOPES`.
         :return: See :meth:`SageMakerImageVersionsHook.find_image_version_usage`.
@@ -136,17 +136,17 @@ class UsageReader:
                 self._pace.rate,
             )
         for number, item in enumerate(listed.values()):
-            if time.monotonic() - self._told_at > PROGRESS_PAUSE:
-                self._told_at = time.monotonic()
+            if time.monotonic() - self._logged_at > PROGRESS_PAUSE:
+                self._logged_at = time.monotonic()
                 self._log(f"described %d of %d {scope.replace('_', ' ')}", number, len(listed))
             identity = {name: item[name] for name in ("DomainId", "UserProfileName", "SpaceName") if name in item}
             described = self._describe(scope, describe_operation, identity)
-            # Otherwise it was deleted since it was listed.
+            # Otherwise, it was deleted after it was listed.
             if described is not None:
                 yield described
 
     def _list(self, scope: str, operation: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
-        """List what there is, each once, though one may move to a later page because another was added in between."""
+        """List all resources, each once, even if one moves to a later page because another was added in between."""
         listed: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         tokens: set[str | None] = {None}
         token: str | None = None
@@ -196,7 +196,7 @@ class UsageReader:
         return version["Version"]
 
     def _explained(self, scope: str, operation: str, step: Callable[[], T]) -> T:
-        """Add the permission, and the way to do without it, to an error that denies access."""
+        """Add the missing permission, and how to avoid needing it, to an access-denied error."""
         try:
             return step()
         except botocore.exceptions.ClientError as error:

@@ -1,4 +1,4 @@
-"""Whether a task may start, and end, in the triggerer: only where nothing that its author asked for is lost."""
+"""Decide whether a task can start and end in the triggerer without losing anything that its author configured."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _MEMBERS = {
     "macros": ("ds_add", "ds_format", "timedelta", "json"),
 }
 _OF_TIMES = ("isoformat", "strftime", "format", "add", "subtract", "date", "timestamp", "int_timestamp", "year")
-# It parses templates and renders none. What it does not know, such as an extension's tag, is an error.
+# It only parses templates. What it does not support, such as a tag of an extension, is an error.
 _PARSER = jinja2.Environment(autoescape=True)
 _PARSER.filters.update(dict.fromkeys(("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"), str))
 del _PARSER.filters["random"]
-_PARSER.globals.clear()  # so that each counts as a name
+_PARSER.globals.clear()  # so that each of them counts as a name
 
 SAFE_NAMES = frozenset(
     {
@@ -51,14 +51,14 @@ SAFE_NAMES = frozenset(
     }
 )
 """
-What a template may use to start in the triggerer, and whatever is below it.
+Names that a template may use to start in the triggerer, including their attributes.
 
-Each was seen to render the same there as in a worker: tests/e2e/context_table.csv.
+Tests show that each renders to the same value there as in a worker: tests/e2e/context_table.csv.
 """
 SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
-"""What it may use without attributes: a time has methods such as ``now()``."""
+"""Names that it may use without attributes: a time has methods such as ``now()``."""
 SAFE_ITEMS = "params"
-"""Of which each item is safe, but not the object with its methods: in the triggerer it is of another type."""
+"""A name whose items are safe, but not its methods: in the triggerer, the object has another type."""
 _METHODS = frozenset(dir(dict)) - {"get"}
 _PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
@@ -91,12 +91,12 @@ def _is_safe(path: str) -> bool:
 
 
 def _paths(node: nodes.Node) -> Iterator[str]:
-    """Yield each name of a template with the constant members that are taken from it, such as ``dag_run.conf.x``."""
+    """Yield each name in a template with its constant members, such as ``dag_run.conf.x``."""
     path = _path(node)
     if path is not None:
         yield path
         return
-    # Without map_indexes Airflow looks up those of the upstream task, and hangs in the triggerer.
+    # Without map_indexes, Airflow reads those of the upstream task, and hangs in the triggerer.
     pulls = isinstance(node, nodes.Call) and _path(node.node) in _PULLS and _has_map_indexes(node)
     for child in node.iter_child_nodes(exclude=("node",) if pulls else None):
         yield from _paths(child)
@@ -131,18 +131,19 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     dag = task.get_dag()
     pattern = template_pattern(getattr(dag, "jinja_environment_kwargs", None))
     templates = [text for value in values for text in iter_strings(value) if not is_literal(text, pattern)]
+    is_limited = task.max_active_tis_per_dag is not None or task.max_active_tis_per_dagrun is not None
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
-        "an XComArg or a callable is not resolved there": any(_is_resolved_at_run_time(value) for value in values),
+        "an XComArg or a callable is not resolved in the triggerer": any(
+            _is_resolved_at_run_time(value) for value in values
+        ),
         "params with a JSON schema or without a value may end the triggerer": _may_be_invalid(task),
-        "slots of the pool are not counted there": task.pool != "default_pool" or task.pool_slots != 1,
-        "max_active_tis_per_dag and max_active_tis_per_dagrun are not counted there": task.max_active_tis_per_dag
-        is not None
-        or task.max_active_tis_per_dagrun is not None,
+        "pool slots are not counted in the triggerer": task.pool != "default_pool" or task.pool_slots != 1,
+        "max_active_tis_per_dag and max_active_tis_per_dagrun do not apply in the triggerer": is_limited,
         "the triggerer does not distinguish execution_timeout from timeout": task.execution_timeout is not None,
-        "inlets are validated by workers only": bool(task.inlets),
-        "map_index_template is rendered by workers only": bool(task.map_index_template) and task.end_from_trigger,
-        "Airflow assigns it to no trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
+        "only workers validate inlets": bool(task.inlets),
+        "only workers render map_index_template": bool(task.map_index_template) and task.end_from_trigger,
+        "Airflow does not assign it to a trigger queue": conf.getboolean("triggerer", "queues_enabled", fallback=False),
         **{f"{name} would not run before the wait": True for name in _run_before(task)},
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]
@@ -162,17 +163,17 @@ def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[s
     if is_native is None:
         is_native = getattr(dag, "render_template_as_native_obj", False)
     obstacles = {
-        "the DAG's own Jinja environment is not known there": _has_own_environment(dag),
-        "the DAG's own macros and filters are not known there": bool(
+        "the triggerer does not know the DAG's Jinja environment": _has_own_environment(dag),
+        "the triggerer does not know the DAG's macros and filters": bool(
             getattr(dag, "user_defined_macros", None) or getattr(dag, "user_defined_filters", None)
         ),
-        "templates render to text there, even with render_template_as_native_obj=True": bool(is_native),
-        "with end_from_trigger=True no worker could check what templates rendered to": task.end_from_trigger,
+        "templates render to strings in the triggerer, even with render_template_as_native_obj=True": bool(is_native),
+        "with end_from_trigger=True, no worker checks what templates rendered to": task.end_from_trigger,
     }
     found = [obstacle for obstacle, applies in obstacles.items() if applies]
     unsafe = sorted({name for text in templates for name in unsafe_names(text)})
     if unsafe:
-        found.append(f"templates with {', '.join(unsafe)} may render to something else there")
+        found.append(f"templates with {', '.join(unsafe)} may render to other values in the triggerer")
     return found
 
 
@@ -182,21 +183,21 @@ def _has_own_environment(dag: Any) -> bool:
 
 
 def _may_be_invalid(task: Any) -> bool:
-    """Whether Airflow may refuse the params of a run, which ends the process of the triggerer, not just the task."""
+    """Return whether Airflow may reject the params of a run, which ends the triggerer's process, not just the task."""
     dag_params = getattr(task.get_dag(), "params", None) or {}
-    # Not values(): it resolves each, which raises for one that has no value yet.
+    # Not values(), which resolves each param and raises for one without a value.
     params = [param for source in (dag_params, task.params or {}) for _, param in source.items()]
     return any(param.schema or not param.has_value for param in params)
 
 
 def _run_before(task: Any) -> list[str]:
-    """Return what a worker runs before it waits."""
+    """Return the names of what a worker runs before it waits."""
     hooks = {"on_execute_callback": task.on_execute_callback, "pre_execute": getattr(task, "_pre_execute_hook", None)}
     return [name for name, hook in hooks.items() if hook] + _overridden(task, ("pre_execute", "execute"))
 
 
 def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
-    """Return which methods a subclass outside of this package defines."""
+    """Return the methods that a subclass outside this package defines."""
     own = __name__.partition(".")[0]
     defined = {name: next(c for c in type(task).__mro__ if name in vars(c)) for name in methods}
     return [
@@ -217,24 +218,24 @@ def obstacles_to_end(task: Any) -> list[str]:
     given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
     given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))
     obstacles = {
-        "this Airflow, older than 3.3, cannot write an XCom from there": not ENDS_FROM_TRIGGER,
+        "this Airflow, older than 3.3, cannot write an XCom from the triggerer": not ENDS_FROM_TRIGGER,
         "a custom XCom backend would block the triggerer": not keeps_xcom_in_database(),
         "do_xcom_push=False leaves nothing to push": not task.do_xcom_push,
         "another task is mapped over its result": task.get_dag() is not None
         and any(True for _ in task.iter_mapped_dependants()),
-        "its result is the DAG's": getattr(task, "returns_dag_result", False),
-        f"Airflow skips {', '.join(given)} when a task ends there": bool(given),
+        "its result is the result of the DAG": getattr(task, "returns_dag_result", False),
+        f"Airflow skips {', '.join(given)} when a task ends in the triggerer": bool(given),
     }
     return [obstacle for obstacle, applies in obstacles.items() if applies]
 
 
 class Unless:
     """
-    A boolean attribute of a task: what was asked for, unless there is an obstacle.
+    A boolean attribute of a task that is False while there is an obstacle.
 
-    A descriptor, as Airflow reads ``start_from_trigger`` from instances that are not complete yet and, for mapped
-    tasks, from the class, where it must be ``False``; and decided when it is read, as a cluster policy or a later line
-    of the DAG file may change the task.
+    It is a descriptor because Airflow reads ``start_from_trigger`` from instances that are not complete yet and, for
+    mapped tasks, from the class, where it must be ``False``. It is decided when it is read, because a cluster policy or
+    a later line of the DAG file may change the task.
 
     :param obstacles: Name of the task's method that returns the obstacles.
     """
@@ -253,7 +254,7 @@ class Unless:
 
     def is_requested(self, task: Any) -> bool:
         """
-        Return what was asked for.
+        Return the value that was set.
 
         :param task: The task; ``None`` for the class.
         """
@@ -261,7 +262,7 @@ class Unless:
 
 
 class StartTriggerArguments:
-    """The attribute ``start_trigger_args`` of a sensor: what Airflow starts its trigger with, decided as above."""
+    """The attribute ``start_trigger_args`` of a sensor: the arguments of its trigger, decided when it is read."""
 
     def __get__(self, task: Any, owner: type | None = None) -> StartTriggerArgs | None:
         return None if task is None or not task.start_from_trigger else task.make_start_trigger_args()

@@ -1,8 +1,8 @@
 """
-``python -m benchmarks``: measures this package beside what exists, in one run, and writes ``benchmarks/out/``.
+``python -m benchmarks``: compares this package with existing solutions in one run, and writes ``benchmarks/out/``.
 
-The figures depend on the machine; the ratios between them less so, which is why everything runs in one go. Leave the
-machine alone meanwhile.
+The figures depend on the machine, the ratios between them less so. Do not use the machine for anything else during the
+run.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ NEWEST = "newest CREATED (limit=1)"
 
 def plan(size: str, *, peer: bool, airflow: bool) -> list[tuple[str, str, dict[str, Any]]]:
     """
-    Say what to measure: for each, the part of the results, the module and its configuration.
+    Return what to measure: the part of the results, the module and its configuration.
 
-    :param size: ``quick`` (to see that it works; no figure of the goals), ``usual`` or ``full``.
-    :param peer: Whether the peer can run.
-    :param airflow: Whether to start a real Airflow, too.
+    :param size: ``quick`` (only checks that the benchmarks work), ``usual`` or ``full``.
+    :param peer: Whether the peer is installed.
+    :param airflow: Whether to also start a real Airflow.
     """
     listed, rounds, many = (1_000, 1, 100) if size == "quick" else (10_000, 3, 1_000)
     todo: list[tuple[str, str, dict[str, Any]]] = [("imports", "imports", {})] * (2 * rounds + 1)
@@ -64,7 +64,7 @@ def plan(size: str, *, peer: bool, airflow: bool) -> list[tuple[str, str, dict[s
         if peer or kind != "peer"
     ]
     if airflow:
-        # A second between polls, and several runs, as Airflow hands over what a trigger fired once a second.
+        # One second between polls and several runs, because Airflow processes events of triggers once a second.
         sensors, repeats = (4, 1) if size == "quick" else (20, 8)
         todo += [
             ("airflow", "real_airflow", {"kind": kind, "waits": sensors, "interval": 1, "repeats": repeats})
@@ -108,12 +108,14 @@ def _is_there(distribution: str) -> bool:
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="to see that it works, 2 min")
+    parser.add_argument(
+        "--quick", dest="size", action="store_const", const="quick", help="check that the benchmarks work, 2 min"
+    )
     parser.add_argument("--full", dest="size", action="store_const", const="full", help="every N and M, an hour, 3 GB")
     parser.add_argument("--airflow", action="store_true", help="sensors in a real Airflow as well, 12 min")
-    parser.add_argument("--report", action="store_true", help="write the report on the last results once more")
+    parser.add_argument("--report", action="store_true", help="write the report of the last results again")
     arguments = parser.parse_args()
     size = arguments.size or "usual"
     OUT.mkdir(exist_ok=True)
@@ -139,7 +141,7 @@ def _measure(size: str, *, airflow: bool) -> dict[str, Any]:
     todo = plan(size, peer=peer, airflow=airflow)
     with LocalServer() as server, tempfile.TemporaryDirectory(prefix="benchmarks-") as home:
         env = environment(server.endpoint, home)
-        run_fresh("imports", env)  # has Airflow write its configuration, and Python its compiled files
+        run_fresh("imports", env)  # makes Airflow write its configuration, and Python its compiled files
         for number, (part, module, config) in enumerate(todo, 1):
             print(f"{number}/{len(todo)} {module} {config}", file=sys.stderr, flush=True)
             endpoint = {} if module == "imports" else {"endpoint": server.endpoint}

@@ -1,4 +1,4 @@
-"""Measures what importing this package costs on top of Airflow and its Amazon provider."""
+"""Measure the import time of this package in addition to Airflow and its Amazon provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measure import answer
 
 
 def measure() -> dict[str, Any]:
-    """Import all modules but the emulator, which no DAG imports."""
+    """Import all modules except for the emulator, which no DAG imports."""
     start = time.perf_counter()
     importlib.import_module("airflow.sdk")
     importlib.import_module("airflow.providers.amazon.aws.hooks.base_aws")

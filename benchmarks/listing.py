@@ -1,4 +1,4 @@
-"""Lists an image's versions in one way, and measures it."""
+"""Measure one way to list an image's versions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _count(versions: Iterable[Any], *, memory: bool) -> int:
     count = 0
     for count, _ in enumerate(versions, 1):
         if memory and not count % 5_000:
-            # What nobody holds is no growth: botocore's garbage, 200 bytes a page, which few collections reach in a
-            # process as big as Airflow, and the 4,096 names that CPython looked methods up by.
+            # Unreferenced memory is no growth: botocore's garbage, 200 bytes per page, which is rarely collected in a
+            # process as big as Airflow, and the 4,096 names in CPython's method cache.
             gc.collect()
             sys._clear_type_cache()  # noqa: SLF001  # documented, even with this name
     return count
@@ -55,11 +55,11 @@ def _ways(endpoint: str, *, memory: bool) -> dict[str, Callable[[], int]]:
 
 def measure(endpoint: str, way: str, versions: int, *, memory: bool) -> dict[str, Any]:
     """
-    Measure one way of listing, without what is done once: imports, opening the client.
+    Measure one way of listing, without one-time work: imports, opening the client.
 
     :param endpoint: The stand-in's address.
-    :param way: One of those above.
-    :param versions: How many versions the image has.
+    :param way: One of the ways above.
+    :param versions: Number of versions of the image.
     :param memory: Measure the peak of memory (by tracemalloc, which makes it slow) rather than time.
     """
     run = _ways(endpoint, memory=memory)[way]

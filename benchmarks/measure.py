@@ -1,4 +1,4 @@
-"""What all measurements share: a fresh process for each, its environment, clocks and a watch on the event loop."""
+"""Shared parts of measurements: a fresh process for each, its environment, clocks and a monitor of the event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REGION = "us-east-1"
 KEY = "benchmark"
 _TICK = 0.01
 _LONG = 0.2
-"""Seconds from which Airflow's triggerer itself complains of a blocked event loop."""
+"""Seconds after which Airflow's triggerer itself warns about a blocked event loop."""
 
 
 def environment(endpoint: str, home: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ def environment(endpoint: str, home: str) -> dict[str, str]:
 
 def run_fresh(module: str, env: dict[str, str], **config: Any) -> dict[str, Any]:
     """
-    Measure in a process of its own, so that memory, imports and caches are those of this configuration.
+    Measure in a separate process, so that memory, imports and caches belong to this configuration.
 
     :param module: The module of this package that measures; its ``__main__`` calls :func:`answer`.
     :param env: The process's environment.
@@ -70,18 +70,17 @@ def run_fresh(module: str, env: dict[str, str], **config: Any) -> dict[str, Any]
 
 
 def answer(measure: Callable[..., dict[str, Any]]) -> None:
-    """Be the process that :func:`run_fresh` starts."""
+    """Run as the process that :func:`run_fresh` starts."""
     print(json.dumps(measure(**json.loads(sys.argv[1]))))
 
 
 class LoopWatch:
     """
-    Notes how long the running event loop is blocked at a stretch, while it is used as a context manager.
+    Measure how long the running event loop is blocked at a time, while it is used as a context manager.
 
-    A coroutine measures how late it wakes up. A thread confirms it: it measures how long the loop takes to answer,
-    and how late the thread itself wakes up, as it does when something holds the interpreter's lock. Garbage
-    collections stop all threads, for as long as it takes to scan Airflow's own objects, so the figures are also
-    reported without them.
+    A coroutine measures how late it wakes up. A thread confirms it: it measures how long the loop takes to respond, and
+    how late the thread itself wakes up, as when another thread holds the interpreter lock. Garbage collections stop all
+    threads, for as long as it takes to scan Airflow's own objects, so the figures are also reported without them.
     """
 
     def __init__(self) -> None:
@@ -115,7 +114,7 @@ class LoopWatch:
             self._collection = max(self._collection, took)
 
     def _collecting_until(self, now: float) -> float:
-        # The thread that collected may not have come to say so: this one was next in the queue for the lock.
+        # The collecting thread may not have recorded it yet, because this one was next in the queue for the lock.
         return self._collecting + (0.0 if self._collecting_since is None else now - self._collecting_since)
 
     async def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""The peer: what one makes today of the Amazon provider's AwsBaseWaiterTrigger and botocore's waiter."""
+"""The peer: a trigger and a sensor with the Amazon provider's AwsBaseWaiterTrigger and botocore's waiter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PeerTrigger(AwsBaseWaiterTrigger):
     aws_hook_class = SageMakerHook
 
     def __init__(self, *, image_name: str, version: int, poll_interval: int, **waiter: Any) -> None:
-        # What the base class serializes beside its fields comes back under the names that it uses itself.
+        # The base class serializes additional fields under its own names.
         waiter = {"waiter_delay": int(poll_interval), "waiter_max_attempts": 1_000_000, **waiter}
         super().__init__(
             serialized_fields={"image_name": image_name, "version": version, "poll_interval": poll_interval},
@@ -53,7 +53,7 @@ class PeerSensor(BaseSensorOperator):
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Go on after the deferral."""
+        """Resume after the deferral."""
         del context
         if event["status"] != "success":
             raise RuntimeError(str(event))

@@ -1,8 +1,8 @@
 """
-Runs sensors in a real Airflow on this machine, and measures what they take of the workers and how soon they end.
+Run sensors in a real Airflow on this machine, and measure their worker usage and how soon they end.
 
-One sensor alone, a few times, and many that are ready at the same moment: these queue for the executor's workers,
-so the time until they end is mostly that of the others' processes.
+There are runs with one sensor, and with many that are ready at the same time. The latter queue for the executor's
+workers, so their time is mostly that of the other processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Workers:
         self.started: set[int] = set()
 
     def cpu_seconds(self) -> float:
-        """Return what they have used, including those that ended."""
+        """Return the resources that the processes have used, including those that have ended."""
         total = self._scheduler.cpu_times()
         seconds = total.children_user + total.children_system
         for process in self._scheduler.children(recursive=True):
@@ -80,11 +80,11 @@ def _wait_until_deferred(airflow: LocalAirflow, dag_id: str, run_id: str) -> Non
 
 class _Times(NamedTuple):
     """
-    Of sensors that wait for the same version: seconds since it became CREATED, their mean.
+    Mean seconds since the version became CREATED, of sensors that wait for the same version.
 
-    :param answered: Until the answer that said so. The poll's phase decides this, whoever polls.
+    :param answered: Until the response that reports it. This depends on the phase of the polls, in all variants.
     :param ended: Until the task's success.
-    :param last: Until that of the last one.
+    :param last: Until the success of the last task.
     """
 
     answered: float
@@ -93,7 +93,7 @@ class _Times(NamedTuple):
 
 
 def _time_to_success(airflow: LocalAirflow, endpoint: str, dag_id: str, interval: float) -> _Times:
-    """Run a DAG of sensors and have the version become CREATED when all wait."""
+    """Run a DAG of sensors, and make the version CREATED when all of them wait."""
     admin(endpoint, "prepare", names=["waited-for"], versions=1, status="CREATING")
     run_id = airflow.trigger(dag_id)
     _wait_until_deferred(airflow, dag_id, run_id)
@@ -101,7 +101,7 @@ def _time_to_success(airflow: LocalAirflow, endpoint: str, dag_id: str, interval
     switched = admin(endpoint, "switch", status="CREATED")
     epoch = time.time() - time.monotonic()
     _run_to_success(airflow, dag_id, run_id)
-    # Nobody asks again who has the answer.
+    # A sensor that has the response does not poll again.
     answers = [called for called in admin(endpoint, "calls") if called > switched]
     ends = [datetime.fromisoformat(task["end_date"]) for task in airflow.task_instances(dag_id, run_id)]
     ended = [end.timestamp() - epoch - switched for end in ends]
@@ -113,10 +113,10 @@ def measure(*, endpoint: str, kind: str, waits: int, interval: float, repeats: i
     Measure sensors that wait for the same version.
 
     :param endpoint: The stand-in's address.
-    :param kind: One of those that the DAG file knows.
-    :param waits: How many sensors wait at the same time, after the one that waits alone.
+    :param kind: One of the kinds in the DAG file.
+    :param waits: Number of sensors that wait at the same time, after the one that waits alone.
     :param interval: Seconds between two polls.
-    :param repeats: How often to run the one, and the many.
+    :param repeats: How often to run each of the two.
     """
     if "trigger" in kind and not ENDS_FROM_TRIGGER:
         return {"supported": False}
@@ -129,7 +129,7 @@ def measure(*, endpoint: str, kind: str, waits: int, interval: float, repeats: i
     }
     with LocalAirflow(dags_folder=HERE / "dags", env=env) as airflow:
         airflow.wait_for_dag("burst", timeout=120)
-        # All of the executor's workers run by then, and the triggerer has asked for the connection.
+        # After that, all workers of the executor run, and the triggerer has looked up the connection.
         admin(endpoint, "prepare", names=["created"], versions=1)
         _run_to_success(airflow, "warm_up", airflow.trigger("warm_up"))
         lone = [_time_to_success(airflow, endpoint, "lone", interval) for _ in range(repeats)]

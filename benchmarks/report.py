@@ -1,4 +1,4 @@
-"""Makes the table of goals, the tables of all figures and the plot out of the results."""
+"""Create the table of goals, the tables of all figures and the plot from the results."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Goal:
 
     :param what: What is measured.
     :param limit: The goal.
-    :param unit: Of the figures.
-    :param figure: Ours; ``None`` if it was not measured.
-    :param peer: The peer's.
-    :param note: What to say of the figures.
+    :param unit: Unit of the figures.
+    :param figure: The figure of this package; ``None`` if it was not measured.
+    :param peer: The peer's figure.
+    :param note: Note about the figures.
     """
 
     what: str
@@ -41,7 +41,7 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met, as far as two decimals can tell."""
+        """Whether the goal is met, to two decimals."""
         return None if self.figure is None else round(self.figure, 2) <= self.limit
 
     def cells(self) -> list[str]:
@@ -314,7 +314,7 @@ _PANELS: list[tuple[str, Callable[[Row], float]]] = [
 
 
 def plot(results: Row) -> str:
-    """Draw what N waits on one image cost over N, both axes logarithmic; return SVG."""
+    """Return an SVG plot of the costs of N waits on one image over N, with logarithmic axes."""
     interval = min(run["interval"] for run in results["waits"])
     runs = sorted(_find(results, "waits", images=1, interval=interval), key=lambda run: run["waits"])
     width, height = 2 * _WIDTH, 2 * _HEIGHT + 24

@@ -1,8 +1,8 @@
 """
-A fast stand-in for SageMaker, in a process of its own, so that what is measured is the client.
+A fast stand-in for SageMaker in a separate process, so that the client is what is measured.
 
-It answers ListImageVersions, DescribeImageVersion and ListAliases from bytes made beforehand, and notes when it was
-called. Whoever measures talks to it with :func:`admin`, over the same port.
+It serves ListImageVersions, DescribeImageVersion and ListAliases from prepared bytes, and records its calls.
+Measurements control it with :func:`admin`, over the same port.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PAGE_SIZE = 10
-"""The service's own, when a request does not say MaxResults."""
+"""SageMaker's default, if a request has no MaxResults."""
 _PREFIX = "arn:aws:sagemaker:us-east-1:123456789012:"
 _EPOCH = 1400000000.123
 
 
 def creation_time(version: int) -> float:
-    """When a version was created: one an hour."""
+    """Return when a version was created: one per hour."""
     return _EPOCH + version * 3600
 
 
 class Image:
-    """An image with versions 1 to ``versions``, all CREATED but for the newest."""
+    """An image with versions 1 to ``versions``, all CREATED except for the newest."""
 
     def __init__(self, name: str, versions: int, status: str) -> None:
         self.name = name
@@ -68,7 +68,7 @@ class Image:
         return self._records[0 if number is None else len(self._records) - number]
 
     def make_pages(self, sizes: list[int]) -> None:
-        """Make all pages now rather than when they are asked for."""
+        """Create all pages now rather than when they are requested."""
         for size in sizes:
             for start in range(0, len(self._records), size):
                 self.page(size, start)
@@ -97,7 +97,7 @@ class Service:
     def admin_prepare(
         self, names: list[str], versions: int, status: str = "CREATED", page_sizes: list[int] | None = None
     ) -> None:
-        """Have these images and no others, and no calls yet."""
+        """Replace all images with these, and clear the calls."""
         self.images = {name: Image(name, versions, status) for name in names}
         for image in self.images.values():
             image.make_pages(page_sizes or [])
@@ -110,7 +110,7 @@ class Service:
         return time.monotonic()
 
     def admin_calls(self) -> list[float]:
-        """When the service was called (``time.monotonic()``, which all processes share)."""
+        """Return when the stand-in was called (``time.monotonic()``, which all processes share)."""
         return self.calls
 
 
@@ -143,7 +143,7 @@ async def _serve() -> None:
     service, loop = Service(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(service), LOOPBACK, 0)
     print(f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}", flush=True)
-    # Ends with the process that started it, however that ends: the pipe closes.
+    # Ends with the process that started it, whatever the cause, because the pipe closes.
     await loop.run_in_executor(None, sys.stdin.read)
 
 
@@ -158,7 +158,7 @@ def admin(endpoint: str, action: str, **request: Any) -> Any:
 
 
 class LocalServer:
-    """Runs the stand-in; use it as a context manager."""
+    """Run the stand-in; use it as a context manager."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(

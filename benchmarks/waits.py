@@ -1,4 +1,4 @@
-"""Runs N waits in one process on one event loop, as a triggerer does, and measures what they cost."""
+"""Run N waits in one process on one event loop, as a triggerer does, and measure their costs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 VERSIONS = 100
-"""Versions of each image, a full page; the newest is waited for."""
+"""Number of versions of each image, a full page. The waits are for the newest."""
 PATIENCE = 600.0
 _MARK = b"waiting for"
-"""What both triggers log when their first look at the service was in vain."""
+"""The log line of both triggers when their first poll finds no CREATED version."""
 
 
 class EmptyTrigger(BaseTrigger):
-    """Airflow's own part of a trigger: waits for nothing, after having logged a line if ``version`` is not 0."""
+    """Airflow's own part of a trigger: it only waits, after logging a line if ``version`` is not 0."""
 
     def __init__(self, *, image_name: str, version: int, poll_interval: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class EmptyTrigger(BaseTrigger):
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for ever."""
+        """Wait forever."""
         if self.version:
             self.log.info("SageMaker image %r: waiting for %s", self.image_name, "nothing")
         await asyncio.Event().wait()
@@ -65,7 +65,7 @@ TRIGGERS: dict[str, Callable[..., BaseTrigger]] = {
 
 
 class _Log(io.RawIOBase):
-    """Takes what Airflow's logging writes, and notes when each wait first said that it waits."""
+    """Collect Airflow's log records, and record when each wait first logs that it is waiting."""
 
     def __init__(self, waits: int) -> None:
         self.answered_at = [0.0] * waits
@@ -89,18 +89,18 @@ _number: ContextVar[int | None] = ContextVar("number", default=None)
 
 
 def _target(kind: str, number: int) -> dict[str, Any]:
-    """Say which version a wait is for: the newest, in one way or the other."""
+    """Return the arguments of a wait for the newest version."""
     if kind == "empty":
         return {"version": 0}
     if kind == "ours, created_after":
-        # Each has a moment of its own, like runs of a DAG.
+        # Each has its own time, like runs of a DAG.
         moment = datetime.fromtimestamp(creation_time(VERSIONS), timezone.utc) - timedelta(milliseconds=number)
         return {"created_after": moment.isoformat()}
     return {"version": VERSIONS}
 
 
 class _Triggerer:
-    """Starts triggers and runs them like Airflow's: as tasks on one loop, each in a greenback portal."""
+    """Start triggers and run them as Airflow does: as tasks on one loop, each in a greenback portal."""
 
     def __init__(self, kind: str, waits: int, images: list[str], interval: float) -> None:
         self._kind = kind
@@ -115,11 +115,11 @@ class _Triggerer:
         configure_logging(json_output=True, output=self.log, sending_to_supervisor=True)
 
     async def start(self, waits: int) -> None:
-        """Start so many more triggers."""
+        """Start more triggers."""
         for _ in range(waits):
             await asyncio.sleep(0)
             number = len(self._tasks)
-            # From JSON, as Airflow stores it: what each has of its own counts.
+            # From JSON, as Airflow stores it, so that each has its own objects.
             trigger = TRIGGERS[self._kind](**json.loads(self._arguments[number]))
             await asyncio.sleep(0)
             self._tasks.append(asyncio.create_task(self._run(number, trigger)))
@@ -129,11 +129,11 @@ class _Triggerer:
         _number.set(number)
         async for event in trigger.run():
             if "success" not in str(event.payload) and "ready" not in str(event.payload):
-                raise RuntimeError(f"A wait ended otherwise than expected: {event}")
+                raise RuntimeError(f"A wait ended unexpectedly: {event}")
             self.fired_at[number] = time.monotonic()
 
     async def settle(self, waits: int) -> None:
-        """Wait until so many waits have seen the service's first answer."""
+        """Wait until this number of waits have received their first response."""
         if self._kind == "empty":
             await asyncio.sleep(0.5)
             return
@@ -149,7 +149,7 @@ class _Triggerer:
         await asyncio.wait_for(asyncio.gather(*self._tasks), PATIENCE)
 
     async def cancel(self) -> None:
-        """End all triggers, whatever they are doing."""
+        """Cancel all triggers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -163,7 +163,7 @@ class _Triggerer:
 async def _measure_run(
     endpoint: str, kind: str, waits: int, images: list[str], *, interval: float, intervals: int
 ) -> dict[str, Any]:
-    # A triggerer has this in memory, which makes garbage collections longer, and has collected it before.
+    # A triggerer has these objects in memory, which makes garbage collections longer.
     importlib.import_module("airflow.jobs.triggerer_job_runner")
     gc.collect()
     triggerer = _Triggerer(kind, waits, images, interval)
@@ -175,17 +175,17 @@ async def _measure_run(
         await asyncio.sleep(0.2)
     last_answer = max(triggerer.log.answered_at) - began
 
-    # Polls that began together spread during the first interval. The half has none of them at the window's edge.
+    # Polls that started together spread during the first interval. With half an interval, none is at the window's edge.
     with LoopWatch() as between:
         await asyncio.sleep(1.5 * interval)
-    # The watch would use CPU, too.
+    # The monitor would also use CPU.
     window, cpu = time.monotonic(), time.process_time()
     await asyncio.sleep(intervals * interval)
     cpu, seconds = time.process_time() - cpu, time.monotonic() - window
     calls = [call for call in await asyncio.to_thread(admin, endpoint, "calls") if window <= call < window + seconds]
 
     with LoopWatch() as at_end:
-        # Right after a poll: the worst moment for those who wait for the next one.
+        # Directly after a poll, which is the worst case for waits.
         await asyncio.to_thread(_wait_for_call, endpoint)
         switched = await asyncio.to_thread(admin, endpoint, "switch", status="CREATED")
         await triggerer.finish()
@@ -249,13 +249,13 @@ def measure(
     Measure N waits.
 
     :param endpoint: The stand-in's address.
-    :param what: ``run``: from the start to the last event; ``rss`` or ``tracemalloc``: the memory of so many waits
-        that are added to one for the same image.
+    :param what: ``run``: from the start to the last event; ``rss`` or ``tracemalloc``: the memory of this number of
+        waits in addition to one for the same image.
     :param kind: One of :data:`TRIGGERS`.
     :param waits: N.
-    :param images: How many images they are for, in turn.
+    :param images: Number of images, to which the waits are assigned in turn.
     :param interval: Seconds between two polls.
-    :param intervals: How many intervals to count calls and CPU for.
+    :param intervals: Number of intervals in which to measure calls and CPU.
     """
     names = [f"waited-for-{number}" for number in range(images)]
     admin(endpoint, "prepare", names=names, versions=VERSIONS, status="CREATING", page_sizes=[100])

@@ -1,7 +1,7 @@
 """
 A real Airflow 2 on this machine, for the demo.
 
-It has no API that takes everybody for an admin, so this asks the database and gives Airflow's own commands.
+Its API has no mode without logins, so this module reads the database and runs Airflow's own commands.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Airflow2(LocalAirflow):
     """
     A private Airflow 2: a scheduler, which also parses and runs one task at a time, and a triggerer.
 
-    :param dags_folder: the DAG files to load; those that need a newer Airflow are passed over
+    :param dags_folder: the DAG files to load; files that need a newer Airflow are skipped
     :param env: extra environment for all components
     :param progress: called with a line of text at each step
     """
@@ -39,8 +39,8 @@ class Airflow2(LocalAirflow):
         progress: Callable[[str], None] | None = None,
     ) -> None:
         executor = {
-            "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",  # the only one that it has for SQLite
-            # That one looks for the command "airflow".
+            "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",  # the only executor that supports SQLite
+            # The executor needs the command "airflow" on the PATH.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
         components = ("scheduler", "triggerer")

@@ -1,8 +1,8 @@
 """
-The Chromium in which the end-to-end tests look at Airflow's page.
+The Chromium with which the end-to-end tests open Airflow's web page.
 
-``python -m dev.browser`` makes sure that there is one: the system's or Playwright's own. Where neither is, it installs
-Debian's when it may, or else has Playwright download one.
+``python -m dev.browser`` makes sure that one is installed: the system's or Playwright's. If there is none, it installs
+Debian's if permitted, and otherwise downloads Playwright's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
-    "--no-sandbox",  # root, as which CI runs in a container, gets none; all that is opened is our own Airflow
+    "--no-sandbox",  # CI runs as root in a container, which cannot have a sandbox; only our own Airflow is opened
     "--no-first-run",
     "--disable-gpu",
     # Nothing leaves this machine.
@@ -42,7 +42,7 @@ WAY_OUT = (
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start a Chromium without a window, with a profile of its own."""
+    """Start a headless Chromium with its own profile."""
     path = _find(playwright)
     if path is None:
         raise RuntimeError(f"{WAY_OUT}; `make browser` does what it can.")
@@ -55,7 +55,7 @@ def _find(playwright: Playwright) -> str | None:
 
 
 def _starts(path: str) -> bool:
-    """Tell a browser from one that lacks libraries, and from Ubuntu's script that only tells of a snap."""
+    """Return whether a command is a working browser, and not one without libraries or Ubuntu's script for the snap."""
     return subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False).returncode == 0
 
 
@@ -70,7 +70,7 @@ def _installers() -> Iterator[list[list[str]]]:
 
 
 def main() -> int:
-    """Make sure of a browser and return the exit status."""
+    """Make sure that a browser is installed; return the exit status."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with sync_playwright() as playwright:
         for commands in _installers():

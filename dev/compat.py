@@ -1,8 +1,8 @@
 """
 Run the tests on each supported Airflow: ``make compat``, or ``make compat LINE=2.11`` for one.
 
-A line is a release of Airflow with an Amazon provider of its time; everything else is as it was on a day soon after.
-Each is installed by uv into an environment of its own, where the tests and the demo run.
+A line is a release of Airflow with an Amazon provider of the same time, and all other packages as of a date soon after.
+uv installs each line into its own environment, where the tests and the demo run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Line:
-    """What a line installs: the newest of everything, unless it has pins and a day."""
+    """The packages of a line: the newest versions, unless it has pins and a date."""
 
     python: str
     pins: dict[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ def _line(python: str, airflow: str, amazon: str, day: str) -> Line:
 
 
 LINES = {
-    # Both floors.
+    # The minimum versions of both.
     "2.11": _line("3.10", "2.11.0", "9.8.0", "2025-06-15"),
     "3.0": _line("3.11", "3.0.6", "9.12.0", "2025-09-15"),
     "3.1": _line("3.12", "3.1.8", "9.22.0", "2026-03-15"),
@@ -37,7 +37,7 @@ LINES = {
     "3.3": _line("3.13", "3.3.1", "9.34.0", "2026-08-15"),
     "newest": Line("3.13"),
 }
-# On request only, as Airflow and the Amazon provider claim to support it, but this package was not tried on it yet.
+# On request only: Airflow and the Amazon provider support it, but this package has not been tested on it yet.
 EXPERIMENTAL = {"python3.14": Line("3.14")}
 
 

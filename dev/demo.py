@@ -1,5 +1,5 @@
 """
-The package's main job in a real Airflow, with a live timeline: ``make demo``, ``make demo KEEP=1``.
+The main features in a real Airflow, with a live timeline: ``make demo``, ``make demo KEEP=1``.
 
 Everything runs on this machine: SageMaker is the package's own emulator, Airflow is a private one
 (:mod:`dev.local_airflow`), the DAGs are those of ``example_dags``. Exit status 0: every run succeeded.
@@ -41,7 +41,7 @@ ROLE_ARN = "arn:aws:iam::123456789012:role/demo"
 CREATION_SECONDS = 8
 RUN_TIMEOUT = 300
 QUIET_SECONDS = 5
-"""After so long without news a line says what is being waited for."""
+"""Seconds without news after which a line says what the demo is waiting for."""
 VALUE_WIDTH = 150
 LOG_TAIL = 40
 WATCHER = "demo-watcher"
@@ -54,7 +54,7 @@ UNDER_WAY = frozenset(
     {"scheduled", "queued", "running", "deferred", "awaiting_input", "up_for_reschedule", "up_for_retry"}
 )
 APPROVED_AFTER = 5.0
-"""Seconds, which no person needs less of: Airflow takes a task that goes on before its worker has ended for killed."""
+"""Seconds before the demo responds: Airflow takes a task that resumes before its worker has ended for killed."""
 
 
 class Demo(NamedTuple):
@@ -63,13 +63,13 @@ class Demo(NamedTuple):
     dag_id: str
     what: str
     base_images: tuple[str, ...] = ()
-    """If given, nobody triggers the DAG: versions made of these are registered at once, while nothing runs."""
+    """If set, the DAG is not triggered: versions of these base images are registered at once, while nothing runs."""
     leads_to: str | None = None
-    """A DAG that a task of this one starts, by what it does to the image; shown next."""
+    """A DAG that a task of this one starts by changing the image; shown next."""
     conf: tuple[str, ...] = ()
-    """What a run is started with, of what the Studio domain and earlier runs left in :attr:`Run.shared`."""
+    """The ``conf`` of a run, from the values of the Studio domain and earlier runs in :attr:`Run.shared`."""
     approves: str | None = None
-    """A task that waits for a person, in whose place the demo answers."""
+    """A task that waits for a person; the demo responds instead."""
 
 
 DEMOS = (
@@ -94,8 +94,8 @@ DEMOS = (
     ),
     Demo("example_roll_back", "puts back what Studio had before", conf=("domain_id", "previous")),
 )
-# Base images of the versions that exist before the first DAG runs. The emulator cannot find the second
-# one, so that version ends in CREATE_FAILED.
+# Base images of the versions that exist before the first DAG runs. The emulator cannot find the second one, so that
+# version becomes CREATE_FAILED.
 SEEDS = ("team/model:2026-01", "team/model:does-not-exist", "team/model:2026-03")
 
 
@@ -115,16 +115,16 @@ class Timeline:
         print(f"{self.last - self.started:6.1f} s  {label} {text}", flush=True)
 
     def is_quiet(self) -> bool:
-        """Tell whether there was no line for a while."""
+        """Return whether no line was printed for a while."""
         return time.monotonic() - self.last >= QUIET_SECONDS
 
 
 class Versions:
-    """The image versions as the emulator's API shows them, and what Airflow calls."""
+    """The image versions of the emulator's API, and Airflow's API calls."""
 
     def __init__(self, emulator: Emulator, timeline: Timeline) -> None:
         self._emulator = emulator
-        # Marked, so that what the demo itself calls is not counted as Airflow's.
+        # Marked, so that calls of the demo itself are not counted as Airflow's.
         self._client = emulator.client("sagemaker", config=Config(user_agent_extra=WATCHER))
         self._timeline = timeline
         self._known: dict[tuple[str, int], str] = {}
@@ -140,7 +140,7 @@ class Versions:
         self._client.create_image_version(ImageName=IMAGE_NAME, BaseImage=base_image)
 
     def look(self) -> None:
-        """Report each version whose status changed since the last look."""
+        """Report each version whose status changed since the last call."""
         for image in self._client.list_images(MaxResults=100)["Images"]:
             name = image["ImageName"]
             found = self._client.list_image_versions(ImageName=name, SortBy="VERSION", SortOrder="ASCENDING")
@@ -181,7 +181,7 @@ class Versions:
         )
 
     def airflow_calls(self) -> Counter[str]:
-        """Count the calls of SageMaker's API by operation, without those made here."""
+        """Count the calls of SageMaker's API by operation, except for those of the demo."""
         calls = self._emulator.calls()
         return Counter(call["operation"] for call in calls if WATCHER not in call["user_agent"])
 
@@ -204,7 +204,7 @@ class Run:
         self._asked_at: float | None = None
 
     def follow(self) -> bool:
-        """Start the DAG, report what happens until its runs end, and say whether they succeeded."""
+        """Start the DAG, report what happens until its runs end, and return whether they succeeded."""
         timeline, dag_id = self._timeline, self.demo.dag_id
         timeline.add("demo", f"{dag_id}: {self.demo.what}")
         self._airflow.wait_for_dag(dag_id)
@@ -298,7 +298,7 @@ class Run:
             )
 
     def _approve(self) -> None:
-        """Answer as a person does in Airflow's page, after a moment."""
+        """Respond after a moment, as a person does in Airflow's web page."""
         if self._asked_at is None:
             self._asked_at = time.monotonic()
         elif time.monotonic() - self._asked_at >= APPROVED_AFTER:
@@ -341,7 +341,7 @@ def _shorten(value: Any) -> str:
 
 
 def _facts(task: str, value: Any, seconds: float) -> Iterator[str]:
-    """Say in words what an XCom shows, by its shape: versions, one version, a training job, a text."""
+    """Describe an XCom by its type: versions, one version, a training job, a text."""
     if isinstance(value, list) and value and all(isinstance(v, dict) and "Version" in v for v in value):
         listed = ", ".join(f"version {v['Version']} {v.get('ImageVersionStatus', '')}".strip() for v in value)
         yield f"{task}: listed {listed}"
@@ -376,7 +376,7 @@ def _summarise(runs: list[Run], versions: Versions, timeline: Timeline) -> None:
 
 
 def _copy_examples(folder: Path) -> None:
-    """Copy the examples that this Airflow can load, by what they say that they are for."""
+    """Copy the examples that this Airflow can load, according to their docstrings."""
     for path in EXAMPLE_DAGS.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         if ("For Airflow 3." in text and IS_AIRFLOW_2) or ("Needs Airflow 3.1" in text and not CAN_APPROVE):
@@ -430,10 +430,10 @@ def _show(timeline: Timeline, *, keep: bool) -> bool:
 
 def _output_is_gone() -> bool:
     """
-    Tell whether the terminal was closed, or what reads the output.
+    Return whether the terminal, or the reader of the output, was closed.
 
-    SIGHUP says it only where a shell passes it on: the kernel sends it to the session's first process, and if
-    that is make, it waits for its children without telling them.
+    SIGHUP is not sufficient: the kernel sends it to the session's first process, and make does not forward it to its
+    children.
     """
     poller = select.poll()
     poller.register(sys.stdout, 0)  # errors and hang-ups are always reported

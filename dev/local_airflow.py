@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from dev.servers import Redis
 
 GRACE_SECONDS = 3.0
-"""How long a process may take to end by itself after SIGTERM. Airflow's take 1 to 2."""
+"""Seconds that a process may take to end after SIGTERM. Airflow's take 1 to 2."""
 PROGRESS_SECONDS = 5.0
 TAIL_LINES = 40
-# What every line of a task's log repeats about the task, and where in Airflow's code it was written.
+# Fields that every line of a task's log repeats about the task and its place in Airflow's code.
 LOG_FIELDS_LEFT_OUT = (
     *("dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id"),
     *("logger", "filename", "lineno", "loc"),
@@ -77,11 +77,11 @@ class Component(NamedTuple):
 
     arguments: tuple[str, ...]
     has_job: bool = True
-    """Whether it gives signs of life in Airflow's database."""
+    """Whether it sends heartbeats to Airflow's database."""
 
 
 _TRIGGERER = Component(("triggerer", "--skip-serve-logs"))
-# A worker refuses to start where the file of another one is.
+# A worker does not start if the file of another one exists.
 _WORKER = Component(
     (
         *("celery", "worker", "--skip-serve-logs", "--concurrency", "4"),
@@ -112,7 +112,7 @@ DISTRIBUTED = (*SERVERS, *_COMMON, *TRIGGERERS, *WORKERS)
 
 
 class LocalAirflowError(RuntimeError):
-    """Airflow did not do what was asked; the message holds what is needed to see why."""
+    """Airflow did not do what was requested; the message helps to find out why."""
 
 
 class ApiError(LocalAirflowError):
@@ -171,7 +171,7 @@ class LocalAirflow:
 
     @property
     def login_hint(self) -> str:
-        """What to tell a person who opens :attr:`url`."""
+        """How to log in at :attr:`url`."""
         return "no login is needed: every visitor is an admin"
 
     def __enter__(self) -> Self:
@@ -223,23 +223,22 @@ class LocalAirflow:
         """
         Wait until the API answers and reports every component as healthy.
 
-        That is by their last sign of life: one that was killed is healthy for another 10 to 30 seconds.
+        Health depends on the last heartbeat: a killed component is healthy for another 10 to 30 seconds.
         """
         if "api-server" in self.components:
             self._wait(self._unhealthy, time.monotonic() + timeout, "Airflow")
 
     def _warm_up(self) -> None:
         """
-        Let the API server build the API for tasks now.
+        Make the API server build the API for tasks now.
 
-        It does so at the first call and takes 3 to 4 seconds, during which the first task of a test would
-        appear to hang.
+        It does so at the first call. This takes 3 to 4 seconds, in which the first task of a test would appear to hang.
         """
         if "api-server" in self.components:
             self.api("GET", "/execution/health")
 
     def stop(self) -> None:
-        """End every process and remove the directory. Harmless if nothing was started, or stopped already."""
+        """End every process and remove the directory. Does nothing if nothing is running."""
         if self._guardian is None:
             return
         try:
@@ -248,7 +247,7 @@ class LocalAirflow:
             for name, process in self._processes.items():
                 if name not in self._servers:  # what ends needs them
                     _signal_group(process.pid, signal.SIGTERM)
-            # The API server takes seconds to end and has nothing to finish, so it is not waited for.
+            # The API server takes seconds to end and has nothing to finish, so do not wait for it.
             _wait_until_gone(lambda: self._remaining(except_for={"api-server", *self._servers}), GRACE_SECONDS)
         finally:
             # Reached at a second Ctrl-C as well, so it must be quick.
@@ -276,16 +275,16 @@ class LocalAirflow:
         return self._processes[name].pid
 
     def is_running(self, name: str) -> bool:
-        """Tell whether the component's main process is alive."""
+        """Return whether the component's main process is alive."""
         return name in self._processes and self._processes[name].poll() is None
 
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         """
         Signal a component with all its children, and wait for its end if the signal is meant to end it.
 
-        SIGKILL hits the whole session, as it would when a container is killed: the scheduler's holds the
-        LocalExecutor's workers and the tasks they run, each of which has a group of its own. A component that was
-        killed may stay away; one that ends by itself is an error in every wait.
+        SIGKILL goes to the whole session, as when a container is killed: the scheduler's holds the LocalExecutor's
+        workers and the tasks they run, each of which has a group of its own. A component that was killed may stay down;
+        one that ends by itself is an error in every wait.
         """
         process = self._processes[name]
         _signal_group(process.pid, sig)
@@ -296,7 +295,7 @@ class LocalAirflow:
             del self._processes[name]
 
     def restart_ended(self) -> list[str]:
-        """Start what ended by itself again, as a service manager does in production; return the names."""
+        """Restart components that ended by themselves, as a service manager does in production; return their names."""
         ended = {name: process.pid for name, process in self._processes.items() if process.poll() is not None}
         for name, session in ended.items():
             _kill_all(lambda session=session: _session(session))  # what it leaves behind goes with it there, too
@@ -306,7 +305,7 @@ class LocalAirflow:
     @contextlib.contextmanager
     def database_away(self) -> Iterator[None]:
         """
-        Cut every process off from the database.
+        Disconnect every process from the database.
 
         Any statement fails with an OperationalError after 10 seconds, whether it reads or writes, on a connection that
         was open before or on a new one, as with a database server that does not answer. An ordinary lock
@@ -339,7 +338,7 @@ class LocalAirflow:
             self._launch(name, server.command, env=server.environment, cwd=server.directory, **server.identity)
             return
         arguments = [part.format(port=self.port, name=name, home=self.home) for part in COMPONENTS[name].arguments]
-        # Airflow stores the user's name with a job, so this tells whose it is.
+        # Airflow stores the user's name with a job, so this identifies it.
         self._launch(name, airflow_command(*arguments), env={**self._env, "LOGNAME": name})
 
     def _launch(self, name: str, command: list[str], *, cwd: Path | None = None, **options: Any) -> None:
@@ -357,7 +356,7 @@ class LocalAirflow:
             )
         self._processes[name] = process
         self._sessions.add(process.pid)
-        _tell_guardian(self._guardian, process.pid)
+        _notify_guardian(self._guardian, process.pid)
 
     def _settings(self) -> dict[str, str]:
         home = self.home
@@ -394,10 +393,10 @@ class LocalAirflow:
                 "base_log_folder": home / "logs",
                 "dag_processor_child_process_log_directory": home / "logs" / "dag_processor",
                 "colored_console_log": False,
-                # A line for each request and each look at the folder would hide the others (Airflow >= 3.1).
+                # A line for each request and each scan of the folder would hide the others (Airflow >= 3.1).
                 "namespace_levels": "http.access=WARNING airflow.dag_processing.manager=WARNING",
-                # Not served (see COMPONENTS), but asked for while a task runs. On port 1 nobody answers,
-                # where the default ports might belong to another Airflow on this machine.
+                # Not served (see COMPONENTS), but requested while a task runs. Port 1 is unused, while the default
+                # ports may belong to another Airflow on this machine.
                 "worker_log_server_port": 1,
                 "trigger_log_server_port": 1,
             },
@@ -418,9 +417,9 @@ class LocalAirflow:
                 "dag_file_processor_timeout": 150,
             },
             "workers": {
-                # Default 5: for so long the executor's slot stays taken after some tasks have ended (16
-                # mapped tasks took 14 s instead of 3). A task gives up after so many failures in a row, by
-                # default 3, and it must survive a busy API server.
+                # Default 5: the executor's slot stays occupied this long after some tasks have ended (16 mapped tasks
+                # took 14 s instead of 3). A task fails after this many consecutive failures, by default 3, and it must
+                # survive a busy API server.
                 "min_heartbeat_interval": 1,
                 "max_failed_heartbeats": 30,
             },
@@ -454,10 +453,10 @@ class LocalAirflow:
             "core": {"executor": "CeleryExecutor", "parallelism": 32},
             "database": {"sql_alchemy_conn": database},
             "celery": {"broker_url": broker, "result_backend": f"db+{database}"},
-            # By default what a killed worker was doing is missed after 5 minutes, what it was about to do after a day,
-            # and what a killed scheduler had queued is adopted after 5 minutes. The order has to be kept: a message
-            # that another worker gets while its task counts as running is thrown away. A task that a worker took while
-            # the database was away stays queued for 10 minutes.
+            # By default, the running tasks of a killed worker are detected after 5 minutes and its reserved ones after
+            # a day, and the queued tasks of a killed scheduler are adopted after 5 minutes. The order has to be kept: a
+            # message that another worker gets while its task counts as running is discarded. A task that a worker took
+            # while the database was away stays queued for 10 minutes.
             "scheduler": {
                 "task_instance_heartbeat_timeout": 20,
                 "task_instance_heartbeat_timeout_detection_interval": 3,
@@ -474,7 +473,7 @@ class LocalAirflow:
     # ---------------------------------------------------------------- waiting
 
     def _wait(self, missing: Callable[[], str], deadline: float, what: str) -> None:
-        """Poll ``missing`` until it has nothing to name any more."""
+        """Poll ``missing`` until it returns nothing."""
         started = last_line = time.monotonic()
         while lacking := missing():
             now = time.monotonic()
@@ -525,7 +524,7 @@ class LocalAirflow:
                 )
 
     def diagnosis(self, dag_id: str | None = None, run_id: str | None = None) -> str:
-        """Everything that helps to see why something did not happen, for an error message."""
+        """Return details that help to find out why something did not happen, for an error message."""
         parts = []
         if dag_id and run_id:
             with contextlib.suppress(OSError, LocalAirflowError, http.client.HTTPException):
@@ -541,9 +540,9 @@ class LocalAirflow:
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """
-        Return what is in Airflow's database.
+        Return rows of Airflow's database.
 
-        The API does not show triggers, and answers 500 to the question for events while a run is being made of one.
+        The API does not show triggers, and fails with 500 when it lists events while a run is created for one.
         """
         return query(self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], statement)
 
@@ -600,7 +599,7 @@ class LocalAirflow:
         dag = self.api("GET", f"/api/v2/dags/{quote(dag_id)}")
         if dag["is_paused"]:
             self._insist("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": False})
-            # Airflow takes up watchers when it parses the file, which it would do within half a minute by itself.
+            # Airflow starts watchers when it parses the file, which it would otherwise do within half a minute.
             self._insist("PUT", f"/api/v2/parseDagFile/{quote(dag['file_token'])}", None)
 
     def pause(self, dag_id: str) -> None:
@@ -619,13 +618,13 @@ class LocalAirflow:
         """
         Make a call that may be repeated.
 
-        On SQLite the API server locks itself up, until SQLite gives up waiting, when such a call comes while a task
-        starts: its log of actions waits for the lock that the other call will let go of after it.
+        On SQLite, the API server deadlocks until SQLite's timeout if such a call arrives while a task starts: its audit
+        log waits for a lock that the other call releases only afterwards.
         """
         for last in (False, False, True):
             try:
                 self.api(method, path, body)
-            except ApiError as error:  # noqa: PERF203  # three times at the most
+            except ApiError as error:  # noqa: PERF203  # up to three times
                 if error.status == http.client.CONFLICT:  # the call before this one got through after all
                     return
                 if last or error.status < http.client.INTERNAL_SERVER_ERROR:
@@ -645,7 +644,7 @@ class LocalAirflow:
         return state
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return all task instances of a run as the API gives them."""
+        """Return all task instances of a run as the API returns them."""
         found: list[dict[str, Any]] = []
         while True:
             page = self.api(
@@ -689,7 +688,7 @@ class LocalAirflow:
 
         :param on_change: called with a task's name, its state before and its state now; a mapped task is
             named ``task_id[map_index]``
-        :param on_poll: called at each look at the run, about three times a second
+        :param on_poll: called at each poll of the run, about three times a second
         """
         known: dict[str, str] = {}
         deadline = time.monotonic() + timeout
@@ -751,7 +750,7 @@ def _no_proxy(variable: str) -> str:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Leave out of the caller's environment what would change Airflow, AWS calls or their speed."""
+    """Return the caller's environment without variables that would change Airflow, AWS calls or their speed."""
     return {
         key: value
         for key, value in os.environ.items()
@@ -832,17 +831,17 @@ def _start_guardian(home: Path, *, keep: bool) -> subprocess.Popen[bytes]:
     """
     Start a process that outlives this one and cleans up if it ends without having done so.
 
-    The pipe is the signal: its writing end closes with the last breath of this process, whatever kills it.
+    The pipe is the signal: its writing end closes when this process ends, whatever the cause.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "dev.local_airflow", str(home), *(["--keep"] if keep else [])],
         cwd=Path(__file__).resolve().parent.parent,
         stdin=subprocess.PIPE,
-        start_new_session=True,  # a closed terminal or Ctrl-C must not take the guardian along
+        start_new_session=True,  # a closed terminal or Ctrl-C must not end the guardian
     )
 
 
-def _tell_guardian(guardian: subprocess.Popen[bytes] | None, session: int) -> None:
+def _notify_guardian(guardian: subprocess.Popen[bytes] | None, session: int) -> None:
     if guardian is not None and guardian.stdin is not None:
         guardian.stdin.write(f"{session}\n".encode())
         guardian.stdin.flush()
@@ -855,7 +854,7 @@ def _dismiss_guardian(guardian: subprocess.Popen[bytes] | None) -> None:
 
 
 def _guard(home: Path, *, keep: bool) -> None:
-    """Wait until the caller is gone, then remove what it left, which ordinarily is nothing."""
+    """Wait until the caller has ended, then remove what it left, which is usually nothing."""
     sessions = {int(line) for line in sys.stdin}
     _destroy(sessions, home)
     if not keep:

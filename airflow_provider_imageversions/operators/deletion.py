@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import ImageVersion
 
 _IN_USE_PATIENCE = 60.0
-"""Maximum time in seconds that pruning waits for another change of a version to complete."""
+"""Maximum time in seconds that pruning waits for a concurrent change of a version."""
 
 
 @attrs.frozen(field_transformer=with_converters)
@@ -41,29 +41,31 @@ class _DeleteParameters(ImageRequest, VersionSelector):
 
 class SageMakerDeleteImageVersionOperator(ChangingOperator):
     """
-    Delete a version of an Amazon SageMaker image, with its aliases, and wait until it is gone.
+    Delete a version of an Amazon SageMaker image with its aliases, and wait until it is deleted.
 
-    Its container image in Amazon ECR stays. A version that is gone already is a success; a version that is CREATING is
-    deleted when it can be.
+    The container image in Amazon ECR is not deleted. If the version does not exist, the task succeeds. If it is
+    CREATING, the task waits before it deletes the version.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``. A retry, or a run that is cleared, deletes the
-        version that has the alias by then: give the number where the alias may be another version's meanwhile.
-    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
-        warning is logged, as SageMaker may delete a version that a space starts from. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the version is gone; default: yes. Not templated, like the next two.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version, 0 or more. Set either this or ``alias``. (default: none) (templated)
+    :param alias: An alias of the version. A retry, or a cleared run, deletes the version that has the alias at that
+        time. If the alias may move to another version, set ``version`` instead. (default: none) (templated)
+    :param refuse_if_used: Fail if SageMaker Studio uses the version: ``True`` to check everywhere, or where to check:
+        some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls,
+        see :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. With
+        ``False``, a warning is logged, because SageMaker may delete a version that a space starts from. (default:
+        False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the version is deleted. (default: True)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED, with SageMaker's reason.
+    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED (the message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: The number of the version; ``None`` if no version had the alias.
@@ -105,7 +107,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         elif users := self._find_users(task, image_name, scope).get(str(number)):
             self._raise_if_failed(
                 decide.Failed(
-                    f"version {number} is used by {describe_users(users)}, and so it is not deleted. Roll out another "
+                    f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
                     "version there, or set refuse_if_used=False"
                 )
             )
@@ -125,12 +127,12 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
 
 def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
     """
-    Start to delete a version, unless that was begun or is done already; return what to wait for if it cannot be yet.
+    Start to delete a version unless it is already being deleted; return what to wait for if that is not possible yet.
 
     :param hook: The hook.
     :param image_name: Name of the image.
-    :param version: The version's record, which is brought up to date if the call is refused. A later version of the
-        same number, after the image was deleted and created again, is not waited for.
+    :param version: The version's record, which is updated if the call is rejected. The caller does not wait for a later
+        version with the same number, which exists if the image was deleted and created again.
     """
     before = decide.in_creation(version)
     try:
@@ -154,44 +156,47 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
 
 class SageMakerPruneImageVersionsOperator(ChangingOperator):
     """
-    Delete the versions of an Amazon SageMaker image that nobody needs any more.
+    Delete the versions of an Amazon SageMaker image that are no longer needed.
 
-    Failed versions are deleted first, then the oldest. Always kept are the newest CREATED version and what is CREATING.
-    Whether a version has an alias is asked just before it is deleted. Safe to repeat, and to run twice at once. What is
-    a template and renders to nothing is refused, rather than let more be deleted.
+    Failed versions are deleted first, then the oldest ones. The newest CREATED version and versions that are CREATING
+    are always kept. Aliases are checked directly before a version is deleted. The operator is safe to repeat and to run
+    concurrently. A template that renders to nothing is an error, so that it cannot cause more deletions.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param keep_newest: Keep this number of the newest CREATED versions. Failed ones do not count.
-    :param keep_younger_than: Keep what was created within this time, failed or not; a timedelta or seconds. Give at
-        least one of the two; a version that either keeps is kept.
-    :param keep_versions: Keep the versions with these numbers; a list, or a string with commas. (default: none)
-    :param keep_aliased: Keep versions that have an alias. (default: True)
-    :param keep_used: Keep versions that SageMaker Studio uses: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If that
-        cannot be read, the task fails and deletes nothing. Otherwise a warning is logged, as SageMaker may delete a
-        version that a space starts from. (default: False)
-    :param limit: Maximum number of versions to delete in one try of the task. (default: all that may go)
-    :param preview: Delete nothing, but return what would be deleted. (default: False)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks of a version that cannot be deleted yet.
-        Not templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails while the API can't be called. What is deleted by then
-        stays deleted. A version that somebody else is changing for longer than a minute is kept, with a warning, so
-        that it holds up no other. (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param keep_newest: Number of the newest CREATED versions to keep. Failed versions do not count. Set this,
+        ``keep_younger_than`` or both; a version that either of them keeps is kept. (default: none) (templated)
+    :param keep_younger_than: Keep versions created within this time, failed or not; a timedelta, or a time in seconds.
+        (default: none) (templated)
+    :param keep_versions: Keep the versions with these numbers; a list, or a comma-separated string. (default: none)
+        (templated)
+    :param keep_aliased: Keep versions that have an alias. (default: True) (templated)
+    :param keep_used: Keep versions that SageMaker Studio uses: ``True`` to check everywhere, or where to check: some of
+        ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls, see
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If it fails,
+        the task fails without deleting anything. With ``False``, a warning is logged, because SageMaker may delete a
+        version that a space starts from. (default: False) (templated)
+    :param limit: Maximum number of versions to delete per try of the task. (default: no limit) (templated)
+    :param preview: Return what would be deleted, without deleting anything. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks of a version that cannot be deleted yet.
+        (default: 30)
+    :param timeout: Time in seconds after which the task fails if the API cannot be called. Versions deleted before that
+        stay deleted. A version that is being changed for longer than a minute is kept, with a warning, so that it does
+        not delay the others. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
     :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
-        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, each a list of
-        version numbers in ascending order. All keys are always there. ``newest``, ``age``, ``alias``, ``limit`` and
+        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, with version
+        numbers in ascending order. All keys are always present. ``newest``, ``age``, ``alias``, ``limit`` and
         ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
-        says by whom, by the version's number as text; ``in_use`` could not be deleted as somebody else was changing it;
-        ``status`` is CREATING, DELETING or unknown. Deletion takes seconds more after that.
+        lists their users by version number (a string); ``in_use`` could not be deleted because of a concurrent change;
+        ``status`` is CREATING, DELETING or unknown. SageMaker completes the deletions some seconds later.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
@@ -229,7 +234,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         users: dict[str, list[dict[str, Any]]] | None = None
 
         def users_of(number: int) -> list[dict[str, Any]]:
-            # Once for all versions, before any is deleted.
+            # Once for all versions, before the first one is deleted.
             nonlocal users
             if users is None:
                 users = self._find_users(task, image_name, policy.keep_used) if policy.keep_used else {}
@@ -270,7 +275,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         }
 
     def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
-        """Start to delete a version; return the reason for which it stays if it cannot be deleted."""
+        """Start to delete a version; return the reason why it is kept if it cannot be deleted."""
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:

@@ -35,30 +35,31 @@ class _CreateParameters(CreateImageRequest):
 
 class SageMakerCreateImageOperator(ChangingOperator):
     """
-    Create an Amazon SageMaker image, wait until it can have versions, and return what DescribeImage returns.
+    Create an Amazon SageMaker image, wait until it is CREATED, and return its description.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param role_arn: ARN of the IAM role with which SageMaker pulls the container images.
-    :param display_name: Name to show, 1 to 128 characters.
-    :param description: Up to 512 characters.
-    :param tags: Up to 50, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``; applied only
-        at creation.
-    :param action_if_image_exists: What to do if an image of this name exists: ``use`` it as it is; ``update`` its
-        role, name to show and description; ``recreate`` it, that is delete it and create it again, if it is
-        CREATE_FAILED and has no version, and otherwise use it as it is; ``fail``. An image that is being deleted does
-        not count: the task waits until its name is free. (default: ``use``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True) (not
-        templated, like the next two)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes the image.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (templated)
+    :param display_name: Display name of the image, 1 to 128 characters. (default: none) (templated)
+    :param description: Description of the image, up to 512 characters. (default: none) (templated)
+    :param tags: Up to 50 tags, as a dict or as AWS's list of ``{"Key": ..., "Value": ...}``. They are applied only when
+        the image is created. (default: none) (templated)
+    :param action_if_image_exists: What to do if an image with this name exists: ``use`` it as it is; ``update`` its
+        role, display name and description; ``recreate`` it (delete it and create it again) if it is CREATE_FAILED and
+        has no version, and otherwise use it as it is; or ``fail``. If the existing image is being deleted, the task
+        waits until the name is free. (default: ``use``) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or exists already and must not.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or it exists and
+        ``action_if_image_exists`` is ``fail``.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
 
@@ -141,7 +142,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
         if none_if_not_found(lambda: any(True for _ in hook.iter_image_versions(image_name, limit=1))):
             now = none_if_not_found(hook.describe_image, image_name)
             if now is None or decide.has_image_changed(image, now):
-                return decide.Waiting("the image was changed meanwhile")
+                return decide.Waiting("the image was changed at the same time")
             return decide.Failed(
                 f"the image is CREATE_FAILED: {decide.failure_reason(image)}. It has versions, which would be deleted "
                 "with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
@@ -156,15 +157,15 @@ class SageMakerCreateImageOperator(ChangingOperator):
 
 def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dict[str, Any]) -> decide.Waiting | None:
     """
-    Start to delete an image, unless it changed since the caller described it. Then the caller has to check again.
+    Start to delete an image, unless it changed since the caller described it; the caller then has to check again.
 
-    DeleteImage has no compare-and-set, so this describes the image directly before it.
+    DeleteImage has no compare-and-set, so this describes the image directly before the call.
     """
     image = none_if_not_found(hook.describe_image, image_name)
     if image is None:
         return None
     if decide.has_image_changed(judged, image):
-        return decide.Waiting("the image was changed meanwhile")
+        return decide.Waiting("the image was changed at the same time")
     try:
         hook.delete_image(image_name)
     except Exception as error:
@@ -189,32 +190,34 @@ class _DeleteParameters(ImageRequest):
 
 class SageMakerDeleteImageOperator(ChangingOperator):
     """
-    Delete an Amazon SageMaker image with all of its versions, and wait until it is gone.
+    Delete an Amazon SageMaker image with all of its versions, and wait until it is deleted.
 
-    The container images in Amazon ECR stay. An image that does not exist is a success. AWS asks to detach an image from
-    all SageMaker domains first: SageMaker may not refuse to delete one that a domain uses, and its spaces do not start
-    afterwards.
+    The container images in Amazon ECR are not deleted. If the image does not exist, the task succeeds. Detach the image
+    from all SageMaker domains first, as AWS recommends: SageMaker may delete an image that a domain uses, and the
+    spaces that use it then fail to start.
 
-    An image that is created under the same name while the task waits is not deleted. A retry, or a run that is cleared,
-    deletes the image that has the name by then; one that is DELETING already is only waited for.
+    An image that is created with the same name while the task waits is not deleted. A retry, or a cleared run, deletes
+    the image that has the name at that time. If an image is already DELETING, the task only waits.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param delete_if_aliased: Delete the image even if it has versions that have an alias, such as the one that is in
-        production. Otherwise the task fails then, and nothing is deleted. (default: False) (templated)
-    :param refuse_if_used: Fail if SageMaker Studio uses any version: ``True``, or where to look, some of ``domains``,
-        ``apps``, ``user_profiles`` and ``spaces``. It takes more permissions and more API calls, see
-        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. Otherwise a
-        warning is logged. (default: False) (templated)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the image is gone. (default: True)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param delete_if_aliased: Delete the image even if some of its versions have aliases, such as the version that is in
+        production. Otherwise, the task fails without deleting anything. (default: False) (templated)
+    :param refuse_if_used: Fail if SageMaker Studio uses any version: ``True`` to check everywhere, or where to check:
+        some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. The check needs more permissions and API calls,
+        see :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. With
+        ``False``, a warning is logged. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the image is deleted. (default: True)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED, with
-        SageMaker's reason.
+    :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED (the
+        message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: ARN of the image; ``None`` if there was no image of this name.
@@ -255,7 +258,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
             self._raise_if_failed(
                 decide.Failed(
-                    f"it has versions that are used, and so it is not deleted: {used}. Detach the image there, or set "
+                    f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
                     "refuse_if_used=False"
                 )
             )
@@ -267,7 +270,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             aliases = () if parameters.delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:
                 return decide.Failed(
-                    f"it has versions with the aliases {', '.join(map(repr, aliases))}, and so it is not deleted. "
+                    f"it is not deleted, because it has versions with the aliases {', '.join(map(repr, aliases))}. "
                     "Delete the aliases, or set delete_if_aliased=True"
                 )
             return _delete_image(hook, image_name, image)

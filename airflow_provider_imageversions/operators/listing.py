@@ -60,31 +60,34 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
 
     A record is plain JSON with SageMaker's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
-    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings
-    in UTC. All parameters are templated. Numbers, times and lists may be strings then. A value that renders to nothing
-    is an error, except for the parameters that say how to reach AWS.
+    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings in
+    UTC. Numbers, times and lists may also be strings, as templates render them. A filter that renders to nothing is an
+    error.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param creation_time_after: Only versions created at or after this moment; an aware datetime or an ISO-8601
-        string with an offset.
-    :param creation_time_before: Only versions created at or before this moment.
-    :param last_modified_time_after: Only versions modified at or after this moment.
-    :param last_modified_time_before: Only versions modified at or before this moment.
-    :param sort_by: ``CREATION_TIME`` (default), ``LAST_MODIFIED_TIME`` or ``VERSION``.
-    :param sort_order: ``DESCENDING`` (default) or ``ASCENDING``.
-    :param page_size: Versions an API call, 1 to 100; default 100.
-    :param starting_token: ``NextToken`` of an earlier answer to the same query, to continue from there.
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param creation_time_after: Only versions created at or after this time; an aware datetime, or an ISO-8601 string
+        with an offset. (default: all) (templated)
+    :param creation_time_before: Only versions created at or before this time. (default: all) (templated)
+    :param last_modified_time_after: Only versions modified at or after this time. (default: all) (templated)
+    :param last_modified_time_before: Only versions modified at or before this time. (default: all) (templated)
+    :param sort_by: ``CREATION_TIME``, ``LAST_MODIFIED_TIME`` or ``VERSION``. (default: ``CREATION_TIME``) (templated)
+    :param sort_order: ``DESCENDING`` or ``ASCENDING``. (default: ``DESCENDING``) (templated)
+    :param page_size: Versions per API call, 1 to 100. (default: 100) (templated)
+    :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
+        none) (templated)
     :param statuses: Only versions in these statuses (``CREATING``, ``CREATED``, ``CREATE_FAILED``, ``DELETING``,
-        ``DELETE_FAILED``); a list, or a string with commas. Default: all.
-    :param limit: Maximum number of versions; no page is fetched beyond the last one. Default: all.
-    :param fields: Only these keys of each record; a list, or a string with commas. Default: all.
-    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and whatever else
-        DescribeImageVersion and ListAliases know, for two more API calls a version. Default: no. What is gone, or in
-        another status than asked for, by then is left out.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+        ``DELETE_FAILED``); a list, or a comma-separated string. (default: all) (templated)
+    :param limit: Maximum number of versions. No page is fetched beyond the last one. (default: no limit) (templated)
+    :param fields: Only these keys of each record; a list, or a comma-separated string. (default: all) (templated)
+    :param include_details: Add ``ContainerImage``, ``BaseImage``, ``Aliases``, ``MLFramework`` and the other fields of
+        DescribeImageVersion and ListAliases, with two more API calls per version. Versions that are deleted, or change
+        to a status that was not requested, in the meantime are left out. (default: False) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
         result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
         to the metadata database. Above 256 KB, there is a warning.
@@ -136,7 +139,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
             result.append(_project(record, parameters.fields))
             size += len(json.dumps(result[-1])) + len(", ")
             if maximum and size > maximum and self._goes_to_database(size):
-                # Now, rather than after the calls for the remaining versions.
+                # Fail now, rather than after the calls for the remaining versions.
                 raise ValueError(
                     f"SageMaker image {self.image_name!r}: the result is larger than {maximum:,} bytes as JSON after "
                     f"{len(result)} versions, and it would go to XCom in Airflow's metadata database. "
@@ -163,7 +166,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
 def _iter_detailed(
     hook: SageMakerImageVersionsHook, *, image_name: str, statuses: Any, limit: int | None, **filters: Any
 ) -> Iterator[ImageVersion]:
-    """List with details, each version as it is when it is described: it may be deleted, or have another status."""
+    """List versions with details. A version may be deleted, or change its status, before it is described."""
     listed = hook.iter_image_versions(image_name, statuses=statuses, **filters)
     detailed = (none_if_not_found(hook.add_details, image_name, record) for record in listed)
     return decide.select((record for record in detailed if record is not None), statuses=statuses, limit=limit)

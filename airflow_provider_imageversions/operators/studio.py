@@ -1,4 +1,4 @@
-"""The operators on SageMaker Studio: who uses which version, and rolling a version out, and back."""
+"""The operators for SageMaker Studio: find who uses which version, roll a version out, and roll it back."""
 
 from __future__ import annotations
 
@@ -77,20 +77,22 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param scope: Where to look: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a string
-        with commas. (default: all) (templated)
-    :param domain_id: Only in this domain. (default: in all domains) (templated)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param timeout: Time in seconds after which the task fails while the API can't be called. (default: 3600)
+    :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
+        comma-separated string. (default: all) (templated)
+    :param domain_id: Check only this domain. (default: all domains) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param timeout: Time in seconds after which the task fails if the API cannot be called. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
         permission.
     :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
-        "pinned": True, "running": True}, ...]}``, by the version's number as text.
+        "pinned": True, "running": True}, ...]}``, with version numbers as strings.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
@@ -114,7 +116,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
-        """Find it."""
+        """Find the users of each version."""
         self._check_rendered()
         parameters = _UsageParameters.of(self)
         image_name = parameters.image_name
@@ -166,48 +168,53 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     """
     Roll a version of an image out to an Amazon SageMaker Studio domain or user profile, or roll it back.
 
-    The image's entry in the list of custom images of one kind of app is set to the version, in the domain's default
-    user settings and, if the domain has them, its default space settings, or in the settings of one user profile. Every
-    other entry and every other member of the app's settings that botocore knows is written back as it is. Then the task
-    waits until the domain or the user profile is InService again.
+    The operator sets the version in the image's entry in the list of custom images of an app: in the default user
+    settings of the domain and its default space settings, if it has any, or in the settings of one user profile. It
+    preserves all other entries, and all other settings of the app that botocore supports. Then it waits until the
+    domain or the user profile is InService again.
 
-    Running apps keep their version until they are restarted, and so do spaces that pin one; the log lists them.
+    Running apps keep their version until they are restarted, and spaces that pin a version keep it. The log lists both.
 
-    This is safe to repeat. What was there before is stored before it is replaced (in the task's state store on Airflow
-    3.3 and later, otherwise in an Airflow Variable), so that a retry returns it. UpdateDomain has no compare-and-set:
-    the task reads the settings again after the update, and repeats the update if another one undid it. Use a pool with
-    one slot for each domain.
+    The operator is safe to repeat. It stores the previous state before it changes the settings (in the task's state
+    store on Airflow 3.3 and later, otherwise in an Airflow Variable), so that a retry can return it. UpdateDomain has
+    no compare-and-set: the task reads the settings again after the update, and repeats the update if a concurrent one
+    has undone it. Use a pool with one slot for each domain.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param domain_id: The domain's id, such as ``d-abcdefghijkl``. (templated)
-    :param version: The number of the version, 0 or more. It has to be CREATED. (templated)
-    :param alias: An alias of the version, such as ``prod``, in place of ``version``. The entry gets the number of the
-        version that has the alias now, as Studio does not know aliases of this kind. (templated)
-    :param app_image_config_name: The app image config for the entry. (templated)
+    :param domain_id: ID of the domain, such as ``d-abcdefghijkl``. (templated)
+    :param version: Number of the version, 0 or more. The version must be CREATED. Set exactly one of this, ``alias``
+        and ``restore``. (default: none) (templated)
+    :param alias: An alias of the version, such as ``prod``. The settings get the number of the version that has the
+        alias now, because Studio's list of custom images does not support aliases. (default: none) (templated)
+    :param app_image_config_name: Name of the app image config for the image's entry. Required with ``version`` or
+        ``alias``. (default: none) (templated)
     :param app_type: ``JupyterLab``, ``CodeEditor`` or ``KernelGateway``. (default: ``JupyterLab``) (templated)
-    :param user_profile_name: Roll out to this user profile only. (default: to the domain) (templated)
-    :param set_default: Make the version the default of the app, too, by its DefaultResourceSpec. (default: False)
+    :param user_profile_name: Roll out to this user profile only. (default: the whole domain) (templated)
+    :param set_default: Also make the version the default of the app, with its DefaultResourceSpec. (default: False)
         (templated)
-    :param only_if_newer: Skip the task if the settings name a version with a higher number already, so that a run that
-        comes late does not undo a later one's roll-out. (default: False) (templated)
-    :param restore: The ``previous`` of an earlier result, to put back what was there: an entry without a number, with
-        another number or none at all, and the default if that was changed. In place of ``version``, ``alias`` and
-        ``app_image_config_name``. (templated)
-    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. It takes an
+    :param only_if_newer: Skip the task if the settings already have a version with a higher number, so that a late run
+        does not undo the roll-out of a later one. (default: False) (templated)
+    :param restore: The ``previous`` value of an earlier result, to restore the settings before that roll-out: an entry
+        without a number, with another number, or no entry, and the default if it was changed. (default: none)
+        (templated)
+    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. This needs an
         API call for each space. (default: True)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param deferrable: Wait for the update in the triggerer. (default: ``[operators] default_deferrable``)
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
     :param timeout: Time in seconds after which the task fails. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of
-        custom images is full, or the update failed, with SageMaker's reason; then the old list is put back.
+        custom images is full, or the update failed (the message has SageMaker's reason). If the update failed, the
+        previous entry is restored.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
-    :raises SageMakerImageVersionPollingError: Access denied and the like, from a deferral.
-    :raises AirflowSkipException: A version with a higher number is there, and ``only_if_newer`` is set.
+    :raises SageMakerImageVersionPollingError: In a deferral, the trigger reported an error such as access denied.
+    :raises AirflowSkipException: The settings have a version with a higher number, and ``only_if_newer`` is True.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
     :return: ``{"image_name": ..., "domain_id": ..., "user_profile_name": ..., "app_type": ..., "changed": bool,
@@ -248,13 +255,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Roll it out."""
+        """Roll the version out, or restore an earlier state."""
         return self._roll_out(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
-            # The triggerer may have been away.
+            # The triggerer may have been down.
             return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -340,7 +347,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 "restore", restore, "it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator."
             ) from error
         if other:
-            raise invalid_parameter("restore", restore, f"it is of {other}, and this task is for {own}.")
+            raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
         return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
 
     def _unfit(
@@ -353,7 +360,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         if number is not None:
             version = none_if_not_found(hook.describe_image_version, image_name, version=number)
             if version is None:
-                return decide.Failed(f"version {number} does not exist, and so it cannot be rolled out")
+                return decide.Failed(f"version {number} does not exist, so it cannot be rolled out")
             if (refusal := decide.attachable(version)) is not None:
                 return refusal
         config = {"AppImageConfigName": entry["AppImageConfigName"]}
@@ -382,7 +389,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             )
             return
         remaining = studio.not_following(used, version)
-        for kind, cure in (("apps", "until they are restarted"), ("spaces", "as their settings pin it")):
+        for kind, cure in (("apps", "until it is restarted"), ("spaces", "because its settings pin it")):
             for user in remaining[kind]:
                 self.log.info(
                     "SageMaker image %r: %s keeps version %d %s",
@@ -395,13 +402,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
 
 class _Steps:
     """
-    The steps of one roll-out, each of which a retry can take again.
+    The steps of one roll-out. A retry can repeat each of them.
 
     :param operator: The task.
     :param context: Its context.
-    :param task: What calls the API.
-    :param rollout: What is to be.
-    :param only_if_newer: Whether to skip the task where a higher version is.
+    :param task: The poller that calls the API.
+    :param rollout: The roll-out.
+    :param only_if_newer: Whether to skip the task if the settings have a higher version.
     """
 
     def __init__(
@@ -430,10 +437,11 @@ class _Steps:
 
     def write(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | bool:
         """
-        Update the settings, unless they are as they should be.
+        Update the settings, unless they are up to date.
 
         :param hook: The hook.
-        :return: Whether an update is under way; what to wait for before it can be; or why it cannot be.
+        :return: Whether an update is in progress; or what to wait for before an update is possible; or why it is
+            impossible.
         """
         document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
         obstacle = studio.updatable(document)
@@ -443,13 +451,13 @@ class _Steps:
         if not changes:
             self._previous = self._load(document)
             if obstacle is not None:
-                # An earlier try's update, or one that does not concern the image.
+                # An update of an earlier try, or one that does not concern the image.
                 return True
             if not studio.is_update_failed(document):
                 return False
             changes = self._rollout.target.settings(document)
         else:
-            # Before that, the settings were not as this task leaves them: what is there now is the previous state.
+            # The settings differ from what this task writes, so they are the previous state.
             self._previous = self._rollout.state(document)
         if self._only_if_newer:
             self._skip_older(hook, document)
@@ -458,7 +466,7 @@ class _Steps:
             maximum = studio.CUSTOM_IMAGES_MAX[self._target.kind]
             return decide.Failed(
                 f"the list of custom images in {full} of {self._target} is full: it has {maximum} entries. Detach an "
-                "image that nobody uses"
+                "image that is not used"
             )
         self._save(self._previous)
         try:
@@ -466,7 +474,7 @@ class _Steps:
         except Exception as error:
             if classify_error(error) is not ErrorKind.IN_USE:
                 raise
-            # What was read is out of date once the other update is done.
+            # The settings have to be read again after the other update.
             return decide.Waiting(f"{self._target} is being updated")
         self._changed = True
         self._operator.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
@@ -474,9 +482,10 @@ class _Steps:
 
     def settle(self) -> bool:
         """
-        Wait until the update is done; return whether the settings are as they should be then.
+        Wait until the update is done; return whether the settings are up to date.
 
-        :raises SageMakerImageOperationError: The update failed. The old settings are back, if nobody changed them.
+        :raises SageMakerImageOperationError: The update failed. The previous entry is restored, unless it was changed
+            by a concurrent update.
         """
         if self._previous is None:
             # The task was resumed: this try has not read them.
@@ -492,11 +501,11 @@ class _Steps:
         if self._previous is None or not self._same(states, self._previous):
             now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
             raise SageMakerImageOperationError(
-                f"{self._label}: another update of {self._target} replaced the entry meanwhile (now: {now}). Use a "
+                f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
                 "pool with one slot for each domain"
             )
         self._operator.log.warning(
-            "%s: another update of %s undid this one as both were made at the same time; repeating it",
+            "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
             self._label,
             self._target,
         )
@@ -521,21 +530,21 @@ class _Steps:
         if not self._changed or self._previous is None or not studio.is_update_failed(self._document):
             raise SageMakerImageOperationError(message)
         if self._rollout.changes(self._document):
-            raise SageMakerImageOperationError(f"{message}. Another update replaced the entry meanwhile")
+            raise SageMakerImageOperationError(f"{message}. Another update has replaced the entry")
         try:
             back = self._task.wait(self._put_back)
             if back is None:
                 back = self._task.wait(self._outcome)
         except Exception:
             self._operator.log.exception(
-                "%s: the previous entry in %s could not be put back; a retry of this task updates it again",
+                "%s: the previous entry in %s could not be restored; a retry of this task updates it again",
                 self._label,
                 self._target,
             )
             raise SageMakerImageOperationError(message) from None
         if isinstance(back, decide.Failed):
-            raise SageMakerImageOperationError(f"{message}. The previous entry is back, but: {back.reason}")
-        raise SageMakerImageOperationError(f"{message}. The previous entry is back")
+            raise SageMakerImageOperationError(f"{message}. The previous entry was restored, but: {back.reason}")
+        raise SageMakerImageOperationError(f"{message}. The previous entry was restored")
 
     def _put_back(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
         document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)

@@ -83,52 +83,61 @@ class _CreateParameters(CreateImageVersionRequest):
 
 class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
-    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with its details.
+    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with details.
 
-    A retry makes no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from DAG, run,
-    task and map index (and from the request itself): a try after a crash, or a run that is cleared, continues with the
-    version that the first try created. Only if that one failed or was deleted, another one is created. AWS does not
-    document how long a token is remembered. After that, another version is created; with ``aliases`` SageMaker refuses
-    it, as the first version has them, and the task fails. Two Airflows that share an AWS account must not share ids of
-    DAGs and runs, and a template must not render to something else at each try, as the time now would.
+    A retry creates no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from the
+    DAG, run, task and map index and from the request itself. A retry after a crash, or a cleared run, continues with
+    the version that the first try created. Another version is created only if that version failed or was deleted. AWS
+    does not document how long a token is remembered. After that time, a retry creates another version; with
+    ``aliases``, SageMaker rejects the request, because the first version has them, and the task fails. Two Airflow
+    deployments that share an AWS account must not share DAG ids and run ids, and a template must not render to a
+    different value at each try, as the current time would.
 
-    With an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image among its
-    ``outlets``, the task itself emits the event that the asset's watcher would, with the same ``event_id``, so that
-    DAGs scheduled on the asset start at once.
+    If an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image is among its
+    ``outlets``, the task emits the same event as the asset's watcher, with the same ``event_id``, so that DAGs
+    scheduled on the asset start at once.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
-    :param aliases: Aliases for the version, that no other version has; a list, or a string with commas.
-    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
-    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
-    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
-    :param programming_lang: Name and version, such as ``Python 3.11``.
-    :param processor: ``CPU`` or ``GPU``.
-    :param horovod: Whether it is compatible with Horovod.
-    :param release_notes: Up to 255 characters.
-    :param only_if_changed: Create no version if the newest CREATED one has the container image that ``base_image``
-        names in Amazon ECR now, by its digest. Aliases and metadata are not applied to that version then; the log names
-        those that differ. A version that is CREATING and may be of the same container image is waited for. A retry, or
-        a run that is cleared, continues with the version that its first try created. (default: False)
-    :param if_unchanged: What to do then: ``return`` the record of the newest CREATED version, or ``skip`` the task.
-        (default: ``return``)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param wait_for_completion: Wait until the version is CREATED; default: yes. Otherwise the record is that of a
-        version that is CREATING. Not templated, like all that follow.
-    :param deferrable: Wait in the triggerer, where all waits for the same image share one API call an interval.
-        Default: ``[operators] default_deferrable``.
-    :param check_interval: Maximum time in seconds between two status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. It includes the wait and what precedes it: an image that
-        is CREATING, and other changes of the image at the same time, are waited out. (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters. (templated)
+    :param aliases: Aliases for the version, which no other version may have; a list, or a comma-separated string.
+        (default: none) (templated)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: none)
+        (templated)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: none) (templated)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default: none)
+        (templated)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: none)
+        (templated)
+    :param processor: ``CPU`` or ``GPU``. (default: none) (templated)
+    :param horovod: Whether the version is compatible with Horovod. (default: none) (templated)
+    :param release_notes: Release notes, up to 255 characters. (default: none) (templated)
+    :param only_if_changed: Create no version if the newest CREATED version already has the container image to which
+        ``base_image`` refers in Amazon ECR, compared by digest. Aliases and metadata are not applied to the existing
+        version; the log lists those that differ. If a version that is CREATING may have the same container image, the
+        task waits for it. A retry, or a cleared run, continues with the version that its first try created. (default:
+        False) (templated)
+    :param if_unchanged: What to do if nothing changed: ``return`` the record of the newest CREATED version, or ``skip``
+        the task. (default: ``return``) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param wait_for_completion: Wait until the version is CREATED. Otherwise, the task returns the record of a version
+        that is CREATING. (default: True)
+    :param deferrable: Wait in the triggerer, where all waits for the same image share one API call per interval.
+        (default: ``[operators] default_deferrable``)
+    :param check_interval: Maximum time in seconds between status checks. (default: 30)
+    :param timeout: Time in seconds after which the task fails. It includes the time to wait for an image that is
+        CREATING and for concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises AirflowSkipException: Nothing changed, and ``if_unchanged`` is ``skip``.
-    :raises SageMakerImageOperationError: The version is CREATE_FAILED, with SageMaker's reason; an alias is another
-        version's; the image can't get versions. A retry after CREATE_FAILED makes another version.
-    :raises SageMakerImageVersionPollingError: Access denied and the like, or the trigger failed, from a deferral.
+    :raises AirflowSkipException: The container image has not changed, and ``if_unchanged`` is ``skip``.
+    :raises SageMakerImageOperationError: The version is CREATE_FAILED (the message has SageMaker's reason), an alias
+        belongs to another version, or the image cannot have versions. A retry after CREATE_FAILED creates another
+        version.
+    :raises SageMakerImageVersionPollingError: In a deferral, the trigger failed, or it reported an error such as access
+        denied.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
 
@@ -179,7 +188,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         ):
             raise ValueError(
                 f"only_if_changed=True with if_unchanged={self.if_unchanged!r} can't be combined with the image's "
-                "asset among the outlets: its consumers would start although there is no new version. Set "
+                "asset among the outlets: its consumers would start without a new version. Set "
                 "if_unchanged='skip'."
             )
         if not self.wait_for_completion:
@@ -190,7 +199,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             )
 
     def execute(self, context: Any) -> ImageVersion:
-        """Create it, or continue with what an earlier try created."""
+        """Create the version, or continue with the version that an earlier try created."""
         return self._create_and_wait(context, deferrable=self.deferrable)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
@@ -253,12 +262,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     def _find_unchanged(
         self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
     ) -> ImageVersion | None:
-        """Return the newest CREATED version if it has the container image already; skip the task if it is to be."""
+        """Return the newest CREATED version if it already has the container image, or skip the task if requested."""
         ti = context["ti"]
         identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
         key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]
         if read_task_state(context, key) == owner:
-            # An earlier try found it changed, and may have created the version.
+            # An earlier try found a change, and may have created the version.
             return None
         digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
         if not digests:
@@ -283,8 +292,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         record = task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
         self._lineage = (str(task.hook.conn_region_name), number)
         note = (
-            f"SageMaker image {request.image_name!r}: version {number} has the container image of "
-            f"{request.base_image} already"
+            f"SageMaker image {request.image_name!r}: version {number} already has the container image "
+            f"of {request.base_image}"
         )
         if choice == "skip":
             raise AirflowSkipException(f"{note}, and if_unchanged is 'skip'.")
@@ -292,7 +301,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         differing = decide.differing_members(record, request.to_boto())
         if differing:
             self.log.warning(
-                "SageMaker image %r: not applied to version %d, as it was not created by this task: %s. Use "
+                "SageMaker image %r: not applied to version %d, because it was not created by this task: %s. Use "
                 "SageMakerUpdateImageVersionOperator or SageMakerPromoteImageVersionOperator",
                 request.image_name,
                 number,
@@ -309,7 +318,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if not isinstance(number, int):
                 return number
             self.log.info("SageMaker image %r: version %d was created by this task", request.image_name, number)
-            # A try creates at most one more version than the tries before it, so the first try keeps the version
+            # Each try creates at most one version more than the tries before it, so the first try keeps the version
             # that it gets: that may fail, or not be found yet, and must not be duplicated.
             if count >= ti.try_number - 1 or self._can_reuse(hook, request, number):
                 return number
@@ -323,7 +332,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         except Exception as error:
             if not may_be_status_conflict(error):
                 raise
-            # SageMaker answers the same to a change at the same time, which passes.
+            # SageMaker returns the same error for a concurrent change, which is temporary.
             image = none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
@@ -338,7 +347,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
-            # It may have been created a moment ago, and not be found yet.
+            # A version that was created a moment ago may not be found yet.
             time.sleep(min(_OWN_PAUSE, self.check_interval))
         if decide.adoptable(version):
             return True
@@ -375,7 +384,7 @@ def _find_alias_conflict(
         owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
         if owner is not None:
             return decide.Failed(
-                f"the alias {alias!r} belongs to version {owner['Version']}: leave it out, and move it with "
+                f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
                 f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
             )
     return None
@@ -385,11 +394,10 @@ def _check_aliases(
     alias: str | None, aliases_to_add: tuple[str, ...] | None, aliases_to_delete: tuple[str, ...] | None
 ) -> None:
     if both := set(aliases_to_add or ()).intersection(aliases_to_delete or ()):
-        raise ValueError(f"aliases_to_delete names {', '.join(sorted(both))}, which aliases_to_add names, too.")
+        raise ValueError(f"{', '.join(sorted(both))} cannot be in both aliases_to_add and aliases_to_delete.")
     if alias in (aliases_to_delete or ()):
         raise ValueError(
-            f"alias={alias!r} is among aliases_to_delete, so a retry would not find the version by it: set version, "
-            "its number, instead."
+            f"alias={alias!r} is among aliases_to_delete, so a retry could not find the version. Set version instead."
         )
 
 
@@ -403,32 +411,37 @@ class _UpdateParameters(VersionMetadata, ImageRequest, VersionSelector):
 
 class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
-    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with its details.
+    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with details.
 
-    Nothing is changed that is as requested already, so this is safe to repeat. A version that is CREATING is changed as
-    soon as it can be. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
+    The operator changes only what differs from the request, so it is safe to repeat. It waits while the version is
+    CREATING. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The version's number, 0 or more.
-    :param alias: An alias of the version, in place of ``version``.
-    :param aliases_to_add: Aliases to add to the version, that no other version has; a list, or a string with commas.
-    :param aliases_to_delete: Aliases to remove from the version.
-    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``.
-    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``.
-    :param ml_framework: Name and version, such as ``PyTorch 2.4``.
-    :param programming_lang: Name and version, such as ``Python 3.11``.
-    :param processor: ``CPU`` or ``GPU``.
-    :param horovod: Whether it is compatible with Horovod.
-    :param release_notes: Up to 255 characters.
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks while the version is CREATING. Not
-        templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes the version.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version, 0 or more. Set either this or ``alias``. (default: none) (templated)
+    :param alias: An alias of the version. (default: none) (templated)
+    :param aliases_to_add: Aliases to add to the version, which no other version may have; a list, or a comma-separated
+        string. (default: none) (templated)
+    :param aliases_to_delete: Aliases to remove from the version; a list, or a comma-separated string. (default: none)
+        (templated)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: unchanged)
+        (templated)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: unchanged) (templated)
+    :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default:
+        unchanged) (templated)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: unchanged)
+        (templated)
+    :param processor: ``CPU`` or ``GPU``. (default: unchanged) (templated)
+    :param horovod: Whether the version is compatible with Horovod. (default: unchanged) (templated)
+    :param release_notes: Release notes, up to 255 characters. (default: unchanged) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks while the version is CREATING. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        version. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: An alias to add belongs to another version.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
@@ -469,7 +482,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()
         metadata = {name: getattr(parameters, name) for name in VersionMetadata.names()}
         task = self._start(context, image_name)
-        # By number from here on: an alias may move to another version before the next check.
+        # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
@@ -504,9 +517,9 @@ def _update(
     Change a version, or return what to wait for if it cannot be changed yet.
 
     :param hook: The hook.
-    :param request: The call, checked.
-    :param before: The version's record just before. A version that was CREATING may be CREATED by the time at which
-        the status is checked; then the caller has to try again.
+    :param request: The parameters of the call.
+    :param before: The version's record before the call. A version that was CREATING may be CREATED when its status is
+        checked again; the caller then has to retry.
     """
     try:
         hook.update_image_version(request)
@@ -536,27 +549,29 @@ class _PromoteParameters(ImageRequest, VersionSelector):
 
 class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
-    Move aliases to a version of an Amazon SageMaker image, and return its record with its details.
+    Move aliases to a version of an Amazon SageMaker image, and return its record with details.
 
-    Each alias is removed from the version that has it, if there is one, and added to this one. That takes two API
-    calls, so for a moment no version has the alias. If the task is killed in between, its retry adds the alias to the
-    version. If SageMaker refuses the second call permanently, the alias is restored. This is safe to repeat.
+    Each alias is removed from the version that has it, if any, and added to this version. This takes two API calls, so
+    no version has the alias for a moment. If the task is killed between the calls, its retry adds the alias to the
+    version. If SageMaker rejects the second call, the alias is restored. The operator is safe to repeat.
 
-    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated, like
-        the parameters that follow)
-    :param version: The number of the version to promote, 0 or more. It has to be CREATED.
-    :param alias: An alias of the version to promote, such as ``candidate``, in place of ``version``.
-    :param aliases: Aliases to move to the version, such as ``prod``; a list, or a string with commas.
-    :param allow_rollback: Whether an alias may be taken from a version with a higher number. Otherwise the task is
-        skipped then, so that a run that comes late does not undo a later one's promotion. (default: True)
-    :param aws_conn_id: The Airflow connection for AWS credentials; ``None``: boto3's default chain.
-    :param region_name: AWS region; default: the connection's.
-    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
-    :param botocore_config: Keyword arguments for botocore's Config.
-    :param check_interval: Maximum time in seconds between two status checks while a version that has one of the aliases
-        is CREATING. Not templated, like the next one. (default: 30)
-    :param timeout: Time in seconds after which the task fails, also while somebody else changes one of the versions.
-        (default: 3600)
+    :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
+    :param version: Number of the version to promote, 0 or more. The version must be CREATED. Set either this or
+        ``alias``. (default: none) (templated)
+    :param alias: An alias of the version to promote, such as ``candidate``. (default: none) (templated)
+    :param aliases: Aliases to move to the version, such as ``prod``; a list, or a comma-separated string. (templated)
+    :param allow_rollback: Whether an alias may be taken from a version with a higher number. Otherwise, the task is
+        skipped, so that a late run does not undo the promotion of a later one. (default: True) (templated)
+    :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
+        (default: ``aws_default``) (templated)
+    :param region_name: AWS region. (default: the connection's region) (templated)
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
+        (templated)
+    :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
+    :param check_interval: Maximum time in seconds between status checks while a version that has one of the aliases is
+        CREATING. (default: 30)
+    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
+        versions. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
@@ -590,7 +605,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
         task = self._start(context, image_name)
-        # By number from here on: an alias may move to another version before the next check.
+        # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
         taken: dict[str, int] = {}
 

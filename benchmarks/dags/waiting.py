@@ -1,4 +1,4 @@
-"""The DAGs that benchmarks/real_airflow.py runs; what they hold is said by the environment."""
+"""The DAGs that benchmarks/real_airflow.py runs; environment variables configure them."""
 
 from __future__ import annotations
 

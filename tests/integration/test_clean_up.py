@@ -100,7 +100,7 @@ def test_without_it_a_warning_says_what_may_happen(studio, domain, run, emulator
     result = run(prune())
     assert result["deleted"] == list(range(1, 9))
     assert (result["kept"]["used"], result["used_by"]) == ([], {})
-    assert "not checking whether SageMaker Studio uses what is deleted, as keep_used is not set" in said()
+    assert "not checking whether SageMaker Studio uses what is deleted, because keep_used is not set" in said()
     assert not [
         call for call in emulator.calls() if "Domain" in call["operation"] and "Create" not in call["operation"]
     ]
@@ -134,7 +134,7 @@ def test_a_version_in_use_is_not_deleted(studio, domain, run, said):
     assert left(studio) == [1, 2, 3, 6, 7, 8, 9, 10]
     assert "not checking" not in said()
     run(delete(3))
-    assert "not checking whether SageMaker Studio uses what is deleted, as refuse_if_used is not set" in said()
+    assert "not checking whether SageMaker Studio uses what is deleted, because refuse_if_used is not set" in said()
 
 
 def test_an_image_in_use_is_not_deleted(studio, domain, run, emulator, said):

@@ -101,7 +101,7 @@ def test_the_same_container_image_is_registered_once(image, run, push, next_run,
     second = run(create())
     assert second == first
     assert numbers(image) == [1]
-    assert f"version 1 has the container image of {BASE} already; no version was created" in said()
+    assert f"version 1 already has the container image of {BASE}; no version was created" in said()
     push("second")
     next_run("run-3")
     assert run(create())["Version"] == 2
@@ -113,7 +113,7 @@ def test_the_same_container_image_is_registered_once(image, run, push, next_run,
 def test_an_unchanged_one_can_skip_the_task(image, run, next_run):
     run(create(if_unchanged="skip"))
     next_run("run-2")
-    with pytest.raises(AirflowSkipException, match=r"version 1 has the container image of .* if_unchanged is 'skip'"):
+    with pytest.raises(AirflowSkipException, match=r"1 already has the container image of .* if_unchanged is 'skip'"):
         run(create(if_unchanged="skip"))
     assert numbers(image) == [1]
 
@@ -173,7 +173,7 @@ def test_a_version_that_is_creating_is_waited_for(image, run, push, next_run, sa
         completed = pool.submit(complete)
         assert run(create())["Version"] == 1
         completed.result()
-    assert "version 1 is CREATING and may be of the same container image" in said()
+    assert "version 1 is CREATING and may have the same container image" in said()
     assert numbers(image) == [1]
 
 
@@ -202,7 +202,7 @@ def test_what_is_not_applied_is_in_the_log(image, run, next_run, said):
     result = run(create(release_notes="second", aliases=["1.0"], vendor_guidance="STABLE"))
     assert (result["ReleaseNotes"], result["Aliases"]) == ("first", [])
     assert (
-        "not applied to version 1, as it was not created by this task: VendorGuidance, ReleaseNotes, alias '1.0'"
+        "not applied to version 1, because it was not created by this task: VendorGuidance, ReleaseNotes, alias '1.0'"
     ) in said()
 
 

@@ -156,7 +156,7 @@ def test_what_was_there_before_is_told_and_can_come_back(account, run, emulator,
     assert result["previous"]["version"] == version
     assert images(account, domain) == [custom_image("a", 1), custom_image(IMAGE, 3)]
     if version == 0:
-        with pytest.raises(SageMakerImageOperationError, match="version 0 does not exist, and so it cannot be rolled"):
+        with pytest.raises(SageMakerImageOperationError, match="version 0 does not exist, so it cannot be rolled"):
             run(rollout(domain, restore=result["previous"]))
         return
     run(rollout(domain, restore=result["previous"]))
@@ -222,7 +222,7 @@ def refused(run, operator, message):
 
 def test_a_version_that_is_not_created_is_refused(domain, run, emulator):
     emulator.set_version(IMAGE, 3, status="CREATE_FAILED")
-    refused(run, rollout(domain, 3), "version 3 is CREATE_FAILED, and only one that is CREATED can be rolled out")
+    refused(run, rollout(domain, 3), "version 3 is CREATE_FAILED, and only a CREATED version can be rolled out")
     assert updates(emulator) == []
 
 
@@ -310,7 +310,7 @@ def test_an_xcomarg_may_stand_for_no_value_when_the_dag_is_parsed():
 def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
     previous = run(rollout(domain, 3))["previous"]
     other = account.domain("other")
-    with pytest.raises(ValueError, match=rf"it is of {{'domain_id': '{domain}'}}"):
+    with pytest.raises(ValueError, match=rf"it belongs to {{'domain_id': '{domain}'}}"):
         run(rollout(other, restore=previous))
     with pytest.raises(ValueError, match="must be the 'previous' of a result"):
         run(rollout(domain, restore={"version": 2}))
@@ -323,7 +323,7 @@ def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
 def test_an_update_that_fails_puts_the_old_list_back(account, domain, run, emulator, deferrable):
     before = account.user_settings(domain)
     emulator.fail_updates("The image cannot be pulled")
-    refused(run, rollout(domain, 3, deferrable=deferrable), "Update_Failed: The image cannot be pulled.*entry is back")
+    refused(run, rollout(domain, 3, deferrable=deferrable), "Failed: The image cannot be pulled.*entry was restored")
     assert account.user_settings(domain) == before
     assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
     assert len(updates(emulator)) == 2
@@ -343,13 +343,13 @@ def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, 
         return result
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
-    refused(run, rollout(domain, 3), "Another update replaced the entry meanwhile")
+    refused(run, rollout(domain, 3), "Another update has replaced the entry")
     assert images(account, domain) == [custom_image(IMAGE, 1)]
 
 
 def test_an_old_list_that_cannot_be_put_back_is_put_in_order_by_a_retry(account, domain, run, emulator, said):
     emulator.fail_updates("no", times=2)
-    refused(run, rollout(domain, 3), "The previous entry is back, but: the status is Update_Failed: no")
+    refused(run, rollout(domain, 3), "The previous entry was restored, but: the status is Update_Failed: no")
     result = run(rollout(domain, 3))
     assert (result["previous"]["version"], result["current"]["version"]) == (2, 3)
     assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
@@ -460,7 +460,7 @@ def test_a_rollout_that_was_undone_is_repeated(account, domain, run, meddle, sai
 
 def test_a_rollout_of_the_same_image_that_won_is_not_undone(account, domain, run, meddle):
     meddle(domain, lab(custom_image(IMAGE, 1)))
-    refused(run, rollout(domain, 3), r"replaced the entry meanwhile \(now: 1 in DefaultUserSettings\)")
+    refused(run, rollout(domain, 3), r"has replaced the entry \(now: 1 in DefaultUserSettings\)")
     assert images(account, domain) == [custom_image(IMAGE, 1)]
 
 
@@ -602,7 +602,7 @@ def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domai
     run(rollout(domain, 3))
     log = said()
     assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until they are restarted" in log
-    assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 as their settings pin it" in log
+    assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 because its settings pin it" in log
 
 
 def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said):

@@ -227,7 +227,7 @@ def test_a_password_that_a_template_brings_into_the_botocore_settings_is_refused
         **mode,
     )
     task.render_template_fields({"params": {"password": PROXY}})
-    with pytest.raises(ValueError, match="botocore_config holds an address with a password") as caught:
+    with pytest.raises(ValueError, match="botocore_config contains an address with a password") as caught:
         run(task)
     assert run.trigger is None
     assert_no_secret_in("".join(traceback.format_exception(caught.value)), said())

@@ -431,8 +431,8 @@ def upstream():
         (lambda: {"botocore_config": {"user_agent_extra": "{{ ti.xcom_pull('a') }}"}}, "ti.xcom_pull"),
         (lambda: {"created_after": "{{ prev_start_date_success }}"}, "prev_start_date_success"),
         (lambda: {"alias": "{{ var.value.alias }}"}, "var.value.alias"),
-        (lambda: {"pool": "small"}, "slots of the pool"),
-        (lambda: {"pool_slots": 2}, "slots of the pool"),
+        (lambda: {"pool": "small"}, "pool slots"),
+        (lambda: {"pool_slots": 2}, "pool slots"),
         (lambda: {"max_active_tis_per_dag": 1}, "max_active_tis"),
         (lambda: {"max_active_tis_per_dagrun": 1}, "max_active_tis"),
         (lambda: {"execution_timeout": timedelta(minutes=1)}, "execution_timeout"),
@@ -615,7 +615,7 @@ def test_a_worker_renders_map_index_template():
 @needs_end
 def test_a_template_starts_in_the_trigger_only_where_a_worker_checks_what_it_rendered_to():
     assert sensor(version="{{ params.version }}", start_from_trigger=True).start_from_trigger
-    with pytest.warns(UserWarning, match="no worker could check"):
+    with pytest.warns(UserWarning, match="no worker checks"):
         task = sensor(version="{{ params.version }}", start_from_trigger=True, end_from_trigger=True)
     assert not task.start_from_trigger
     assert task.end_from_trigger

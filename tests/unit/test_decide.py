@@ -29,7 +29,7 @@ def test_a_status_never_seen_before_is_marked_for_a_warning():
 
 
 def test_a_failure_without_a_reason_says_so():
-    assert "gives no reason" in decide.outcome(versions("4:CREATE_FAILED"), Target()).reason
+    assert "gave no reason" in decide.outcome(versions("4:CREATE_FAILED"), Target()).reason
 
 
 def test_a_failure_of_many_versions_shows_the_newest_reasons_only():
