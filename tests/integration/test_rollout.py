@@ -590,7 +590,7 @@ def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domai
     account.app(domain, space="free", spec=spec(IMAGE, 2))
     run(rollout(domain, 3))
     log = said()
-    assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until they are restarted" in log
+    assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until it is restarted" in log
     assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 because its settings pin it" in log
 
 
