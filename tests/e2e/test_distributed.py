@@ -240,7 +240,7 @@ def be_without_database(airflow, change):
     eventually(airflow, lambda: is_reachable(airflow), 120, "the API answers", airflow.restart_ended)
 
 
-def test_every_version_has_one_run_though_everything_is_killed_again_and_again(airflow, service, watched, fernet_key):
+def test_every_version_has_one_run_although_components_are_killed(airflow, service, watched, fernet_key):
     dice = random.Random(7)  # noqa: S311 # a schedule, no secret
     *early, away, paused = service.create_versions(watched, VERSIONS, status="CREATING")
     waiting = list(early)
@@ -321,7 +321,7 @@ def assert_shared(service, images, triggerers):
     assert calls <= len(images) * triggerers * (seconds / POKE_INTERVAL + 2)
 
 
-def test_many_sensors_share_their_calls_and_end_once_though_a_triggerer_is_killed(airflow, service, watched):
+def test_many_sensors_end_once_although_a_triggerer_is_killed(airflow, service, watched):
     images = [f"many-{number}" for number in range(IMAGES)]
     for image in images:
         service.create_versions(image, 4, status="CREATING")

@@ -201,9 +201,7 @@ def received(airflow, dag_id):
     return airflow.xcom(dag_id, runs[-1]["dag_run_id"], "tell") if runs else []
 
 
-def test_the_longest_and_worst_reason_arrives_at_the_consumer_without_what_no_database_takes(
-    airflow, service, stored_connections
-):
+def test_a_long_reason_with_control_characters_reaches_the_consumer(airflow, service, stored_connections):
     image = "rotated-image"
     (version,) = service.create_versions(image, 1, status="CREATING")
     odd = "\x00\x1b[31m\x7f\x85\udfff\ud800\ufffe\u2028\u202e\t\nÄ漢😀'\"\\{{ 1 }}</script>%s"
@@ -245,7 +243,7 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
 
 
-def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stored_connections, fernet_key, edit):
+def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, stored_connections, fernet_key, edit):
     image, dag_id = "rotated-image", "tells_of_rotated_image"
     before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
     service.set_version(image, before, status="CREATED")
@@ -276,7 +274,7 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
 
 
-def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow, service, watched):
+def test_a_version_created_during_a_database_outage_gets_one_run(airflow, service, watched):
     known = set(trained(airflow))
     expected = service.create_versions(watched, 3, status="CREATING")
     with airflow.database_away():
@@ -302,7 +300,7 @@ def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow
     assert sorted(done) == sorted(expected)
 
 
-def test_a_version_has_its_run_in_a_fraction_of_the_interval_when_eventbridge_reports_it(airflow, service):
+def test_an_eventbridge_event_starts_the_run_before_the_interval(airflow, service):
     image, target, interval = "woken-image", "woken", 900
     service.create_versions(image, 1)
     queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]

@@ -90,7 +90,7 @@ def test_a_preview_keeps_the_same(studio, domain, run):
     ("scope", "used"),
     [(["domains"], [3]), ("apps, spaces", [5, 6]), ("{{ 'spaces' }}", [5]), ("True", [3, 5, 6])],
 )
-def test_the_scope_says_where_to_look(studio, domain, run, scope, used):
+def test_the_scope_limits_the_calls(studio, domain, run, scope, used):
     operator = prune(keep_used=scope)
     operator.render_template_fields({})
     assert run(operator)["kept"]["used"] == used
@@ -147,7 +147,7 @@ def test_an_image_in_use_is_not_deleted(studio, domain, run, emulator, said):
     assert run(delete_image(refuse_if_used="domains")).endswith(f":image/{IMAGE}")
     studio.image("another", 1)
     run(delete_image(image_name="another"))
-    assert "as refuse_if_used is not set" in said()
+    assert "because refuse_if_used is not set" in said()
 
 
 def test_an_access_that_is_denied_deletes_nothing(studio, domain, run, emulator):

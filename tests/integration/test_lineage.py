@@ -172,7 +172,7 @@ def test_the_region_of_the_connection_is_not_known_from_an_asset_alone(assets_ar
     assert lineage(task) == ([image(region="default")], [])
 
 
-def test_what_is_told_can_be_sent(emulator, connection, run):
+def test_facets_can_be_serialized(emulator, connection, run):
     emulator.create_versions(IMAGE, 1)
     run(sensor())
     event = RunEvent(

@@ -148,7 +148,7 @@ def test_a_digest_takes_no_call_of_ecr(image, run, next_run, monkeypatch):
     assert run(create(base_image=f"{base[:-4]}0000"))["Version"] == 2
 
 
-def test_a_tag_of_several_architectures_is_the_same_as_that_which_sagemaker_chose(image, run, push, next_run):
+def test_a_multi_architecture_tag_matches_the_digest_that_sagemaker_chose(image, run, push, next_run):
     """Whether SageMaker keeps the digest of the list or of the platform's image is not known, so both count."""
     platforms = [digest_of("amd64"), digest_of("arm64")]
     manifests = [{"digest": digest, "size": 1, "platform": {"os": "linux"}} for digest in platforms]

@@ -176,7 +176,7 @@ REQUIRED = {
 
 
 @pytest.mark.parametrize("subject", TASKS, ids=lambda it: it.__name__)
-def test_a_parameter_has_one_name_which_airflow_does_not_use_for_something_else(subject):
+def test_parameter_names_do_not_collide_with_airflow_s(subject):
     """A mapped task knows the parameters by the names of the arguments, and finds its upstreams in them."""
     parameters = own_parameters(subject).keys()
     base = next(base for base in subject.__mro__ if base in (BaseSensorOperator, BaseOperator))

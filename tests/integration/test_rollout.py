@@ -147,7 +147,7 @@ def test_a_rollback_puts_back_what_was_there(account, domain, run):
     ("entry", "version"),
     [(None, "absent"), (custom_image(IMAGE), "unpinned"), (custom_image(IMAGE, 0, "other-config"), 0)],
 )
-def test_what_was_there_before_is_told_and_can_come_back(account, run, emulator, entry, version):
+def test_the_previous_state_is_returned_and_can_be_restored(account, run, emulator, entry, version):
     account.config("other-config")
     emulator.create_versions("zero", 1)
     first = [custom_image("a", 1), *([] if entry is None else [entry])]
@@ -251,7 +251,7 @@ def test_a_list_that_is_full_is_refused(account, run, profile, maximum):
     refused(run, rollout(domain, 3, user_profile_name=profile), f"is full: it has {maximum} entries")
 
 
-def test_entries_that_cannot_be_told_apart_are_refused(account, run, emulator):
+def test_ambiguous_entries_are_rejected(account, run, emulator):
     domain = account.domain(**lab(custom_image(IMAGE, 1, "a"), custom_image(IMAGE, 2, "b")))
     with pytest.raises(AmbiguousEntryError, match="several entries of image 'churn'"):
         run(rollout(domain, 3))
@@ -336,7 +336,7 @@ def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, 
     assert images(account, domain) == [custom_image(IMAGE, 1)]
 
 
-def test_an_old_list_that_cannot_be_put_back_is_put_in_order_by_a_retry(account, domain, run, emulator, said):
+def test_a_retry_fixes_a_list_that_could_not_be_restored(account, domain, run, emulator, said):
     emulator.fail_updates("no", times=2)
     refused(run, rollout(domain, 3), "The previous entry was restored, but: the status is Update_Failed: no")
     result = run(rollout(domain, 3))

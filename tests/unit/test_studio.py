@@ -232,7 +232,7 @@ def test_the_newest_entry_of_several_is_chosen_by_its_config():
 
 
 @pytest.mark.parametrize("configs", [("a", "a"), ("b", "b")])
-def test_several_entries_that_cannot_be_told_apart_are_refused(configs):
+def test_ambiguous_entries_are_rejected(configs):
     settings = {"CustomImages": [custom_image("churn", number, config) for number, config in enumerate(configs)]}
     with pytest.raises(
         AmbiguousEntryError, match=r"several entries of image 'churn', of which . have app_image_config"
