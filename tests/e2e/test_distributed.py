@@ -161,7 +161,7 @@ def waiting_in_every_mode(airflow, service, image):
     def is_over():
         return states(airflow, run_id, "dag_run", "run_id").get(run_id) in {"success", "failed"}
 
-    # While the service is away a triggerer looks less and less often.
+    # During an outage of SageMaker, a triggerer polls less and less often.
     eventually(airflow, is_over, BACKOFF_CAP + 60, "it ends", airflow.restart_ended)
     eventually(airflow, lambda: is_reachable(airflow), 60, "the API answers", airflow.restart_ended)
     assert states(airflow, run_id) == dict.fromkeys(MODES, "success")
@@ -292,7 +292,7 @@ def test_every_version_has_one_run_although_components_are_killed(airflow, servi
 
 
 def all_looked(airflow, run_id):
-    """Whether all that wait saw their image where they wait now; each has a look at once, and then shares."""
+    """Return whether all waits have polled their image where they wait now; each polls once before it shares polls."""
     rows = airflow.query(
         "SELECT dag_id, run_id, task_id, map_index, try_number, triggerer_id FROM task_instance"
         f" JOIN trigger ON trigger.id = task_instance.trigger_id WHERE run_id = '{run_id}'"
@@ -303,7 +303,7 @@ def all_looked(airflow, run_id):
 
 
 def polls(service, images, count):
-    """Wait until each image was polled so often; gives the number of calls and of seconds."""
+    """Wait until each image was polled this number of times; return the number of calls and of seconds."""
     started, known = time.monotonic(), {image: len(service.calls("ListImageVersions", image)) for image in images}
     deadline = started + 60 + count * POKE_INTERVAL
     while True:
@@ -374,7 +374,7 @@ def test_waits_survive_the_service(airflow, server, service, image):
 
 @pytest.fixture(scope="module")
 def bad_ends(airflow, service):
-    """Waits in every mode, side by side, of which none gets its version; gives their runs by why."""
+    """Concurrent waits in every mode, none of which gets its version; their runs by reason."""
     service.create_versions("never", 1, status="CREATE_FAILED")
     service.add_fault("access_denied", access_key_id="denied", times=None)
     skipped, failed = "skips_in_every_mode", "times_out_in_every_mode"
@@ -420,7 +420,7 @@ def runs_on_a_worker(airflow, run_id, task):
 
 @pytest.fixture(scope="module")
 def without_a_worker(airflow, service):
-    """Waits that start and end in the triggerer, side by side; gives their runs by how they end."""
+    """Concurrent waits that start and end in the triggerer; their runs by outcome."""
     for image in ("unattended-image", "attended-image"):
         service.create_versions(image, 2)
         assert register(service, image, Aliases=["blue"]) == 3

@@ -86,7 +86,7 @@ def has_baseline(service, image):
 
 
 def is_settled(airflow):
-    """Whether no watcher would tell anything again after a crash."""
+    """Return whether no watcher would emit an event again after a crash."""
     # The watcher that is woken by a queue stores what was delivered at its next poll, a quarter of an hour later.
     watchers = """
         SELECT s.value FROM asset_state_store s JOIN asset a ON a.id = s.asset_id
@@ -266,7 +266,7 @@ def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, s
     eventually(airflow, lambda: after in told(airflow, image), 60, "the version after the edit")
     assert "ContainerImage" in events(airflow, image)[-1]
     assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
-    # What was not settled yet when the new watcher took over is perhaps told by both, to the same event_id.
+    # Both watchers may emit events that were not settled when the new one took over, with the same event_id.
     assert list(dict.fromkeys(told(airflow, image))) == [*earlier, meanwhile, after]
     assert [version for version in told(airflow, image) if version != meanwhile] == [*earlier, after]
     identities = {payload["event_id"] for payload in events(airflow, image)}
@@ -432,13 +432,13 @@ def test_an_event_that_arrives_while_the_dispatching_dag_is_paused_has_its_run_s
     (run,) = eventually(airflow, lambda: airflow.runs(target), 60, "it is dispatched")
     assert run["dag_run_id"] == "version-3-3f2a9c01"
     assert run["conf"].items() >= payload.items()
-    eventually(airflow, lambda: len(dispatches()) > len(before) + 1, 60, "it is looked for again")
+    eventually(airflow, lambda: len(dispatches()) > len(before) + 1, 60, "the dispatching DAG has run again")
     airflow.pause(dispatcher(target))
     assert len(airflow.runs(target)) == 1
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
-    eventually(airflow, lambda: is_settled(airflow), 60, "what was told last is settled")
+    eventually(airflow, lambda: is_settled(airflow), 60, "the last events are settled")
     before = events(airflow, watched), run_ids(airflow)
     calls = len(service.calls("ListImageVersions", watched))
     airflow.kill("triggerer")

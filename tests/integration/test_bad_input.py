@@ -121,7 +121,7 @@ def taken_or_refused(call, name, emulator=None):
 
 
 def taken(call, service):
-    """Go through with a value that was taken: what comes then is the service's word, or a credential's or a wait's."""
+    """Use a value that was accepted: later errors are those of SageMaker, of credentials or of a wait."""
     try:
         call()
     except (botocore.exceptions.ClientError, compat.AirflowSensorTimeout):
@@ -248,7 +248,7 @@ def test_a_parameter_of_an_asset_is_taken_or_refused_by_name(name, value):
 
 
 # A trigger's arguments come from a row of Airflow's database, which another version of this package may have written:
-# they are JSON, and whatever is wrong with them is told when it runs.
+# they are JSON, and it reports invalid ones when it runs.
 
 
 @pytest.mark.parametrize(

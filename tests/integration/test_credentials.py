@@ -329,7 +329,7 @@ def test_a_bug_of_ours_in_a_call_is_not_taken_for_one_of_the_chain(connection, m
 
 
 def lookup_fails(monkeypatch, times):
-    """Let Airflow fail to look up the connection, a number of times."""
+    """Make Airflow fail to look up the connection a number of times."""
     left = [times]
 
     def fail():

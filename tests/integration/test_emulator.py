@@ -879,7 +879,7 @@ def test_the_command_refuses_an_address_that_others_reach():
 
 @pytest.fixture
 def sent(emulator):
-    """Have the events sent to a queue; gives what it received since the last call."""
+    """Send the events to a queue; return a function that returns the messages since its last call."""
     sqs = emulator.client("sqs")
     queue = sqs.create_queue(QueueName="image-versions")["QueueUrl"]
     emulator.send_state_changes_to(queue)
@@ -903,7 +903,7 @@ def test_each_change_of_a_version_is_sent_several_times_in_the_documented_shape(
     emulator.create_versions("My-image", 1)
     assert len(sent(2)) == 2
     client.create_image_version(ImageName="My-image", BaseImage="repository:2", ClientToken="t" * 36)
-    # Nobody looks at the version.
+    # Nothing reads the version.
     events = sent(4)
     details = [event["detail"] for event in events]
     assert [detail["ImageVersionStatus"] for detail in details] == ["CREATING", "Creating", "CREATED", "Created"]

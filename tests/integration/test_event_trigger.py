@@ -16,7 +16,7 @@ IMAGE = "my-image"
 
 
 class Store:
-    """One asset's state store, as Airflow gives it to a trigger; outlives the triggers."""
+    """The state store of an asset, as Airflow passes it to a trigger; it outlives the triggers."""
 
     def __init__(self):
         self.values = {}
@@ -130,7 +130,7 @@ def polls(emulator):
 
 
 async def settled(watching, store, emulator):
-    """Wait until what was told is committed."""
+    """Wait until the emitted events are committed."""
     await watching.until(lambda: store.values and not next(iter(store.values.values()))["sent"])
     del emulator
 

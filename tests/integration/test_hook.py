@@ -434,7 +434,7 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers every call alike, with an empty list unless told otherwise."""
+    """Respond to every call with the same body, by default an empty list."""
 
     body = b'{"ImageVersions": []}'
 
@@ -452,7 +452,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(cleanup):
-    """Start a service on loopback, behind TLS if it is given a context; gives its port."""
+    """Start a server on the loopback, with TLS if a context is passed; return its port."""
 
     def start(context=None):
         server = HTTPServer(("127.0.0.1", 0), Answers)

@@ -793,7 +793,7 @@ def test_every_parameter_of_a_promotion_may_be_a_template(versions, context):
 
 @pytest.mark.parametrize("calls", range(6))
 def test_a_retry_completes_a_promotion_that_was_interrupted_at_any_call(emulator, versions, context, calls):
-    # No further call succeeds, so nothing can be mended by the first try, as if it had been killed.
+    # All further calls fail, so the first try cannot repair anything, as if it had been killed.
     emulator.add_fault("access_denied", operation=None, after=calls, times=None)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)

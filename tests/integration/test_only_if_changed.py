@@ -58,7 +58,7 @@ def push(emulator):
 
     def push(content, tag="latest", media_type="application/vnd.docker.distribution.manifest.v2+json", **members):
         manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "content": content, **members})
-        # Otherwise moto gives it one of a hundred at random.
+        # Otherwise, moto chooses one of a hundred at random.
         own = {"imageManifest": manifest, "imageManifestMediaType": media_type, "imageDigest": digest_of(manifest)}
         answer = ecr.put_image(repositoryName="team/churn", imageTag=tag, **own)
         return answer["image"]["imageId"]["imageDigest"]

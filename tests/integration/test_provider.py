@@ -97,7 +97,7 @@ def test_only_the_decisions_compare_a_status():
 
 
 def public_classes():
-    """The hook, operators, sensors and triggers, by the modules that Airflow is told of."""
+    """The hook, operators, sensors and triggers, in the modules of the provider's metadata."""
     info = get_provider_info()
     modules = [
         name for kind in ("hooks", "operators", "sensors", "triggers") for name in info[kind][0]["python-modules"]

@@ -422,7 +422,7 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emu
 
 @pytest.fixture
 def meddle(account, monkeypatch):
-    """Let somebody else update the domain at once after a task does; gives a function to say with what."""
+    """Update the domain directly after a task does; return a function that sets the update."""
     make = botocore.client.BaseClient._make_api_call
 
     def prepare(domain, settings, times=1):
@@ -515,7 +515,7 @@ def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
         if not was_killed and not fails:
             break
         for _ in range(3):
-            # The failure that was asked for may not have come yet.
+            # The requested failure may not have happened yet.
             try:
                 result = copy.copy(operator).execute(context)
             except SageMakerImageOperationError:

@@ -140,7 +140,7 @@ def secret_connection(connection_format, emulator, monkeypatch):
 
 @pytest.fixture
 def said(capsys, caplog):
-    """Give all that was logged or printed; our own loggers tell everything."""
+    """Return everything that was logged or printed, with our own loggers at DEBUG."""
     caplog.set_level(logging.DEBUG, logger="airflow_provider_imageversions")
     caplog.set_level(logging.DEBUG, logger="airflow.task")
 

@@ -82,7 +82,7 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
     emulator, connection, run, mode, target, listed, kind, expected
 ):
     seed(emulator, listed, alias=target.get("alias"))
-    # To wait is to look once and time out; a deferral needs a moment to look.
+    # A wait polls once and times out; a deferral needs a moment to poll.
     task = sensor(**target, **mode, timeout=30 if kind in {Ready, Failed} else 0.2 * mode.get("deferrable", 0))
     if kind is Ready:
         record = run(task)
@@ -100,9 +100,9 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
 
 @pytest.fixture
 def created_when_looked_at(emulator):
-    """Let a version be CREATED when it has been looked at so often, however long that takes on a busy machine."""
+    """Make a version CREATED after this number of polls, however long that takes on a busy machine."""
 
-    over = threading.Event()  # a test that is skipped or fails may never look
+    over = threading.Event()  # a test that is skipped or fails may never poll
 
     def create(version, looks):
         while polls(emulator) < looks:
@@ -146,7 +146,7 @@ def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection
         before = polls(emulator)
         with pytest.raises(compat.AirflowSensorTimeout):
             run(sensor(**target, **mode, timeout=0, poke_interval=60))
-        # A deferral with no time at all may or may not get to its first poll.
+        # A deferral without any time may end before its first poll.
         assert polls(emulator) - before <= 1 + mode.get("deferrable", False)
     assert {call["parameters"]["MaxResults"] for call in emulator.calls("ListImageVersions")} == {100}
     assert not emulator.calls("DescribeImageVersion")
@@ -166,7 +166,7 @@ def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulato
         run(sensor(**mode, timeout=1.5))
     assert polls(emulator) > 1
     warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
-    # A deferral's last look is a process of its own.
+    # A deferral's last check is a separate process.
     assert len(warnings) == 1 + mode.get("deferrable", False)
     assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
     emulator.create_versions(IMAGE, 1)
@@ -366,7 +366,7 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
     times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
     gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
     assert gaps[-1] > 0.6
-    # Six are made in this time if pauses double for ever, ten if max_wait ends that.
+    # Six polls in this time if pauses double without limit, ten with max_wait.
     assert len(times) > 6
 
 
@@ -927,7 +927,7 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     created_when_looked_at(2, looks=15)
     run(sensor(version=2, **mode, poke_interval=0.1))
     text = capsys.readouterr().out
-    # What changed just before a look may be told at the next one again, in a process of its own.
+    # A change directly before a poke may be logged again at the next one, in another process.
     assert 1 <= text.count("version 2 is CREATING") <= (2 if mode.get("mode") == "reschedule" else 1)
     (seconds,) = re.findall(r"version 2 is CREATED, after (\d+) seconds of waiting", text)
     assert int(seconds) >= 1

@@ -147,7 +147,7 @@ def test_a_request_that_changes_something_has_every_member_of_the_service_model(
 
 
 def edges(shape):
-    """Values at and beyond the limits of a text's shape, with whether the service takes them."""
+    """Values at and beyond the limits of a string's shape, with whether SageMaker accepts them."""
     metadata = shape.metadata
     if "enum" in metadata:
         return [(value, True) for value in metadata["enum"]] + [("NO_SUCH", False)]

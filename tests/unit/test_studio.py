@@ -34,7 +34,7 @@ specs = st.fixed_dictionaries(
         "LifecycleConfigArn": st.just("arn:aws:sagemaker:us-east-1:123456789012:studio-lifecycle-config/x"),
     },
 )
-# What this package has never heard of stays as it is, too.
+# Members that this package does not know are preserved, too.
 other_members = st.dictionaries(
     st.sampled_from(["LifecycleConfigArns", "CodeRepositories", "EmrSettings", "NewMember"]),
     st.lists(st.sampled_from("ab"), max_size=2) | st.dictionaries(st.sampled_from("ab"), st.integers(), max_size=2),
@@ -173,7 +173,7 @@ def test_a_rollback_leaves_a_rollout_of_another_image_alone(document, rollout, o
 
 
 class Domain:
-    """UpdateDomain as it is: no compare-and-set, and one update at a time, each of which takes some steps."""
+    """UpdateDomain like SageMaker's: no compare-and-set, and one update at a time, each of which takes some steps."""
 
     UPDATING = 6
 

@@ -1,4 +1,4 @@
-"""The watcher's algorithm, against a model of the service that does all that a service may do."""
+"""The watcher's algorithm, against a model of SageMaker with all of its possible behaviour."""
 
 from __future__ import annotations
 
@@ -602,7 +602,7 @@ def owner_of(number, status="CREATED", modified=0):
 
 
 def follow(*owners, cursor=None):
-    """Where an alias goes, as the numbers and the identities that are told."""
+    """The moves of an alias, as version numbers and event ids."""
     told = []
     for owner in owners:
         outcome = decide.outcome([] if owner is None else [owner], Target(alias="prod"))
