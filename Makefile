@@ -80,7 +80,7 @@ wheel: $(if $(WHEEL),$(INSTALLED),dist) ## run all tests except the end-to-end o
 	$(BIN)/python $(PIP) --python build/wheel/venv/bin/python install --quiet --no-deps $(or $(WHEEL),build/dist/*.whl)
 	@# Its dependencies are in .venv, whose link to the source tree is not followed from there.
 	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
-	cp -R tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
+	cp -R .github tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
 	    grep build/wheel/venv/
 	cd build/wheel && venv/bin/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile $(or $(PROFILE),quick) \

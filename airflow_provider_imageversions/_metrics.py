@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from datetime import datetime, timedelta, timezone
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions._parameters import parse_time
 from airflow_provider_imageversions.compat import Stats
-from airflow_provider_imageversions.model import ErrorKind
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import ParamSpec
 
     from airflow_provider_imageversions._reading import PollResult
+
+    P = ParamSpec("P")
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "sagemaker_image_versions"
 _HOST = socket.gethostname()
 
 
+def _never_raises(send: Callable[P, None]) -> Callable[P, None]:
+    """Log what a client for metrics raises, once for each class of error: it must not end a poll, and so all waits."""
+
+    @wraps(send)
+    def guarded(*arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            send(*arguments, **named)
+        except Exception as error:  # noqa: BLE001  # Airflow's setting can name any class as the client
+            _warn_once(type(error), describe_error(error))
+
+    return guarded
+
+
+_warned: set[type[Exception]] = set()
+
+
+def _warn_once(kind: type[Exception], text: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        _log.warning("Could not send metrics about SageMaker images: %s", text)
+
+
+@_never_raises
 def warm_up() -> None:
     """Make Airflow prepare its metrics. Blocks."""
     # At the first metric of a process, Airflow 3.3 reads its list of metrics, which takes a third of a second.
     Stats.incr(f"{_PREFIX}.polls", 0)
 
 
+@_never_raises
 def count_poll(result: PollResult, seconds: float, tags: Mapping[str, str]) -> None:
     """
     Count a poll and its errors.
@@ -39,6 +70,7 @@ def count_poll(result: PollResult, seconds: float, tags: Mapping[str, str]) -> N
     count_errors([result.fault] if result.fault is not None else [ErrorKind.PERMANENT] * len(result.refused), tags)
 
 
+@_never_raises
 def count_calls(calls: int, tags: Mapping[str, str]) -> None:
     """
     Count calls of SageMaker's API.
@@ -50,6 +82,7 @@ def count_calls(calls: int, tags: Mapping[str, str]) -> None:
         Stats.incr(f"{_PREFIX}.api_calls", calls, tags=dict(tags))
 
 
+@_never_raises
 def count_errors(faults: list[ErrorKind], tags: Mapping[str, str]) -> None:
     """
     Count errors by their kind, and throttling by itself.
@@ -64,6 +97,7 @@ def count_errors(faults: list[ErrorKind], tags: Mapping[str, str]) -> None:
             Stats.incr(f"{_PREFIX}.throttles", tags=dict(tags))
 
 
+@_never_raises
 def report_subscribers(subscribers: int) -> None:
     """
     Report the number of deferred tasks and asset watchers that this triggerer polls for.
@@ -73,6 +107,7 @@ def report_subscribers(subscribers: int) -> None:
     Stats.gauge(f"{_PREFIX}.subscribers", subscribers, tags={"hostname": _HOST})
 
 
+@_never_raises
 def count_event(payload: Mapping[str, Any]) -> None:
     """
     Count an event of an asset watcher, and measure the time since SageMaker created the version.

@@ -537,7 +537,7 @@ def _convert(field: attrs.Attribute[Any], value: Any) -> Any:
     return field.metadata["parse"](field.name, value)
 
 
-@attrs.frozen(field_transformer=with_converters)
+@attrs.frozen(field_transformer=with_converters, slots=False)
 class Parameters:
     """
     A parameter list. It defines template fields, keyword arguments and checks.
@@ -547,9 +547,11 @@ class Parameters:
 
     RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
     """Functions that raise a ValueError for values that cannot be combined; their arguments are named like fields."""
+    PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
+    """Those that check only which values are given, so that they also apply to templates before rendering."""
 
     def __attrs_post_init__(self) -> None:
-        self._apply_rules({name: getattr(self, name) for name in self.names()})
+        _apply_rules((*self.PRESENCE_RULES, *self.RULES), {name: getattr(self, name) for name in self.names()})
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -575,9 +577,13 @@ class Parameters:
         :param template: See :func:`template_pattern`.
         :raises ValueError: A value is outside its limits; the message names the parameter and its value.
         """
-        fields = attrs.fields_dict(cls)
-        values = {name: value for name, value in cls._read(source).items() if is_literal(value, template)}
-        cls._apply_rules({name: _convert(fields[name], value) for name, value in values.items()})
+        fields, values = attrs.fields_dict(cls), cls._read(source)
+        literals = {name: value for name, value in values.items() if is_literal(value, template)}
+        parsed = {name: _convert(fields[name], value) for name, value in literals.items()}
+        # A template is never taken for "not given", whatever it renders to. An XComArg that is None is.
+        templates = {name: value for name, value in values.items() if any(map(template.search, iter_strings(value)))}
+        _apply_rules(cls.PRESENCE_RULES, {**parsed, **templates})
+        _apply_rules(cls.RULES, parsed)
 
     @classmethod
     def _read(cls, source: object) -> dict[str, Any]:
@@ -585,12 +591,12 @@ class Parameters:
             return {name: source[name] for name in cls.names()}
         return {name: getattr(source, name) for name in cls.names()}
 
-    @classmethod
-    def _apply_rules(cls, values: Mapping[str, Any]) -> None:
-        for rule in cls.RULES:
-            names = _arguments_of(rule)
-            if values.keys() >= set(names):
-                rule(**{name: values[name] for name in names})
+
+def _apply_rules(rules: tuple[Callable[..., None], ...], values: Mapping[str, Any]) -> None:
+    for rule in rules:
+        names = _arguments_of(rule)
+        if values.keys() >= set(names):
+            rule(**{name: values[name] for name in names})
 
 
 @lru_cache

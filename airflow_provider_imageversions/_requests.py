@@ -47,7 +47,7 @@ def _member(name: str) -> str:
     return "".join(_MEMBER_WORDS.get(word, word.capitalize()) for word in name.split("_"))
 
 
-@attrs.frozen(field_transformer=with_converters)
+@attrs.frozen(field_transformer=with_converters, slots=False)
 class Request(Parameters):
     """The parameters of an API call."""
 

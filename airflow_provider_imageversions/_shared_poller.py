@@ -496,9 +496,10 @@ class _Client:
 
     async def _open(self) -> SageMakerImageVersionsHook:
         hook = SageMakerImageVersionsHook.from_parameters(**self._parameters)
+        # First, as a poll is counted even if it gets no client.
+        await self.run(_metrics.warm_up)
         await self._find_connection(hook)
         await self.run(hook.get_conn)
-        await self.run(_metrics.warm_up)
         self.region = str(hook.conn_region_name)
         return hook
 

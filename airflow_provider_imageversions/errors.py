@@ -30,10 +30,12 @@ __all__ = [
     "SageMakerImageOperationTimeoutError",
     "SageMakerImageVersionPollingError",
     "UnknownRegionError",
+    "UnusableSettingError",
     "classify_code",
     "classify_error",
     "describe_error",
     "is_unsendable",
+    "is_unusable",
     "lacks_region",
     "may_be_status_conflict",
     "none_if_not_found",
@@ -128,6 +130,15 @@ class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # b
     fmt = (
         "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "
         "connection, to the path of a CA bundle that the endpoint's certificate is signed by)"
+    )
+
+
+class UnusableSettingError(botocore.exceptions.HTTPClientError):  # type: ignore[misc]  # likewise
+    """A setting of botocore, such as the address of a proxy, cannot be used to send a request."""
+
+    fmt = (
+        "An HTTP Client raised an unhandled exception: {error}. Check botocore_config, and config_kwargs of connection "
+        "{aws_conn_id!r}."
     )
 
 
@@ -242,7 +253,7 @@ def classify_error(error: Exception) -> ErrorKind | None:
     if (
         isinstance(error, UnknownRegionError)
         or (isinstance(error, botocore.exceptions.SSLError) and _lacks_certificate(error))
-        or _is_unusable(error)
+        or is_unusable(error)
     ):
         return ErrorKind.PERMANENT
     if isinstance(
@@ -294,9 +305,16 @@ def _code(error: botocore.exceptions.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _is_unusable(error: Exception) -> bool:
-    """Return whether a value, such as a proxy's address, makes it impossible to send a request."""
-    return isinstance(error, botocore.exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError)
+def is_unusable(error: Exception) -> bool:
+    """
+    Return whether a setting, such as a proxy's address, can never be used to send a request.
+
+    :param error: What a call raised.
+    """
+    return isinstance(error, UnusableSettingError) or (
+        isinstance(error, botocore.exceptions.HTTPClientError)
+        and isinstance(error.kwargs.get("error"), (AttributeError, OverflowError, TypeError, ValueError))
+    )
 
 
 def is_unsendable(error: Exception) -> bool:
@@ -305,7 +323,7 @@ def is_unsendable(error: Exception) -> bool:
 
     :param error: The error of a call. Its text may contain a session token.
     """
-    return _is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
+    return is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
 
 
 def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:

@@ -65,8 +65,10 @@ from airflow_provider_imageversions.errors import (
     ErrorKind,
     MissingConnectionError,
     UnknownRegionError,
+    UnusableSettingError,
     classify_error,
     is_unsendable,
+    is_unusable,
     lacks_region,
 )
 from airflow_provider_imageversions.model import clean_text, to_record
@@ -866,21 +868,20 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise explained from None if is_unsendable(error) else error
 
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
+        region = str(self.conn_region_name)
         if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
-            return explain_missing(error, request, str(self.conn_region_name), self.effective_conn_id)
+            return explain_missing(error, request, region, self.effective_conn_id)
         if is_unsendable(error):
             return self._unsendable_credentials()
+        if is_unusable(error):
+            return UnusableSettingError(**getattr(error, "kwargs", {}), aws_conn_id=self.effective_conn_id)
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
-        if isinstance(error, botocore.exceptions.EndpointConnectionError):
-            region = str(self.conn_region_name)
-            if lacks_region(error, region):
-                return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, BOTOCORE_ERRORS):
-            return error
-        # Other errors come from botocore's parsers, for a response that SageMaker would not send: credentials were
-        # refreshed before, and botocore has its own exceptions for failed requests.
-        return broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
+        if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
+            return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
+        # Anything else comes from botocore's parsers, given a response that SageMaker would not send.
+        is_known = isinstance(error, BOTOCORE_ERRORS)
+        return error if is_known else broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}

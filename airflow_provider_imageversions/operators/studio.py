@@ -161,7 +161,7 @@ class _RolloutParameters(ImageRequest):
     only_if_newer: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
     restore: dict[str, Any] | None = attrs.field(default=None, metadata=parsed_by(parse_mapping))
 
-    RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_one_source, _check_config_name)
+    PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_one_source, _check_config_name)
 
 
 class SageMakerRolloutImageVersionOperator(ChangingOperator):

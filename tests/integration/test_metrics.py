@@ -57,6 +57,13 @@ async def test_polls_and_their_calls_are_counted_and_timed(emulator, connection,
     assert sink.total("api_calls") == len(emulator.calls("ListImageVersions"))
 
 
+async def test_metrics_are_prepared_in_a_thread_even_if_no_client_can_be_created(emulator, sink):
+    with subscribe(aws_conn_id="missing") as subscription:
+        assert (await subscription.next()).fault is ErrorKind.CREDENTIALS
+    await eventually(lambda: sink.total("polls") == 1)
+    assert sink.metrics("polls")[0].value == 0
+
+
 async def test_a_poll_s_duration_is_sent_in_milliseconds(emulator, connection, sink):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("slow", times=1, seconds=1)
@@ -140,3 +147,31 @@ async def test_a_delay_is_never_negative_and_a_move_of_an_alias_has_none(sink):
     await received(sink, "events", 2)
     (delay,) = await received(sink, "event_delay", 1)
     assert delay.value == 0
+
+
+class Unreachable:
+    """A client that raises, as one over TCP does while its server is down."""
+
+    def __getattr__(self, name):
+        def send(*_arguments, **_named):
+            raise ConnectionRefusedError(f"{name}: no server")
+
+        return send
+
+
+@needs_watchers
+async def test_metrics_that_cannot_be_sent_end_no_wait(emulator, connection, monkeypatch, caplog):
+    monkeypatch.setattr(_metrics, "Stats", Unreachable())
+    monkeypatch.setattr(_metrics, "_warned", set())
+    emulator.create_versions(IMAGE, 1)
+    with subscribe(interval=0.05) as subscription:
+        results = [await subscription.next() for _ in range(3)]
+        assert (await subscription.add_details(results[0].versions[0]))["Version"] == 1
+    assert [result.fault for result in results] == [None] * 3
+    watching = Watching(Store(), image_name=IMAGE, start_from="earliest")
+    try:
+        await watching.until(lambda: watching.numbers == [1])
+    finally:
+        await watching.kill()
+    warnings = [text for text in caplog.messages if text.startswith("Could not send metrics")]
+    assert len(warnings) == 1

@@ -283,6 +283,9 @@ def test_only_if_newer_skips_what_would_roll_back(account, run, emulator, there,
         ),
         ({"version": 1, "alias": "prod"}, "version=1, alias='prod', restore=None: pass exactly one"),
         ({}, "pass exactly one"),
+        ({"version": "{{ params.v }}", "alias": "prod"}, "version='{{ params.v }}', alias='prod', .*pass"),
+        ({"alias": "{{ params.a }}", "restore": {"image_name": "{{ params.image }}"}}, "pass exactly one"),
+        ({"restore": "{{ params.r }}", "app_image_config_name": "c"}, "leave it out with restore"),
         ({"restore": {}, "app_image_config_name": "c"}, "leave it out with restore"),
         ({"version": 1, "app_image_config_name": "c", "app_type": "jupyterlab"}, "^app_type='jupyterlab'"),
         ({"version": 1, "app_image_config_name": "c", "domain_id": "team"}, "^domain_id='team'"),
@@ -294,6 +297,14 @@ def test_only_if_newer_skips_what_would_roll_back(account, run, emulator, there,
 def test_parameters_are_checked_when_the_dag_is_parsed(arguments, message):
     with pytest.raises(ValueError, match=message):
         rollout(**{"domain_id": "d-1", **arguments})
+
+
+def test_an_xcomarg_may_stand_for_no_value_when_the_dag_is_parsed():
+    """It is resolved when the task runs, and ``None`` means then that the parameter is not given."""
+    sdk = pytest.importorskip("airflow.sdk", reason="Airflow 2 has it elsewhere")
+    with sdk.DAG("lab", schedule=None):
+        number = rollout("d-1", 1, task_id="other").output["current"]
+        assert rollout("d-1", number, alias="prod").alias == "prod"
 
 
 def test_what_is_restored_must_be_of_the_same_target(account, domain, run):

@@ -54,7 +54,7 @@ def bare(step):
     [
         ({"interval": 60}, [(0, 0.3), (60, 0.3), (120, 0.3)], [60, 60, 60]),
         ({"interval": 0}, [(0, 0.3)], [0]),
-        ({"interval": 60, "deadline": 100}, [(0, 0.3), (60, 0.3)], [60, 40]),
+        ({"interval": 60, "deadline": 100}, [(0, 0.3), (60, 0.3), (99.5, 0.3)], [60, 40, 0.5]),
         ({"interval": 60, "patience_until": 70, "deadline": 100}, [(0, 0.3), (60, 0.3)], [60, 10]),
         # Twice the interval each time, unless another wait's poll came in between.
         ({"interval": 10, "backoff_from": 0}, [(10, 0.3), (30, 0.3), (70, 0.3)], [20, 40, 80]),

@@ -176,7 +176,8 @@ class Watching(RuleBasedStateMachine):
         self.in_flight = []
         self.crashes = 0
         self.start()
-        if blind:
+        # A number that is passed over is one only for the image's life in which the first poll succeeds.
+        if blind and isinstance(start_from, str):
             self.poll_in_an_outage()
         else:
             self.poll()
@@ -910,3 +911,49 @@ def test_a_poll_reads_down_to_the_lowest_version_that_may_still_need_an_event():
     assert world.driver.step == Poll(VersionsAbove(4), 60)
     world.poll([*(owner_of(number) for number in range(1, 6)), owner_of(6, "CREATING"), owner_of(7)])
     assert world.driver.step == Poll(VersionsAbove(5), 60)
+
+
+def test_what_becomes_created_while_a_first_start_cannot_read_it_gets_an_event():
+    world = Recorder()
+    world.driver.send(refused(0.0))
+    assert [event[0] for event in world.poll([owner_of(1, modified=-(10**7)), owner_of(2)])] == [2]
+
+
+def test_a_move_whose_details_cannot_be_read_is_emitted_at_the_next_poll():
+    world = Recorder("prod", include_details=True)
+    world.poll([owner_of(1)])
+    assert world.poll([owner_of(2)], unreadable=2) == []
+    assert [event[0] for event in world.poll([owner_of(2)])] == [2]
+
+
+def test_a_move_back_after_a_crash_is_a_move_from_where_the_alias_went():
+    world = Recorder("prod")
+    world.poll([owner_of(1)])
+    with pytest.raises(Crash):
+        world.poll([owner_of(2)], killed="after")
+    world.restart()
+    assert [(number, redelivered) for number, _, redelivered in world.poll([owner_of(1)])] == [(1, False)]
+
+
+def test_a_move_that_may_be_lost_is_emitted_again_even_if_the_alias_is_away_at_first():
+    world = Recorder("prod", ALIAS_STATE)
+    assert world.poll([owner_of(4, "DELETING")]) == []
+    assert world.poll([owner_of(4)]) == [(4, "2a6920d3f9f80c9ba6ddcb9958376fae", True)]
+    assert world.poll([owner_of(4)]) == []
+
+
+def test_an_image_that_does_not_exist_at_the_first_start_has_moved_no_alias():
+    world = Recorder("prod")
+    world.driver.send(refused(0.0, ErrorKind.MISSING))
+    world.driver.follow(None, None)
+    assert [event[0] for event in world.poll([owner_of(1)])] == [1]
+
+
+def test_details_are_not_read_unless_they_are_asked_for():
+    config = WatchConfig("my-image", ["CREATED"], "earliest", None)
+    steps = WatchSession(config, [], interval=60, include_details=False, started=START).run()
+    next(steps)
+    asked = [steps.send((PollResult(frozenset(), versions=(owner_of(1),)), 0.0))]
+    while not isinstance(asked[-1], Poll):
+        asked.append(steps.send((True, 0.0)))
+    assert [type(step) for step in asked] == [Save, Save, Emit, Save, Poll]
