@@ -144,7 +144,7 @@ def states(airflow, run_id, table="task_instance", column="task_id"):
 @contextmanager
 def waiting_in_every_mode(airflow, service, image):
     """
-    Have a version awaited in every mode; gives the run, and how to let the version be ready.
+    Start waits for a version in every mode; yield the run, and a function that makes the version ready.
 
     At the end all has to be well without a person. What Airflow's own components end by themselves is started again,
     as a service manager does in production.
@@ -229,7 +229,7 @@ def watches(airflow, fernet_key, image):
 
 
 def be_without_database(airflow, change):
-    """Have the database away for a while, and something happen meanwhile."""
+    """Disconnect the database for a while, and do something in the meantime."""
     airflow.kill("postgres", signal.SIGQUIT)
     over = time.monotonic() + OUTAGE
     change()
