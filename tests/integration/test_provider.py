@@ -160,6 +160,12 @@ def test_a_documented_default_is_the_real_one(subject):
     assert {name: stated[name] for name in real} == real
 
 
+@pytest.mark.parametrize("subject", TASKS, ids=lambda it: it.__name__)
+def test_template_fields_are_documented_as_templated(subject):
+    stated = re.findall(r":param (\w+):(?:(?!:(?:param|raises|return)).)*?\(templated\)", subject.__doc__, re.DOTALL)
+    assert sorted(stated) == sorted(subject.template_fields)
+
+
 REQUIRED = {
     "SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/sagemaker"},
     "SageMakerCreateImageVersionOperator": {"base_image": "b"},
