@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
-# More than there are cores: most of the tests over HTTP wait, for a version or for a fault to pass.
+# More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
 WORKERS ?= 4
 STEPS := lint types docs wheel e2e
 
-# What is in the caller's environment must not reach Airflow or AWS by accident; only the contract is with AWS.
-# Compiled modules halve the time that each of Airflow's processes takes to start.
+# The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
+# Compiled modules halve the start time of each of Airflow's processes.
 unexport $(filter-out AWS_CA_BUNDLE,$(filter AIRFLOW_% $(if $(filter contract,$(MAKECMDGOALS)),,AWS_%),$(.VARIABLES)))
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
@@ -23,7 +23,7 @@ export AWS_EC2_METADATA_DISABLED := true
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
 
-demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 leaves its web page up until Ctrl-C
+demo: $(INSTALLED) ## run the example DAGs in a real Airflow; KEEP=1 keeps its web page running until Ctrl-C
 	@$(BIN)/python -m dev.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: $(INSTALLED) ## run everything, each test once: lint, types, documentation, tests of the built wheel, end-to-end tests
@@ -36,15 +36,15 @@ test: $(INSTALLED) ## run everything, each test once: lint, types, documentation
 	done; \
 	echo "==> All passed in $$(($$(date +%s) - start)) s"
 
-contract: $(INSTALLED) ## check what is assumed of SageMaker against an AWS account; docs/contract.md has the variables
+contract: $(INSTALLED) ## check the assumptions about SageMaker against an AWS account; docs/contract.md lists the variables
 	@$(BIN)/python -m tests.contract $(if $(filter-out 0 no,$(CLEAN_UP)),clean-up,run --role-arn '$(ROLE_ARN)' \
 	    --base-image '$(BASE_IMAGE)' $(if $(ONLY),--only $(ONLY))) --domain-id '$(DOMAIN_ID)' $(if $(filter-out 0 no,$(EVENTS)),--events) \
 	    $(if $(filter-out 0 no,$(CONFIRM)),--confirm)
 
-unit: $(INSTALLED) ## run the pure tests, neither Airflow nor HTTP: seconds
+unit: $(INSTALLED) ## run the unit tests, without Airflow and HTTP: seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
-integration: $(INSTALLED) ## run the tests with Airflow's classes and over HTTP to the emulator: a minute
+integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/unit --ignore tests/e2e
 
 lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
@@ -53,7 +53,7 @@ lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
 	$(BIN)/codespell
 	$(BIN)/zizmor --quiet --offline --min-severity medium .
 
-format: $(INSTALLED) ## format the code and fix what can be fixed
+format: $(INSTALLED) ## format the code, and fix lint errors where possible
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -64,21 +64,21 @@ docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
 	@echo "build/docs/html/index.html"
 
-dist: $(INSTALLED) ## build the source distribution and, from it, the wheel into build/dist, and check what they contain
+dist: $(INSTALLED) ## build the source distribution and the wheel into build/dist, and check their contents
 	rm -rf build/dist
 	mkdir -p build
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir build/dist > build/dist.log || { cat build/dist.log; exit 1; }
 	$(BIN)/check-wheel-contents build/dist/*.whl
-	@# Everything that is in the repository, except for its automation, and nothing else.
+	@# All files of the repository except for its automation, and no others.
 	git ls-files --cached --others --exclude-standard | grep -v '^\.ci/\|^\.github/' | LC_ALL=C sort > build/dist.expected
 	tar -tzf build/dist/*.tar.gz | sed 's:^[^/]*/::' | grep -v '^PKG-INFO$$' | LC_ALL=C sort | diff build/dist.expected -
 
-wheel: $(if $(WHEEL),$(INSTALLED),dist) ## run all tests but the end-to-end ones on the built wheel; WHEEL=dist/....whl on that one
+wheel: $(if $(WHEEL),$(INSTALLED),dist) ## run all tests except the end-to-end ones on the built wheel, or on WHEEL=dist/....whl
 	rm -rf build/wheel
 	mkdir -p build/wheel
 	$(BIN)/python -m venv --without-pip build/wheel/venv
 	$(BIN)/python $(PIP) --python build/wheel/venv/bin/python install --quiet --no-deps $(or $(WHEEL),build/dist/*.whl)
-	@# What it needs is in .venv, whose link to the source tree is not followed from there.
+	@# Its dependencies are in .venv, whose link to the source tree is not followed from there.
 	$(BIN)/python -c '$(PURELIB)' > "$$(build/wheel/venv/bin/python -c '$(PURELIB)')/dependencies.pth"
 	cp -R .github tests docs example_dags dev benchmarks pyproject.toml Makefile *.md build/wheel
 	cd build/wheel && venv/bin/python -c 'import airflow_provider_imageversions as it; print(it.__file__)' | \
@@ -87,31 +87,31 @@ wheel: $(if $(WHEEL),$(INSTALLED),dist) ## run all tests but the end-to-end ones
 	    $(MEASURE) tests --ignore tests/e2e
 
 coverage: MEASURE := --cov --cov-report term --cov-report xml --cov-fail-under 90
-coverage: wheel ## measure the coverage of those tests, branches too, and compare it with the minimum
+coverage: wheel ## measure the branch coverage of those tests, and compare it with the minimum
 
 e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
 	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
 
-compat: $(INSTALLED) ## test on each Airflow that is supported, an hour; LINE=2.11 on one, of those in dev/compat.py
+compat: $(INSTALLED) ## test on each supported Airflow, an hour; LINE=2.11 for one of the lines in dev/compat.py
 	$(BIN)/python -m dev.compat $(LINE)
 
-bench: $(INSTALLED) ## measure against botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
-	@# The Amazon provider's triggers need aiobotocore, which holds botocore back, so it has an environment of its own.
+bench: $(INSTALLED) ## compare with botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
+	@# The Amazon provider's triggers need aiobotocore, which limits botocore's version, so this uses another environment.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/bench
 	$(BIN)/uv pip install --quiet --python build/bench -e '.[emulator]' aiobotocore
 	build/bench/bin/python -m benchmarks $(BENCH)
 
-audit: $(INSTALLED) ## ask the vulnerability database about the pinned dependencies; needs the internet
-	@# Strict: what could not be looked up has not been found harmless.
+audit: $(INSTALLED) ## check the pinned dependencies for known vulnerabilities; needs the internet
+	@# Strict: a failed lookup must not pass.
 	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-browser: $(INSTALLED) ## make sure of a Chromium, in which tests look at Airflow's page
+browser: $(INSTALLED) ## install Chromium for the tests of Airflow's web page, if it is missing
 	@$(BIN)/python -m dev.browser
 
-screenshots: browser ## take the pictures in docs/images anew
+screenshots: browser ## take the screenshots in docs/images again
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/e2e/test_web.py
-	@# They are a quarter smaller then.
+	@# This makes them a quarter smaller.
 	@! command -v optipng > /dev/null || optipng -quiet -o4 docs/images/*.png
 
 venv: $(INSTALLED) ## install everything into .venv
@@ -120,18 +120,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	    echo "Python 3.10 or newer is needed and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	    echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing into $(VENV): about a minute, and the time to download 300 MB at the first time"
+	    echo "$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): about a minute, plus the download of 300 MB the first time"
 	@test -e $@ || rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@# Silent where nobody watches. The pip that comes with a Python is too old to install dependency groups.
+	@# Quiet without a terminal. The pip that comes with Python is too old to install dependency groups.
 	@test -t 1 || quiet=--quiet; \
 	    $(BIN)/python $(PIP) install $$quiet --constraint constraints.txt --upgrade pip && \
 	    $(BIN)/python $(PIP) install $$quiet --constraint constraints.txt --build-constraint constraints.txt \
 	        --editable '.[emulator]' --group dev
 	@touch $@
 
-constraints: $(INSTALLED) ## find the newest versions that fit together and write constraints.txt
+constraints: $(INSTALLED) ## resolve the newest compatible versions and write constraints.txt
 	mkdir -p build
 	grep '^#' constraints.txt > build/constraints.txt
 	printf '%s\n' 'hatchling>=1.26' editables | $(BIN)/uv pip compile --quiet --no-config \
@@ -139,6 +139,6 @@ constraints: $(INSTALLED) ## find the newest versions that fit together and writ
 	    --no-annotate --no-header pyproject.toml - >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
-clean: ## remove what the commands above made
+clean: ## remove the files that the commands above created
 	rm -rf $(VENV) .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -43,7 +43,7 @@ REMEMBERED_AS_IT_IS = 60
 OVERLAP = timedelta(minutes=10)
 """Time from the lower bound to the latest event: an event may be stored after one with a later timestamp."""
 SLACK = timedelta(seconds=5)
-"""Maximum time before the event that queued the first run for other events to be dispatched, too."""
+"""Events up to this long before the event that queued the first run do not count as history."""
 QUEUED_WITHIN = timedelta(minutes=10)
 """Maximum time in the queue of the first run if one of several assets, or the clock, has started it."""
 RECHECK_INTERVAL = 3600.0

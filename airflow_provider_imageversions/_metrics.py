@@ -1,4 +1,4 @@
-"""Metrics about polling and events, sent by Airflow to statsd, Datadog or OpenTelemetry, as it is configured."""
+"""Metrics about polling and events, which Airflow sends to statsd, Datadog or OpenTelemetry as configured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HOST = socket.gethostname()
 
 
 def _never_raises(send: Callable[P, None]) -> Callable[P, None]:
-    """Log what a client for metrics raises, once for each class of error: it must not end a poll, and so all waits."""
+    """Log errors of a metrics client, once for each class of error: they must not end a poll, and with it all waits."""
 
     @wraps(send)
     def guarded(*arguments: P.args, **named: P.kwargs) -> None:

@@ -548,7 +548,7 @@ class Parameters:
     RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
     """Functions that raise a ValueError for values that cannot be combined; their arguments are named like fields."""
     PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = ()
-    """Those that check only which values are given, so that they also apply to templates before rendering."""
+    """Rules that check only which values are set, so that they also apply to templates before rendering."""
 
     def __attrs_post_init__(self) -> None:
         _apply_rules((*self.PRESENCE_RULES, *self.RULES), {name: getattr(self, name) for name in self.names()})
@@ -580,7 +580,7 @@ class Parameters:
         fields, values = attrs.fields_dict(cls), cls._read(source)
         literals = {name: value for name, value in values.items() if is_literal(value, template)}
         parsed = {name: _convert(fields[name], value) for name, value in literals.items()}
-        # A template is never taken for "not given", whatever it renders to. An XComArg that is None is.
+        # A template always counts as set, whatever it renders to. An XComArg that is None does not.
         templates = {name: value for name, value in values.items() if any(map(template.search, iter_strings(value)))}
         _apply_rules(cls.PRESENCE_RULES, {**parsed, **templates})
         _apply_rules(cls.RULES, parsed)

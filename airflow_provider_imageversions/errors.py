@@ -143,7 +143,7 @@ class UnusableSettingError(botocore.exceptions.HTTPClientError):  # type: ignore
 
 
 class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: ignore[misc]  # likewise
-    """The region does not exist: neither botocore nor DNS knows it."""
+    """The region does not exist: it is unknown to botocore and DNS."""
 
     fmt = (
         'Could not connect to the endpoint URL: "{endpoint_url}" (region {region!r} does not seem to exist: check '

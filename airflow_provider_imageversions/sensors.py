@@ -165,7 +165,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
-        # Read once, to warn when the DAG is parsed.
+        # Called once, to warn when the DAG is parsed.
         if self.start_trigger_args is None and end_from_trigger:
             self.obstacles_to_end()
 

@@ -1,7 +1,7 @@
 """
-Register a version of a SageMaker image, train and evaluate with it, promote it, retire old ones; deploy on promotion.
+Create, evaluate and promote a version of a SageMaker image, and delete old versions; deploy promoted versions.
 
-For Airflow 3. Against AWS, change what is in capitals.
+For Airflow 3. To run it against AWS, change the constants in capitals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # [START howto_lifecycle]
 with DAG(
     dag_id="example_image_lifecycle",
-    description="Registers, trains with, evaluates and promotes a version of a SageMaker image, and retires old ones.",
+    description="Creates, evaluates and promotes a version of a SageMaker image, and deletes old versions.",
     doc_md=__doc__,
     schedule=None,
     catchup=False,
@@ -40,7 +40,7 @@ with DAG(
         "base_image": Param(
             "123456789012.dkr.ecr.us-east-1.amazonaws.com/churn:latest",
             type="string",
-            description="ECR image to make the version of",
+            description="Container image in Amazon ECR for the version",
         )
     },
     tags=["example", "sagemaker"],
@@ -49,7 +49,7 @@ with DAG(
         task_id="create_image",
         image_name=IMAGE_NAME,
         role_arn=ROLE_ARN,
-        action_if_image_exists="recreate",  # if creating it failed before, as for a role that could not be used yet
+        action_if_image_exists="recreate",  # if it is CREATE_FAILED, as with a role that was not ready yet
     )
 
     create = SageMakerCreateImageVersionOperator(
@@ -57,7 +57,7 @@ with DAG(
         image_name=IMAGE_NAME,
         base_image="{{ params.base_image }}",
         job_type="TRAINING",
-        release_notes="Made by {{ run_id }}",
+        release_notes="Created by {{ run_id }}",
         deferrable=True,
         check_interval=10,
     )
@@ -81,7 +81,7 @@ with DAG(
 
     @task.short_circuit
     def evaluate(result: dict[str, Any]) -> bool:
-        """Say whether the version may be promoted; replace it with your test of the model."""
+        """Return whether to promote the version; replace this with your evaluation of the model."""
         job = result["Training"]
         log.info("%s: %s", job["TrainingJobName"], job.get("FinalMetricDataList"))
         return job["TrainingJobStatus"] == "Completed"
@@ -91,7 +91,7 @@ with DAG(
         image_name=IMAGE_NAME,
         version="{{ ti.xcom_pull('create')['Version'] }}",
         aliases=["prod"],
-        allow_rollback=False,  # a run that comes late does not undo a later one's promotion
+        allow_rollback=False,  # a late run does not undo the promotion of a later one
     )
 
     prune = SageMakerPruneImageVersionsOperator(task_id="prune", image_name=IMAGE_NAME, keep_newest=10)
@@ -110,9 +110,9 @@ with DAG(
     tags=["example", "sagemaker"],
 ) as deploy_on_promotion:
 
-    @task(retries=5, retry_delay=timedelta(seconds=10))  # while the alias is moved, no version has it
+    @task(retries=5, retry_delay=timedelta(seconds=10))  # no version has the alias while it is being moved
     def model_config(run_id: str | None = None) -> dict[str, Any]:
-        """Make the model's configuration of the version that has the alias now, whichever move started the run."""
+        """Return the configuration of a model for the version that has the alias now."""
         version = SageMakerImageVersionsHook().describe_image_version(IMAGE_NAME, alias="prod")
         return {
             # A version may be promoted more than once.

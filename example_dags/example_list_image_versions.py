@@ -1,4 +1,4 @@
-"""List the versions of a SageMaker image, in each of the usual ways, and hand them to the next task."""
+"""List the versions of a SageMaker image in several ways, and pass them to the next task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ with DAG(
     # [START howto_hook_list]
     @task
     def count_by_status(image_name: str) -> dict[str, int]:
-        """Count, one page at a time, whatever the number of versions."""
+        """Count the versions page by page, without keeping them in memory."""
         counts: dict[str, int] = {}
         for version in SageMakerImageVersionsHook().iter_image_versions(image_name):
             status = version["ImageVersionStatus"]
@@ -59,7 +59,7 @@ with DAG(
     # [START howto_operator_chain]
     @task
     def report(versions: list[dict[str, Any]], failures: list[dict[str, Any]], counts: dict[str, int]) -> str:
-        """Make one line of what the other tasks found."""
+        """Return a summary of the other tasks' results."""
         numbers = ", ".join(str(version["Version"]) for version in versions) or "none"
         return f"newest CREATED: {numbers}; failed in the last week: {len(failures)}; in all: {counts}"
 

@@ -1,9 +1,9 @@
 """
-Train as soon as a new version of a SageMaker image is CREATED, and raise an alert when one fails. For Airflow 3.
+Train when a new version of a SageMaker image is CREATED, and send an alert when a version fails. For Airflow 3.
 
-No task waits: the triggerer watches the image. Each version gets a run of its own, named after it, exactly once.
+No task waits, because the triggerer watches the image. Each version gets exactly one run, named after it.
 
-Against AWS, change what is in capitals.
+To run it against AWS, change the constants in capitals.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ with DAG(
     SageMakerTrainingOperator(
         task_id="train",
         config={
-            # Not the run's id, which may have characters that SageMaker refuses when somebody starts the run by hand.
+            # Not the run id: that of a manual run may have characters that SageMaker rejects.
             "TrainingJobName": IMAGE_NAME + "-version-{{ dag_run.conf.Version }}-{{ dag_run.conf.event_id[:8] }}",
             "AlgorithmSpecification": {
                 "TrainingImage": "{{ dag_run.conf['ContainerImage'] }}",
@@ -58,7 +58,7 @@ retrain_with_each = run_dag_per_version(retrain, image, tags=TAGS)
 # [START howto_asset_alert]
 with DAG(
     dag_id="example_alert_on_failed_image_version",
-    description="Raises an alert about one version of a SageMaker image that failed.",
+    description="Sends an alert about a version of a SageMaker image that failed.",
     schedule=None,
     catchup=False,
     tags=TAGS,
@@ -66,7 +66,7 @@ with DAG(
 
     @task
     def alert(dag_run: Any = None) -> str:
-        """Say what failed and why; replace the log with your notifier."""
+        """Report which version failed and why; replace the log with your notifier."""
         version = dag_run.conf
         message = f"Version {version['Version']} of {version['image_name']} failed: {version.get('FailureReason')!r}"
         log.error("%s", message)

@@ -1,7 +1,8 @@
 """
-From a container image to the people who use it: register, train, approve, promote, roll out to Studio, and prune.
+From a container image to its users: create a version, train, approve, promote, roll out to Studio, and prune.
 
-For Airflow 3. Needs Airflow 3.1, whose tasks can wait for a person. Against AWS, change what is in capitals.
+For Airflow 3. Needs Airflow 3.1, whose tasks can wait for a person.
+To run it against AWS, change the constants in capitals.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ with DAG(
         task_id="create",
         image_name=IMAGE_NAME,
         base_image="{{ params.base_image }}",
-        release_notes="Made by {{ run_id }}",
+        release_notes="Created by {{ run_id }}",
         only_if_changed=True,
-        if_unchanged="skip",  # and so is everything after it
+        if_unchanged="skip",  # and with it all downstream tasks
         check_interval=10,
     )
 
@@ -69,7 +70,7 @@ with DAG(
 
     @task.short_circuit
     def evaluate(result: dict[str, Any]) -> bool:
-        """Return whether the version is good enough to ask a person; replace it with your test of the model."""
+        """Return whether to request an approval; replace this with your evaluation of the model."""
         job = result["Training"]
         log.info("%s: %s", job["TrainingJobName"], job.get("FinalMetricDataList"))
         return job["TrainingJobStatus"] == "Completed"
@@ -82,8 +83,8 @@ with DAG(
             return f"Version {version['Version']} is the first one to be promoted."
         return hook.compare_image_versions(IMAGE_NAME, "prod", version["Version"])
 
-    # Not at the top of the file: Airflow 3.0, which does not have this operator, imports what stands there before it
-    # parses the file, and its DAG processor ends with the error.
+    # Not at the top of the file: Airflow 3.0 does not have this operator, and an import at the top would crash its DAG
+    # processor.
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
     approve = ApprovalOperator(
@@ -121,12 +122,12 @@ with DAG(
 # [START howto_rollback]
 with DAG(
     dag_id="example_roll_back",
-    description="Puts back what was there before a roll-out to Studio.",
+    description="Restores the settings from before a roll-out to Studio.",
     schedule=None,
     catchup=False,
     params={
         "domain_id": DOMAIN_ID,
-        "previous": Param({}, type="object", description="'previous' of the result of the task rollout"),
+        "previous": Param({}, type="object", description="'previous' in the result of the task rollout"),
     },
     tags=["example", "sagemaker"],
 ) as roll_back:

@@ -1,8 +1,8 @@
 """
-Register a version of a SageMaker image, wait until it is CREATED, and train with its container image.
+Create a version of a SageMaker image, wait until it is CREATED, and train with its container image.
 
-Against AWS, run it with the name of your image, an ECR image to make the version of, a SageMaker execution role and
-a bucket. The defaults are what the emulator takes.
+To run it against AWS, set the params to your image, a container image in Amazon ECR, a SageMaker execution role and a
+bucket. The defaults work with the emulator.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 with DAG(
     dag_id="example_wait_for_image_version",
-    description="Registers a version of a SageMaker image, waits for it and trains with it.",
+    description="Creates a version of a SageMaker image, waits for it and trains with it.",
     doc_md=__doc__,
     schedule=None,
     catchup=False,
     params={
-        "image_name": Param("demo-image", type="string", description="Name of the SageMaker image; made if missing"),
+        "image_name": Param("demo-image", type="string", description="Name of the SageMaker image; created if missing"),
         "base_image": Param(
             "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:latest",
             type="string",
-            description="ECR image to make the version of",
+            description="Container image in Amazon ECR for the version",
         ),
         "role_arn": Param(
             "arn:aws:iam::123456789012:role/sagemaker", type="string", description="SageMaker execution role"
         ),
-        "output_path": Param("s3://demo-bucket/models", type="string", description="Where the model goes"),
+        "output_path": Param("s3://demo-bucket/models", type="string", description="S3 location for the model"),
     },
     tags=["example", "sagemaker"],
 ) as dag:
@@ -46,7 +46,7 @@ with DAG(
     )
 
     # [START howto_operator_create]
-    # Any system may register the version; a task that does may also wait for it by itself.
+    # Any system can create the version. An operator that creates it can also wait for it itself.
     create = SageMakerCreateImageVersionOperator(
         task_id="create",
         image_name="{{ params.image_name }}",

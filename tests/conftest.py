@@ -55,7 +55,7 @@ if importlib.util.find_spec("openlineage") is None:
 if importlib.util.find_spec("statsd") is None:
     collect_ignore += ["integration/test_metrics.py"]
 
-# A busy machine is no reason for a test to fail. CI and `make test` look further than a quick run.
+# A busy machine is no reason for a test to fail. CI and `make test` try more examples than a quick run.
 settings.register_profile("quick", max_examples=10, stateful_step_count=40, deadline=None)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=50)
 settings.load_profile("quick")
@@ -129,7 +129,7 @@ def distant_emulator():
 
 @pytest.fixture
 def connection(emulator, monkeypatch):
-    """The connection aws_default, to the emulator; gives its extra, to be changed and set again."""
+    """Set the connection aws_default to the emulator; return its extra, to be changed and set again."""
 
     def set_connection(conn_id="aws_default", login="testing", **extra):
         value = json.loads(emulator.airflow_connection())
@@ -166,7 +166,7 @@ class TaskInstance:
 def context(monkeypatch):
     ti = TaskInstance()
     if IS_AIRFLOW_2:
-        # It asks its database, and there is none here.
+        # It reads its database, and there is none here.
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: ti.first_reschedule_date)
         monkeypatch.setattr("airflow.sensors.base._is_metadatabase_mysql", lambda: False)
     return {"ti": ti}
@@ -193,7 +193,7 @@ class Run:
         ti = self.context["ti"]
         ti.start_date = datetime.now(timezone.utc)
         while True:
-            # Each look of a rescheduled sensor is a process of its own.
+            # Each poke of a rescheduled sensor is a separate process.
             self.task = copy.copy(sensor)
             try:
                 return self.task.execute(self.context)

@@ -1,4 +1,4 @@
-"""Compares answers, as they came over the wire, with botocore's model of the service."""
+"""Compare raw responses with botocore's service model."""
 
 from __future__ import annotations
 

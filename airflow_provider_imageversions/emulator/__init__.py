@@ -1,8 +1,8 @@
 """
-SageMaker's image API for a laptop and for tests, on top of moto.
+SageMaker's image API for local development and tests, based on moto.
 
-moto has SageMaker's training jobs, S3, STS and the rest, but none of the image operations. This package
-adds them, either to moto's in-process mode (:func:`install`) or behind a local server (:class:`Emulator`,
+moto supports SageMaker's training jobs, S3, STS and other services, but no operations on images. This package adds
+them, either to moto's in-process mode (:func:`install`) or to a local server (:class:`Emulator`, or
 ``python -m airflow_provider_imageversions.emulator``).
 """
 

@@ -17,16 +17,18 @@ def main() -> None:
         prog="python -m airflow_provider_imageversions.emulator",
         description="SageMaker's image API on this machine, for development and tests.",
     )
-    parser.add_argument("--port", type=int, default=5000, help="0 is a free port (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="the port; 0 chooses a free one (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address, which must be a loopback address (default: %(default)s)"
+    )
     parser.add_argument(
         "--creation-seconds",
         type=float,
         default=5.0,
         metavar="SECONDS",
-        help="how long a version stays CREATING or DELETING, and an image DELETING (default: %(default)s)",
+        help="seconds that a version stays CREATING or DELETING, and an image DELETING (default: %(default)s)",
     )
-    parser.add_argument("--region", default="us-east-1", help="for the hints below (default: %(default)s)")
+    parser.add_argument("--region", default="us-east-1", help="AWS region in the printed hints (default: %(default)s)")
     parser.add_argument("--verbose", action="store_true", help="log each request")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)

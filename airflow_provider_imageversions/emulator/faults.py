@@ -1,5 +1,5 @@
 """
-Faults that an emulator shows on request: what a network, AWS or a bad day does to a client.
+Faults that an emulator injects on request, like those of a network or of AWS.
 
 ======================  ===============================================================================
 kind                    what the client gets
@@ -29,7 +29,7 @@ kind                    what the client gets
 ``unknown_status``      the true answer with every status replaced by ``status`` (default ``ARCHIVED``)
 ======================  ===============================================================================
 
-An answer that a fault makes or changes has the header ``X-Emulator-Fault`` with the kind.
+A response that a fault creates or changes has the header ``X-Emulator-Fault`` with the kind.
 """
 
 from __future__ import annotations
@@ -107,15 +107,15 @@ Effect: TypeAlias = "Callable[[Call, Fault, Callable[[], Answer]], Answer]"
 @dataclass
 class Fault:
     """
-    A fault that waits for calls it applies to.
+    A fault for the next calls to which it applies.
 
-    :param kind: a key of :data:`KINDS`
-    :param operation: the operation to hit; None is every one
-    :param image_name: the image to hit; None is every one
-    :param access_key_id: the credentials to hit; None is all
-    :param times: how often; None is until cleared
-    :param after: how many such calls to let through first
-    :param options: what the kind allows: ``seconds``, ``status`` or ``action``
+    :param kind: A key of :data:`KINDS`.
+    :param operation: The operation that fails; None for all operations. (default: ``ListImageVersions``)
+    :param image_name: The image whose calls fail. (default: all)
+    :param access_key_id: The access key ID whose calls fail. (default: all)
+    :param times: Number of calls that fail; None for all until the faults are cleared. (default: 1)
+    :param after: Number of matching calls that succeed first. (default: 0)
+    :param options: Options of the kind: ``seconds``, ``status`` or ``action``. (default: none)
     """
 
     kind: str
@@ -157,7 +157,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are waiting. Each call takes the first one that applies to it."""
+    """The faults that are waiting. Each call uses up the first one that applies to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

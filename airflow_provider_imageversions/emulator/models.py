@@ -123,7 +123,7 @@ class Resource(ManagedState):
 
     def settle(self, last_look: int = 0) -> bool:
         """
-        Let the status move if its time has come; say whether it did.
+        Change the status if it is due; return whether it changed.
 
         :param last_look: when, in milliseconds, it was last seen not to have moved
         """
@@ -396,12 +396,12 @@ class ImageBackend(BaseBackend):
         self._images: dict[str, Image] = {}
 
     def reset(self) -> None:
-        """Forget everything, without tearing requests under way apart as moto's own reset would."""
+        """Clear everything, without breaking requests in progress as moto's own reset would."""
         with self._lock:
             self._images.clear()
 
     def settle(self) -> None:
-        """Change the status of the versions that are due, although nobody reads them."""
+        """Change the status of the versions that are due, although no request reads them."""
         with self._lock:
             for image in self._images.values():
                 image.settle_versions()
@@ -485,7 +485,7 @@ class ImageBackend(BaseBackend):
 
     def delete_image(self, parameters: dict[str, Any]) -> None:
         """
-        Begin to delete an image; its versions and their aliases go with it.
+        Start to delete an image with its versions and their aliases.
 
         :param parameters: of DeleteImage
         """
@@ -583,7 +583,7 @@ class ImageBackend(BaseBackend):
 
     def delete_image_version(self, parameters: dict[str, Any]) -> None:
         """
-        Delete a version. Its number does not come back.
+        Delete a version. Its number is not used again.
 
         :param parameters: of DeleteImageVersion
         """
@@ -640,7 +640,7 @@ class ImageBackend(BaseBackend):
 
     def set_version(self, name: str, number: int, changes: dict[str, Any]) -> None:
         """
-        Set what SageMaker would decide about a version.
+        Set properties of a version that SageMaker would determine.
 
         :param name: the image's name
         :param number: the version's number
@@ -654,7 +654,7 @@ class ImageBackend(BaseBackend):
 
     def set_image(self, name: str, changes: dict[str, Any]) -> None:
         """
-        Set what SageMaker would decide about an image.
+        Set properties of an image that SageMaker would determine.
 
         :param name: the image's name
         :param changes: any of ``status``, ``failure_reason``, ``created`` and ``modified`` (milliseconds)

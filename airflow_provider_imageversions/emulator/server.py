@@ -330,9 +330,9 @@ class _Server(ThreadedWSGIServer):
 
 class EmulatorClient:
     """
-    Controls an emulator, in this or another process, through its admin routes.
+    Control an emulator in this or another process through its admin routes.
 
-    :param endpoint_url: where it listens
+    :param endpoint_url: URL of the emulator.
     """
 
     def __init__(self, endpoint_url: str) -> None:
@@ -348,9 +348,9 @@ class EmulatorClient:
         """
         Return a boto3 client that talks to the emulator with fake credentials.
 
-        :param service_name: such as ``sagemaker`` or ``s3``
-        :param region_name: the region
-        :param kwargs: for ``boto3.session.Session.client``
+        :param service_name: Name of the service, such as ``sagemaker`` or ``s3``.
+        :param region_name: AWS region. (default: ``us-east-1``)
+        :param kwargs: More arguments of ``boto3.session.Session.client``.
         """
         if self._session is None:
             # Not boto3's default session, whose settings belong to the user; kept, because it caches models.
@@ -363,16 +363,16 @@ class EmulatorClient:
         """
         Return the JSON for ``AIRFLOW_CONN_AWS_DEFAULT``.
 
-        :param region_name: the region
+        :param region_name: AWS region. (default: ``us-east-1``)
         """
         extra = {"endpoint_url": self.endpoint_url, "region_name": region_name}
         return json.dumps({"conn_type": "aws", "login": _FAKE, "password": _FAKE, "extra": extra})
 
     def reset(self) -> None:
         """
-        Forget the state of all services, faults and calls.
+        Clear the state of all services, faults and calls.
 
-        ``creation_seconds`` and ``image_quota`` are reset, and no events are sent any more.
+        ``creation_seconds`` and ``image_quota`` are reset, and no more events are sent.
         """
         self._admin("reset")
 
@@ -380,12 +380,12 @@ class EmulatorClient:
         """
         Return the calls to SageMaker so far, oldest first.
 
-        Each has ``operation``, ``parameters`` (as received), ``region``, ``access_key_id``, ``user_agent``,
-        ``time`` (epoch), ``monotonic`` (the server's clock), ``status`` (HTTP; None where there was no
-        answer or not yet) and ``fault`` (the kind of the fault that hit it, or None).
+        Each has ``operation``, ``parameters`` (as received), ``region``, ``access_key_id``, ``user_agent``, ``time``
+        (seconds since the epoch), ``monotonic`` (the server's clock), ``status`` (HTTP; None without a response, or
+        before it) and ``fault`` (the kind of the injected fault, or None).
 
-        :param operation: only calls of this operation
-        :param image_name: only calls for this image
+        :param operation: Return only calls of this operation. (default: all)
+        :param image_name: Return only calls for this image. (default: all)
         """
         return self._admin("calls", operation=operation, image_name=image_name)  # type: ignore[no-any-return]
 
@@ -402,14 +402,15 @@ class EmulatorClient:
         """
         Add many versions at once, and the image if it is missing or DELETING; return their numbers.
 
-        They stay in their status until :meth:`set_version` changes it. The image quota does not apply.
+        The versions keep their status until :meth:`set_version` changes it. The image quota does not apply.
 
-        :param image_name: the image
-        :param count: how many
-        :param status: their status, known to SageMaker or not
-        :param start_time: when the first was created; by default so that the last was created just now
-        :param spacing_seconds: how much later each next one was created
-        :param region_name: the region
+        :param image_name: Name of the image.
+        :param count: Number of versions.
+        :param status: Status of the versions, known to SageMaker or not. (default: ``CREATED``)
+        :param start_time: Creation time of the first version, as a datetime or in seconds since the epoch. (default: so
+            that the last one was created now)
+        :param spacing_seconds: Time in seconds between the creation times. (default: 1)
+        :param region_name: AWS region. (default: ``us-east-1``)
         """
         return self._admin(  # type: ignore[no-any-return]
             "create_versions",
@@ -433,18 +434,18 @@ class EmulatorClient:
         region_name: str = "us-east-1",
     ) -> None:
         """
-        Set what SageMaker would decide about a version; what is None stays.
+        Set properties of a version that SageMaker would determine.
 
-        A status set here stays: it no longer changes over time. It also sets the last modified time
-        to now, unless that is given.
+        If ``status`` is set, the status no longer changes over time.
 
-        :param image_name: the image
-        :param version: the version's number
-        :param status: its status, known to SageMaker or not
-        :param failure_reason: why it failed
-        :param creation_time: when it was created
-        :param last_modified_time: when it was last modified
-        :param region_name: the region
+        :param image_name: Name of the image.
+        :param version: Number of the version.
+        :param status: The status, known to SageMaker or not. (default: unchanged)
+        :param failure_reason: The FailureReason. (default: unchanged)
+        :param creation_time: Creation time, as a datetime or in seconds since the epoch. (default: unchanged)
+        :param last_modified_time: Last modified time, as a datetime or in seconds since the epoch. (default: now if
+            ``status`` is set, otherwise unchanged)
+        :param region_name: AWS region. (default: ``us-east-1``)
         """
         changes = {
             "status": status,
@@ -466,17 +467,17 @@ class EmulatorClient:
         region_name: str = "us-east-1",
     ) -> None:
         """
-        Change what SageMaker would decide about an image; what is None stays.
+        Set properties of an image that SageMaker would determine.
 
-        A status set here stays until UpdateImage or DeleteImage changes it. It also sets the last modified
-        time to now, unless that is given.
+        If ``status`` is set, the status does not change until UpdateImage or DeleteImage is called.
 
-        :param image_name: the image
-        :param status: its status, known to SageMaker or not
-        :param failure_reason: why it failed
-        :param creation_time: when it was created
-        :param last_modified_time: when it was last modified
-        :param region_name: the region
+        :param image_name: Name of the image.
+        :param status: The status, known to SageMaker or not. (default: unchanged)
+        :param failure_reason: The FailureReason. (default: unchanged)
+        :param creation_time: Creation time, as a datetime or in seconds since the epoch. (default: unchanged)
+        :param last_modified_time: Last modified time, as a datetime or in seconds since the epoch. (default: now if
+            ``status`` is set, otherwise unchanged)
+        :param region_name: AWS region. (default: ``us-east-1``)
         """
         changes = {
             "status": status,
@@ -489,20 +490,20 @@ class EmulatorClient:
 
     def fail_updates(self, reason: str, *, times: int = 1, region_name: str = "us-east-1") -> None:
         """
-        Let the next updates of a Studio domain, user profile or space end in Update_Failed, with the new settings kept.
+        Make the next updates of a Studio domain, user profile or space end in Update_Failed, but keep the new settings.
 
-        :param reason: their FailureReason
-        :param times: how many updates
-        :param region_name: the region
+        :param reason: The FailureReason.
+        :param times: Number of updates. (default: 1)
+        :param region_name: AWS region. (default: ``us-east-1``)
         """
         self._admin("fail_updates", reason=reason, times=times, region_name=region_name)
 
     @property
     def creation_seconds(self) -> float:
         """
-        How long a version stays CREATING or DELETING, an image DELETING, and a resource of Studio likewise, in seconds.
+        Time in seconds that versions, images and resources of Studio take to be created, changed or deleted.
 
-        Setting it affects those that are.
+        A new value also applies to changes in progress.
         """
         return float(self._admin("creation_seconds"))
 
@@ -512,7 +513,7 @@ class EmulatorClient:
 
     @property
     def image_quota(self) -> int:
-        """The maximum number of images in a region; one more is a ResourceLimitExceeded."""
+        """Maximum number of images in a region. Another image fails with ResourceLimitExceeded."""
         return int(self._admin("image_quota"))
 
     @image_quota.setter
@@ -521,13 +522,13 @@ class EmulatorClient:
 
     def send_state_changes_to(self, queue_url: str | None, region_name: str = "us-east-1") -> None:
         """
-        Send the events of EventBridge for each version that changes its status from now on to a queue.
+        Send EventBridge's events to a queue for each version that changes its status from now on.
 
-        As SageMaker does, it sends several events for one change, with the status in either case, the number as a float
-        and an opaque id in the version's ARN.
+        Like SageMaker, it sends several events per change, with the status in upper or lower case, the number as a
+        float and an opaque ID in the version's ARN.
 
-        :param queue_url: the URL of a queue that was created in this emulator's SQS; None sends nothing any more
-        :param region_name: the queue's region
+        :param queue_url: URL of a queue in this emulator's SQS; None stops sending.
+        :param region_name: AWS region of the queue. (default: ``us-east-1``)
         """
         self._admin("send_state_changes_to", queue_url=queue_url, region_name=region_name)
 
@@ -543,16 +544,16 @@ class EmulatorClient:
         **options: Any,
     ) -> None:
         """
-        Let calls fail; each call takes the first fault that applies to it.
+        Make calls fail. Each call uses up the first fault that applies to it.
 
-        :param kind: see :mod:`airflow_provider_imageversions.emulator.faults`
-        :param operation: the operation to hit; None is every one of SageMaker
-        :param image_name: the image to hit; None is every one
-        :param access_key_id: the credentials to hit; None is all
-        :param times: how often; None is until cleared
-        :param after: how many such calls to let through first
-        :param options: ``seconds`` of ``slow`` and ``timeout``, ``status`` of ``unknown_status``, ``action`` of
-            ``access_denied``
+        :param kind: The kind, see :mod:`airflow_provider_imageversions.emulator.faults`.
+        :param operation: The operation that fails; None for all operations. (default: ``ListImageVersions``)
+        :param image_name: The image whose calls fail. (default: all)
+        :param access_key_id: The access key ID whose calls fail. (default: all)
+        :param times: Number of calls that fail; None for all until the faults are cleared. (default: 1)
+        :param after: Number of matching calls that succeed first. (default: 0)
+        :param options: Options of the kind: ``seconds`` for ``slow`` and ``timeout``, ``status`` for
+            ``unknown_status``, ``action`` for ``access_denied``.
         """
         self._admin(
             "add_fault",
@@ -567,9 +568,9 @@ class EmulatorClient:
 
     def clear_faults(self, kind: str | None = None) -> None:
         """
-        Remove faults, and release the calls that one of them holds up.
+        Remove faults, and release the calls that they delay.
 
-        :param kind: those of this kind; None is all
+        :param kind: Remove only faults of this kind. (default: all)
         """
         self._admin("clear_faults", kind=kind)
 
@@ -589,23 +590,24 @@ class EmulatorClient:
 def _epoch(moment: datetime | float | None) -> float | None:
     if not isinstance(moment, datetime):
         return moment
-    # What is said of no time zone is UTC, as everywhere in this package.
+    # A time without a time zone is UTC.
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 class Emulator(EmulatorClient):
     """
-    SageMaker's image API on a local port, with moto's other services beside it.
+    SageMaker's image API on a local port, together with moto's other services.
 
-    A context manager; :meth:`start` and :meth:`stop` do the same. State is moto's and hence one per
-    process: two emulators in a process show the same images.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. There is one state per process, because it is
+    moto's: two emulators in a process have the same images.
 
-    :param port: the port; 0 is a free one
-    :param creation_seconds: how long a version stays CREATING or DELETING, an image DELETING, and a resource of Studio
-        Pending, Updating or Deleting, in seconds; 0 is immediate (default: 2)
-    :param host: the address, which has to be a loopback address: any process that reaches it controls it
-    :param verbose: log each request
-    :param image_quota: the maximum number of images in a region (default: 250, as SageMaker's)
+    :param port: The port; 0 chooses a free one. (default: 0)
+    :param creation_seconds: Time in seconds that a version stays CREATING or DELETING, an image DELETING, and a
+        resource of Studio Pending, Updating or Deleting; 0 for immediate changes. (default: 2)
+    :param host: The address. It must be a loopback address, because any process that reaches the emulator controls it.
+        (default: ``127.0.0.1``)
+    :param verbose: Whether to log each request. (default: False)
+    :param image_quota: Maximum number of images in a region. (default: 250, as in SageMaker)
     """
 
     def __init__(
@@ -633,9 +635,9 @@ class Emulator(EmulatorClient):
     @staticmethod
     def connect(endpoint_url: str) -> EmulatorClient:
         """
-        Return the same interface to an emulator that runs elsewhere.
+        Return a client with the same interface for an emulator in another process.
 
-        :param endpoint_url: where it listens
+        :param endpoint_url: URL of the emulator.
         """
         return EmulatorClient(endpoint_url)
 

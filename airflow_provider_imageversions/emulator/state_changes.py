@@ -23,10 +23,10 @@ _PACE = 0.02
 
 class StateChanges:
     """
-    Sends an event for each change of a version's status, as a rule of EventBridge would.
+    Send events for each change of a version's status, as a rule of EventBridge would.
 
-    As SageMaker does, it sends several events for one change, with the status in either case, the number as a float and
-    an opaque id in the version's ARN.
+    Like SageMaker, it sends several events per change, with the status in upper or lower case, the number as a float
+    and an opaque ID in the version's ARN.
 
     :param queue_url: URL of a queue of moto
     :param region_name: the queue's region
@@ -64,7 +64,7 @@ class StateChanges:
     def _send(self, version: ImageVersion) -> None:
         status = version.current
         for text in (status.upper(), status.title().replace("_", "")):
-            with suppress(QueueDoesNotExist):  # deleted since, so that nobody receives it
+            with suppress(QueueDoesNotExist):  # the queue was deleted, so that no one receives it
                 self._queues.send_message(self._queue_name, json.dumps(_event(version, text)))
 
 

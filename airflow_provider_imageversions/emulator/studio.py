@@ -1,5 +1,5 @@
 """
-Studio: domains, user profiles, spaces, apps and app image configs, as far as they name versions of images.
+Studio: domains, user profiles, spaces, apps and app image configs, as far as they refer to versions of images.
 
 What SageMaker does here is known from its documentation and service model, not from recorded answers:
 
@@ -216,14 +216,14 @@ class StudioBackend(BaseBackend):
         self._coming_failures: list[str] = []
 
     def reset(self) -> None:
-        """Forget everything, without tearing requests under way apart as moto's own reset would."""
+        """Clear everything, without breaking requests in progress as moto's own reset would."""
         with self._lock:
             self._resources.clear()
             self._coming_failures.clear()
 
     def fail_updates(self, reason: str, times: int) -> None:
         """
-        Let updates to come end in Update_Failed.
+        Make later updates end in Update_Failed.
 
         :param reason: their FailureReason
         :param times: how many

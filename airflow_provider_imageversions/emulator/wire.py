@@ -1,4 +1,4 @@
-"""The wire: the operations of images and of Studio as methods of moto's SageMakerResponse."""
+"""The wire format: operations on images and on Studio as methods of moto's SageMakerResponse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operators on images and their versions have in common."""
+"""Base classes of the operators on images and their versions."""
 
 from __future__ import annotations
 

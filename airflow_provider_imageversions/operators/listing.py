@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import ImageVersion
 
 LARGE_XCOM = 256 * 1024
-"""Size in bytes of JSON above which a result that goes to the metadata database is logged as a warning."""
+"""Size in bytes of JSON above which a warning is logged for a result in the metadata database."""
 _MAX_XCOM = 4 * 1024 * 1024
 
 

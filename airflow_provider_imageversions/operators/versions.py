@@ -672,7 +672,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             number,
         )
         taken[alias] = owner["Version"]
-        # If the version lost the alias meanwhile, another task moved it; adding it then fails if a version has it.
+        # If the version has lost the alias, another task moved it; adding it then fails if a version has it.
         return none_if_not_found(
             _update,
             hook,

@@ -37,7 +37,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def rewrite(path, **constants):
-    """Change constants in capitals of a DAG file, at once for whoever reads it meanwhile."""
+    """Change constants in capitals of a DAG file, atomically for readers."""
     text = path.read_text()
     for name, value in constants.items():
         text, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", text, flags=re.MULTILINE)
@@ -88,7 +88,7 @@ def push(service):
             imageManifest=manifest,
             imageManifestMediaType=MANIFEST,
             imageTag="latest",
-            # Otherwise moto gives it one of a hundred at random.
+            # Otherwise, moto chooses one of a hundred at random.
             imageDigest=f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}",
         )
 
@@ -157,7 +157,7 @@ def image(service):
 
 
 def execute_at_once(airflow, runs, timeout=150):
-    """Run DAGs, each with its conf, side by side to their ends; gives the id, state and tasks' states of each run."""
+    """Run DAGs concurrently, each with its conf; return the id, state and tasks' states of each run."""
     started = []
     for dag_id, conf in runs:
         airflow.wait_for_dag(dag_id)
@@ -170,5 +170,5 @@ def execute_at_once(airflow, runs, timeout=150):
 
 @pytest.fixture
 def execute(airflow):
-    """Run a DAG to its end; gives its run id, its state and the states of its tasks."""
+    """Run a DAG; return its run id, its state and the states of its tasks."""
     return lambda dag_id, timeout=150, **conf: execute_at_once(airflow, [(dag_id, conf)], timeout)[0]

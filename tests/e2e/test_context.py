@@ -73,7 +73,7 @@ def _result(airflow, run):
 
 
 def _seen_row(row, probed):
-    """The row of the table as it is in this Airflow."""
+    """Return the row of the table for this Airflow."""
     runs = RUNS if row["dag"] == "context" else {"dated": ""}
     return {"dag": row["dag"], "template": row["template"]} | {
         run: verdict(*probed[run if row["dag"] == "context" else row["dag"]]["outcomes"][row["template"]].values())

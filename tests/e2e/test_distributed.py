@@ -144,7 +144,7 @@ def states(airflow, run_id, table="task_instance", column="task_id"):
 @contextmanager
 def waiting_in_every_mode(airflow, service, image):
     """
-    Have a version awaited in every mode; gives the run, and how to let the version be ready.
+    Start waits for a version in every mode; yield the run, and a function that makes the version ready.
 
     At the end all has to be well without a person. What Airflow's own components end by themselves is started again,
     as a service manager does in production.
@@ -161,7 +161,7 @@ def waiting_in_every_mode(airflow, service, image):
     def is_over():
         return states(airflow, run_id, "dag_run", "run_id").get(run_id) in {"success", "failed"}
 
-    # While the service is away a triggerer looks less and less often.
+    # During an outage of SageMaker, a triggerer polls less and less often.
     eventually(airflow, is_over, BACKOFF_CAP + 60, "it ends", airflow.restart_ended)
     eventually(airflow, lambda: is_reachable(airflow), 60, "the API answers", airflow.restart_ended)
     assert states(airflow, run_id) == dict.fromkeys(MODES, "success")
@@ -229,7 +229,7 @@ def watches(airflow, fernet_key, image):
 
 
 def be_without_database(airflow, change):
-    """Have the database away for a while, and something happen meanwhile."""
+    """Disconnect the database for a while, and do something in the meantime."""
     airflow.kill("postgres", signal.SIGQUIT)
     over = time.monotonic() + OUTAGE
     change()
@@ -240,7 +240,7 @@ def be_without_database(airflow, change):
     eventually(airflow, lambda: is_reachable(airflow), 120, "the API answers", airflow.restart_ended)
 
 
-def test_every_version_has_one_run_though_everything_is_killed_again_and_again(airflow, service, watched, fernet_key):
+def test_every_version_has_one_run_although_components_are_killed(airflow, service, watched, fernet_key):
     dice = random.Random(7)  # noqa: S311 # a schedule, no secret
     *early, away, paused = service.create_versions(watched, VERSIONS, status="CREATING")
     waiting = list(early)
@@ -292,7 +292,7 @@ def test_every_version_has_one_run_though_everything_is_killed_again_and_again(a
 
 
 def all_looked(airflow, run_id):
-    """Whether all that wait saw their image where they wait now; each has a look at once, and then shares."""
+    """Return whether all waits have polled their image where they wait now; each polls once before it shares polls."""
     rows = airflow.query(
         "SELECT dag_id, run_id, task_id, map_index, try_number, triggerer_id FROM task_instance"
         f" JOIN trigger ON trigger.id = task_instance.trigger_id WHERE run_id = '{run_id}'"
@@ -303,7 +303,7 @@ def all_looked(airflow, run_id):
 
 
 def polls(service, images, count):
-    """Wait until each image was polled so often; gives the number of calls and of seconds."""
+    """Wait until each image was polled this number of times; return the number of calls and of seconds."""
     started, known = time.monotonic(), {image: len(service.calls("ListImageVersions", image)) for image in images}
     deadline = started + 60 + count * POKE_INTERVAL
     while True:
@@ -321,7 +321,7 @@ def assert_shared(service, images, triggerers):
     assert calls <= len(images) * triggerers * (seconds / POKE_INTERVAL + 2)
 
 
-def test_many_sensors_share_their_calls_and_end_once_though_a_triggerer_is_killed(airflow, service, watched):
+def test_many_sensors_end_once_although_a_triggerer_is_killed(airflow, service, watched):
     images = [f"many-{number}" for number in range(IMAGES)]
     for image in images:
         service.create_versions(image, 4, status="CREATING")
@@ -374,7 +374,7 @@ def test_waits_survive_the_service(airflow, server, service, image):
 
 @pytest.fixture(scope="module")
 def bad_ends(airflow, service):
-    """Waits in every mode, side by side, of which none gets its version; gives their runs by why."""
+    """Concurrent waits in every mode, none of which gets its version; their runs by reason."""
     service.create_versions("never", 1, status="CREATE_FAILED")
     service.add_fault("access_denied", access_key_id="denied", times=None)
     skipped, failed = "skips_in_every_mode", "times_out_in_every_mode"
@@ -420,7 +420,7 @@ def runs_on_a_worker(airflow, run_id, task):
 
 @pytest.fixture(scope="module")
 def without_a_worker(airflow, service):
-    """Waits that start and end in the triggerer, side by side; gives their runs by how they end."""
+    """Concurrent waits that start and end in the triggerer; their runs by outcome."""
     for image in ("unattended-image", "attended-image"):
         service.create_versions(image, 2)
         assert register(service, image, Aliases=["blue"]) == 3

@@ -74,9 +74,7 @@ def test_tasks_at_once_make_one_version_each_and_know_its_number(airflow, servic
     assert versions(service, image) == list(range(1, 2 + CREATES))
 
 
-def test_a_worker_killed_after_the_api_s_answer_leaves_one_version_which_the_retry_adopts(
-    airflow, service, execute, image
-):
+def test_a_retry_after_a_killed_worker_continues_with_its_version(airflow, service, execute, image):
     service.add_fault("slow", operation="DescribeImageVersion", image_name=image, seconds=12)
 
     def kill(run_id):
@@ -188,7 +186,7 @@ def test_an_image_whose_role_could_not_be_used_is_recreated_by_a_retry_and_then_
     assert service.client("sagemaker").list_images(NameContains=name)["Images"] == []
 
 
-def test_a_task_tells_of_its_version_so_that_consumers_start_without_a_poll(airflow, service, execute):
+def test_an_outlet_event_starts_consumers_without_a_poll(airflow, service, execute):
     service.create_versions("told-image", 1)
     for dag_id in ("tells_of_its_version", "hears_of_a_version"):
         airflow.wait_for_dag(dag_id)

@@ -40,7 +40,7 @@ def wait_for_question(airflow, run_id):
 
 
 def answer(airflow, run_id, option):
-    """Answer as a person does in Airflow's page; gives what the person was shown."""
+    """Respond as a person does in Airflow's web page; return the text that the person sees."""
     path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
     wait_for_question(airflow, run_id)
     details = airflow.api("GET", path)

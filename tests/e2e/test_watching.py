@@ -86,7 +86,7 @@ def has_baseline(service, image):
 
 
 def is_settled(airflow):
-    """Whether no watcher would tell anything again after a crash."""
+    """Return whether no watcher would emit an event again after a crash."""
     # The watcher that is woken by a queue stores what was delivered at its next poll, a quarter of an hour later.
     watchers = """
         SELECT s.value FROM asset_state_store s JOIN asset a ON a.id = s.asset_id
@@ -201,9 +201,7 @@ def received(airflow, dag_id):
     return airflow.xcom(dag_id, runs[-1]["dag_run_id"], "tell") if runs else []
 
 
-def test_the_longest_and_worst_reason_arrives_at_the_consumer_without_what_no_database_takes(
-    airflow, service, stored_connections
-):
+def test_a_long_reason_with_control_characters_reaches_the_consumer(airflow, service, stored_connections):
     image = "rotated-image"
     (version,) = service.create_versions(image, 1, status="CREATING")
     odd = "\x00\x1b[31m\x7f\x85\udfff\ud800\ufffe\u2028\u202e\t\nÄ漢😀'\"\\{{ 1 }}</script>%s"
@@ -245,7 +243,7 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
 
 
-def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stored_connections, fernet_key, edit):
+def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, stored_connections, fernet_key, edit):
     image, dag_id = "rotated-image", "tells_of_rotated_image"
     before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
     service.set_version(image, before, status="CREATED")
@@ -268,7 +266,7 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     eventually(airflow, lambda: after in told(airflow, image), 60, "the version after the edit")
     assert "ContainerImage" in events(airflow, image)[-1]
     assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
-    # What was not settled yet when the new watcher took over is perhaps told by both, to the same event_id.
+    # Both watchers may emit events that were not settled when the new one took over, with the same event_id.
     assert list(dict.fromkeys(told(airflow, image))) == [*earlier, meanwhile, after]
     assert [version for version in told(airflow, image) if version != meanwhile] == [*earlier, after]
     identities = {payload["event_id"] for payload in events(airflow, image)}
@@ -276,7 +274,7 @@ def test_an_edited_dag_file_neither_tells_again_nor_loses(airflow, service, stor
     eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
 
 
-def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow, service, watched):
+def test_a_version_created_during_a_database_outage_gets_one_run(airflow, service, watched):
     known = set(trained(airflow))
     expected = service.create_versions(watched, 3, status="CREATING")
     with airflow.database_away():
@@ -302,7 +300,7 @@ def test_what_is_created_while_the_database_is_away_is_trained_with_once(airflow
     assert sorted(done) == sorted(expected)
 
 
-def test_a_version_has_its_run_in_a_fraction_of_the_interval_when_eventbridge_reports_it(airflow, service):
+def test_an_eventbridge_event_starts_the_run_before_the_interval(airflow, service):
     image, target, interval = "woken-image", "woken", 900
     service.create_versions(image, 1)
     queue = service.client("sqs").get_queue_url(QueueName="image-versions")["QueueUrl"]
@@ -434,13 +432,13 @@ def test_an_event_that_arrives_while_the_dispatching_dag_is_paused_has_its_run_s
     (run,) = eventually(airflow, lambda: airflow.runs(target), 60, "it is dispatched")
     assert run["dag_run_id"] == "version-3-3f2a9c01"
     assert run["conf"].items() >= payload.items()
-    eventually(airflow, lambda: len(dispatches()) > len(before) + 1, 60, "it is looked for again")
+    eventually(airflow, lambda: len(dispatches()) > len(before) + 1, 60, "the dispatching DAG has run again")
     airflow.pause(dispatcher(target))
     assert len(airflow.runs(target)) == 1
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
-    eventually(airflow, lambda: is_settled(airflow), 60, "what was told last is settled")
+    eventually(airflow, lambda: is_settled(airflow), 60, "the last events are settled")
     before = events(airflow, watched), run_ids(airflow)
     calls = len(service.calls("ListImageVersions", watched))
     airflow.kill("triggerer")

@@ -179,7 +179,7 @@ def test_the_xcom_page_shows_the_listed_versions(page, airflow, service, runs, s
     assert {record["ImageVersionStatus"] for record in shown} == {"CREATED"}
 
 
-def test_the_asset_s_page_shows_its_events_with_what_they_tell(page, airflow, runs, shoot):
+def test_the_asset_s_page_shows_its_events_with_their_payload(page, airflow, runs, shoot):
     def newest():
         return events(airflow, IMAGE)[:-3:-1]
 

@@ -227,7 +227,7 @@ def event(number, identity, **extra):
     return SimpleNamespace(extra={"from_trigger": True, "payload": payload})
 
 
-def test_all_events_of_a_run_are_told_once_and_in_order():
+def test_all_events_of_a_run_are_returned_once_and_in_order():
     triggering = {"one": [event(8, "h"), event(7, "g")], "other": [event(8, "h", redelivered=True)]}
     by_hand = [SimpleNamespace(extra=extra) for extra in (None, {"other": 1}, {"event_id": "x"})]
     latest = [event(6, "f"), event(7, "g"), *by_hand]
@@ -235,7 +235,7 @@ def test_all_events_of_a_run_are_told_once_and_in_order():
     assert image_versions({}) == image_versions([]) == []
 
 
-def test_airflow_2_is_told_what_to_do_instead(monkeypatch):
+def test_airflow_2_gets_an_error_with_an_alternative(monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow.sdk", None)
     with pytest.raises(ImportError, match=r"needs Airflow 3.*SageMakerImageVersionSensor"):
         image_version_asset("my-image")

@@ -131,7 +131,7 @@ def taken_or_refused(call, name, emulator=None):
 
 
 def taken(call, service):
-    """Go through with a value that was taken: what comes then is the service's word, or a credential's or a wait's."""
+    """Use a value that was accepted: later errors are those of SageMaker, of credentials or of a wait."""
     try:
         call()
     except (botocore.exceptions.ClientError, compat.AirflowSensorTimeout):
@@ -147,13 +147,13 @@ def service(emulator, connection):
 
 @pytest.mark.parametrize(("cls", "name"), OF_TASKS)
 @given_junk(JUNK | OPTIONS)
-def test_at_parse_time_a_task_s_parameter_is_taken_or_refused_by_name(cls, name, value):
+def test_parameters_of_tasks_are_checked_at_parse_time(cls, name, value):
     taken_or_refused(lambda: make(cls, **{name: value}), name)
 
 
 @pytest.mark.parametrize(("cls", "name"), TEMPLATED)
 @given_junk(JUNK | OPTIONS, 15)
-def test_at_run_time_a_template_s_value_is_taken_or_refused_by_name_before_anything_is_sent(service, cls, name, value):
+def test_rendered_values_are_checked_before_any_call(service, cls, name, value):
     service.reset()
     task = make(cls)
     setattr(task, name, value)
@@ -205,9 +205,7 @@ def parameters(function):
     ],
 )
 @given_junk(JUNK, 15)
-def test_a_parameter_of_the_hook_s_methods_is_taken_or_refused_by_name_before_anything_is_sent(
-    service, method, name, value
-):
+def test_parameters_of_the_hook_s_methods_are_checked_before_any_call(service, method, name, value):
     service.reset()
     call = getattr(SageMakerImageVersionsHook(), method)
     arguments = {"image_name": IMAGE, **METHODS[method], name: value}
@@ -218,7 +216,7 @@ def test_a_parameter_of_the_hook_s_methods_is_taken_or_refused_by_name_before_an
 
 @pytest.mark.parametrize("name", parameters(SageMakerImageVersionsHook.__init__))
 @given_junk(JUNK | OPTIONS)
-def test_a_parameter_of_the_hook_is_taken_or_refused_by_name_before_anything_is_sent(service, name, value):
+def test_parameters_of_the_hook_are_checked_before_any_call(service, name, value):
     service.reset()
     make_and_call = lambda: SageMakerImageVersionsHook(**{name: value}).list_image_versions(IMAGE)  # noqa: E731 # twice
     taken_or_refused(lambda: taken(make_and_call, service), name, service)
@@ -260,14 +258,14 @@ def test_a_parameter_of_an_asset_is_taken_or_refused_by_name(name, value):
 
 
 # A trigger's arguments come from a row of Airflow's database, which another version of this package may have written:
-# they are JSON, and whatever is wrong with them is told when it runs.
+# they are JSON, and it reports invalid ones when it runs.
 
 
 @pytest.mark.parametrize(
     "name", [name for name in parameters(SageMakerImageVersionTrigger.__init__) if name != "_later"]
 )
 @given_junk(JSON | OPTIONS, 15)
-def test_an_argument_of_a_stored_trigger_is_taken_or_refused_by_name_in_an_event(service, monkeypatch, name, value):
+def test_invalid_arguments_of_stored_triggers_are_reported_by_an_event(service, monkeypatch, name, value):
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     service.reset()
     service.create_versions(IMAGE, 1)

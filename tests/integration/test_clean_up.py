@@ -90,7 +90,7 @@ def test_a_preview_keeps_the_same(studio, domain, run):
     ("scope", "used"),
     [(["domains"], [3]), ("apps, spaces", [5, 6]), ("{{ 'spaces' }}", [5]), ("True", [3, 5, 6])],
 )
-def test_the_scope_says_where_to_look(studio, domain, run, scope, used):
+def test_the_scope_limits_the_calls(studio, domain, run, scope, used):
     operator = prune(keep_used=scope)
     operator.render_template_fields({})
     assert run(operator)["kept"]["used"] == used
@@ -125,7 +125,7 @@ def test_usage_is_read_once_and_only_if_something_could_be_deleted(studio, domai
 
 def test_a_version_in_use_is_not_deleted(studio, domain, run, said):
     with pytest.raises(
-        SageMakerImageOperationError, match=r"version 5 is used by space notes in domain d-.*not deleted"
+        SageMakerImageOperationError, match=r"version 5 is not deleted, because it is used by space notes in domain d-"
     ):
         run(delete(5, refuse_if_used=True))
     assert 5 in left(studio)
@@ -138,9 +138,7 @@ def test_a_version_in_use_is_not_deleted(studio, domain, run, said):
 
 
 def test_an_image_in_use_is_not_deleted(studio, domain, run, emulator, said):
-    with pytest.raises(
-        SageMakerImageOperationError, match=r"not deleted: version 3 by domain d-.*; version 5 by space"
-    ):
+    with pytest.raises(SageMakerImageOperationError, match=r"in use: version 3 by domain d-.*; version 5 by space"):
         run(delete_image(refuse_if_used=True))
     assert "DeleteImage" not in {call["operation"] for call in emulator.calls()}
     studio.client.update_domain(
@@ -149,7 +147,7 @@ def test_an_image_in_use_is_not_deleted(studio, domain, run, emulator, said):
     assert run(delete_image(refuse_if_used="domains")).endswith(f":image/{IMAGE}")
     studio.image("another", 1)
     run(delete_image(image_name="another"))
-    assert "as refuse_if_used is not set" in said()
+    assert "because refuse_if_used is not set" in said()
 
 
 def test_an_access_that_is_denied_deletes_nothing(studio, domain, run, emulator):

@@ -99,7 +99,7 @@ def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent,
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_credentials_that_never_come_end_a_wait_and_soft_fail_does_not_hide_it(agent, run, mode, fault, monkeypatch):
+def test_missing_credentials_end_a_wait_even_with_soft_fail(agent, run, mode, fault, monkeypatch):
     end_of_grace(monkeypatch)
     agent.misbehave(fault, times=10_000)
     expected = error_of(mode, CredentialsError)
@@ -188,7 +188,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-def test_a_broken_configuration_file_of_boto3_is_told_from_a_bug(run, mode, monkeypatch, tmp_path, content):
+def test_a_broken_boto3_configuration_file_is_not_a_bug(run, mode, monkeypatch, tmp_path, content):
     end_of_grace(monkeypatch)
     config = tmp_path / "config"
     config.write_bytes(content)
@@ -257,9 +257,7 @@ def sts(cleanup, monkeypatch):
         ("InternalFailure", ErrorKind.TRANSIENT),
     ],
 )
-def test_an_error_of_the_service_that_gives_the_credentials_is_told_from_one_of_sagemaker(
-    connection, sts, monkeypatch, code, fault
-):
+def test_an_error_of_a_credential_service_is_not_one_of_sagemaker(connection, sts, monkeypatch, code, fault):
     monkeypatch.setattr(STS, "code", code)
     connection(**sts, config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(Exception, match=code) as caught:  # judged below
@@ -331,7 +329,7 @@ def test_a_bug_of_ours_in_a_call_is_not_taken_for_one_of_the_chain(connection, m
 
 
 def lookup_fails(monkeypatch, times):
-    """Let Airflow fail to look up the connection, a number of times."""
+    """Make Airflow fail to look up the connection a number of times."""
     left = [times]
 
     def fail():
@@ -392,16 +390,14 @@ def test_a_worker_decides_for_the_trigger_whether_aws_default_is_missing(emulato
     assert run.trigger.aws_conn_id is None
 
 
-def test_a_missing_connection_of_another_name_gets_its_grace_and_is_an_error(emulator, ambient, run, mode, monkeypatch):
+def test_another_missing_connection_is_an_error_after_its_grace(emulator, ambient, run, mode, monkeypatch):
     end_of_grace(monkeypatch)
     with pytest.raises(error_of(mode, MissingConnectionError), match="aws_conn_id='nope': there is no such"):
         run(sensor(**mode, aws_conn_id="nope", soft_fail=True))
     assert keys(emulator) == set()
 
 
-def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_a_worker(
-    emulator, connection, ambient, run, monkeypatch
-):
+def test_a_known_connection_never_falls_back_in_a_worker(emulator, connection, ambient, run, monkeypatch):
     end_of_grace(monkeypatch, 0.5)
     emulator.add_fault("expired_token", times=None)
 
@@ -420,9 +416,7 @@ def subscribe(**arguments):
     return _shared_poller.subscribe(trigger, IMAGE, Target(), 0.1)
 
 
-async def test_without_a_worker_a_missing_aws_default_has_to_last_before_it_is_done_without(
-    emulator, ambient, monkeypatch, capsys
-):
+async def test_without_a_worker_aws_default_must_be_missing_for_a_while(emulator, ambient, monkeypatch, capsys):
     end_of_grace(monkeypatch, 1.0)
     with subscribe() as subscription:
         snapshots = [await subscription.next()]
@@ -458,9 +452,7 @@ async def test_a_connection_that_comes_in_time_is_used(emulator, ambient, connec
     assert keys(emulator) == {"testing"}
 
 
-async def test_a_connection_that_was_there_is_not_replaced_by_ambient_credentials_in_the_triggerer(
-    emulator, connection, ambient, monkeypatch
-):
+async def test_a_known_connection_never_falls_back_in_the_triggerer(emulator, connection, ambient, monkeypatch):
     end_of_grace(monkeypatch, 0.5)
     emulator.set_version(IMAGE, 1, status="CREATING")
     waiting = asyncio.create_task(first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=0.1)))
@@ -480,7 +472,7 @@ async def test_no_credentials_after_the_fallback_are_an_error_with_a_grace_of_it
 # --- Settings that no request can be made with -----------------------------------------------------------
 
 
-def test_a_proxy_s_address_that_is_not_one_ends_a_wait_and_soft_fail_does_not_hide_it(ambient, run, mode, monkeypatch):
+def test_an_invalid_proxy_ends_a_wait_even_with_soft_fail(ambient, run, mode, monkeypatch):
     end_of_grace(monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:notaport")
     with pytest.raises(error_of(mode, HTTPClientError), match="notaport"):

@@ -354,7 +354,7 @@ def test_a_task_of_an_old_run_that_is_cleared_keeps_what_later_runs_stored(store
     assert Progress.from_json(store[_dispatch.state_key(dag.dag_id)]) == stored
 
 
-def test_progress_moves_from_the_variable_to_the_state_store_when_airflow_is_upgraded(monkeypatch):
+def test_progress_moves_to_the_state_store_after_an_upgrade(monkeypatch):
     """Or the upgrade would make the next run a first one."""
     variables, store, asset = Stored(), Stored(), Asset("a")
     monkeypatch.setattr(Variable, "get", lambda key, default, **_: variables.get(key, default))
@@ -398,7 +398,7 @@ def find(context, asset):
     return _dispatch._find(context, "retrain", "dispatch", [asset], default_run_id)
 
 
-def test_a_first_run_by_the_clock_starts_no_history_and_what_comes_after_it():
+def test_a_first_scheduled_run_ignores_history():
     asset, store = Asset("a"), Stored()
     old, new = at(-1), at(700)
     assert find(run_of_clock(asset, old, store=store), asset).start == []
@@ -406,7 +406,7 @@ def test_a_first_run_by_the_clock_starts_no_history_and_what_comes_after_it():
     assert started.timestamp == new
 
 
-def test_a_first_run_by_the_clock_leaves_a_recent_event_to_the_run_that_is_queued_for_it():
+def test_a_first_scheduled_run_leaves_recent_events_to_their_own_run():
     asset, store, recent = Asset("a"), Stored(), at(590)
     planned = find(run_of_clock(asset, recent, store=store), asset)
     assert (planned.start, planned.progress, planned.more, store) == ([], {}, False, {})

@@ -580,7 +580,7 @@ def test_the_services_limits_are_checked_in_its_words(client, call, parameters, 
     assert message == f"1 validation error detected: {problem}"
 
 
-def test_all_violations_are_told_at_once(client):
+def test_all_violations_are_reported_at_once(client):
     _, message = error_of(client.list_image_versions, ImageName="a b", MaxResults=0, SortOrder="UP")
     assert message.startswith("3 validation errors detected: ")
 
@@ -706,7 +706,7 @@ def test_reset_forgets_everything(emulator, client):
     assert emulator.image_quota == IMAGE_QUOTA
 
 
-def test_connect_gives_the_same_interface(emulator, client):
+def test_connect_returns_the_same_interface(emulator, client):
     remote = Emulator.connect(emulator.endpoint_url + "/")
     remote.create_versions("churn", 3)
     assert numbers(client, ImageName="churn") == [3, 2, 1]
@@ -837,7 +837,7 @@ def _command(*arguments):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_told_to_stop(number):
+def test_the_command_serves_until_a_signal(number):
     process = subprocess.Popen(
         _command("--port", "0", "--creation-seconds", "0"),
         stdout=subprocess.PIPE,
@@ -879,7 +879,7 @@ def test_the_command_refuses_an_address_that_others_reach():
 
 @pytest.fixture
 def sent(emulator):
-    """Have the events sent to a queue; gives what it received since the last call."""
+    """Send the events to a queue; return a function that returns the messages since its last call."""
     sqs = emulator.client("sqs")
     queue = sqs.create_queue(QueueName="image-versions")["QueueUrl"]
     emulator.send_state_changes_to(queue)
@@ -903,7 +903,7 @@ def test_each_change_of_a_version_is_sent_several_times_in_the_documented_shape(
     emulator.create_versions("My-image", 1)
     assert len(sent(2)) == 2
     client.create_image_version(ImageName="My-image", BaseImage="repository:2", ClientToken="t" * 36)
-    # Nobody looks at the version.
+    # Nothing reads the version.
     events = sent(4)
     details = [event["detail"] for event in events]
     assert [detail["ImageVersionStatus"] for detail in details] == ["CREATING", "Creating", "CREATED", "Created"]

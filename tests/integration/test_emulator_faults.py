@@ -123,7 +123,7 @@ def test_a_slow_answer_is_the_true_one(emulator, client):
     assert time.monotonic() - begin < 0.2
 
 
-def test_a_call_that_is_held_up_goes_on_when_the_faults_are_cleared(emulator, client):
+def test_a_delayed_call_continues_when_the_faults_are_cleared(emulator, client):
     emulator.add_fault("slow", seconds=60)
     emulator.add_fault("throttling")
     with ThreadPoolExecutor() as pool:
@@ -169,7 +169,7 @@ def test_a_truncated_answer_is_shorter_than_announced(emulator):
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_a_repeating_token_gives_the_same_page_again(emulator, client, after):
+def test_a_repeating_token_returns_the_same_page_again(emulator, client, after):
     emulator.add_fault("repeating_token", times=None, after=after)
     with pytest.raises(PaginationError, match="same next token"):
         pages(client)

@@ -16,7 +16,7 @@ IMAGE = "my-image"
 
 
 class Store:
-    """One asset's state store, as Airflow gives it to a trigger; outlives the triggers."""
+    """The state store of an asset, as Airflow passes it to a trigger; it outlives the triggers."""
 
     def __init__(self):
         self.values = {}
@@ -130,7 +130,7 @@ def polls(emulator):
 
 
 async def settled(watching, store, emulator):
-    """Wait until what was told is committed."""
+    """Wait until the emitted events are committed."""
     await watching.until(lambda: store.values and not next(iter(store.values.values()))["sent"])
     del emulator
 
@@ -151,7 +151,7 @@ async def test_an_event_has_the_record_and_what_identifies_it(watch, emulator):
     assert payload["redelivered"] is False
 
 
-async def test_by_default_it_tells_of_what_becomes_created_from_now_on(watch, emulator):
+async def test_by_default_events_are_for_versions_created_from_now_on(watch, emulator):
     emulator.create_versions(IMAGE, 3)
     emulator.set_version(IMAGE, 2, status="CREATING")
     watching = watch()
@@ -164,14 +164,14 @@ async def test_by_default_it_tells_of_what_becomes_created_from_now_on(watch, em
 
 
 @pytest.mark.parametrize(("start_from", "expected"), [("earliest", [1, 2, 3]), (2, [2, 3]), ("time", [3])])
-async def test_it_starts_from_where_it_is_told(watch, emulator, start_from, expected):
+async def test_it_starts_from_start_from(watch, emulator, start_from, expected):
     start = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=10)
     emulator.create_versions(IMAGE, 3, start_time=start, spacing_seconds=86400)
     watching = watch(start_from=start + timedelta(days=2) if start_from == "time" else start_from)
     await watching.told_of(*expected)
 
 
-async def test_a_restart_with_nothing_new_tells_of_nothing(watch, emulator, store):
+async def test_a_restart_without_new_versions_emits_no_event(watch, emulator, store):
     emulator.create_versions(IMAGE, 2)
     watching = watch(start_from="earliest")
     await watching.told_of(1, 2)
@@ -185,7 +185,7 @@ async def test_a_restart_with_nothing_new_tells_of_nothing(watch, emulator, stor
     await again.told_of(3)
 
 
-async def test_what_was_told_just_before_a_crash_is_told_again_with_the_same_identity(watch, emulator, monkeypatch):
+async def test_an_event_before_a_crash_is_emitted_again_with_the_same_id(watch, emulator, monkeypatch):
     monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 1)
     watching = watch()
@@ -200,7 +200,7 @@ async def test_what_was_told_just_before_a_crash_is_told_again_with_the_same_ide
     assert [payload["event_id"] for payload in again.told[:2]] == [payload["event_id"] for payload in watching.told]
 
 
-async def test_versions_that_came_while_nothing_ran_are_told_of(watch, emulator, store):
+async def test_versions_created_during_downtime_get_events(watch, emulator, store):
     emulator.create_versions(IMAGE, 1)
     watching = watch()
     await watching.until(lambda: store.values)
@@ -209,7 +209,7 @@ async def test_versions_that_came_while_nothing_ran_are_told_of(watch, emulator,
     await watch().told_of(*range(2, 152))
 
 
-async def test_an_image_made_anew_is_told_of_from_its_first_version(watch, emulator, store):
+async def test_a_recreated_image_gets_events_from_its_first_version(watch, emulator, store):
     emulator.create_versions(IMAGE, 3)
     watching = watch()
     await watching.until(lambda: store.values)
@@ -255,7 +255,7 @@ async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emu
     assert polls(emulator) < 20
 
 
-async def test_details_that_may_not_be_read_are_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
+async def test_denied_details_are_logged_as_an_error_and_retried_slowly(watch, emulator, capsys):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
     watching = watch(poll_interval=0.05, start_from="earliest", include_details=True)
@@ -269,7 +269,7 @@ async def test_details_that_may_not_be_read_are_an_error_in_the_log_at_a_slow_pa
     await watching.told_of(1)
 
 
-async def test_versions_are_told_of_though_the_details_of_a_later_one_can_t_be_read(watch, emulator, connection):
+async def test_unreadable_details_do_not_hold_up_earlier_versions(watch, emulator, connection):
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
     emulator.create_versions(IMAGE, 25)
     emulator.add_fault("throttling", operation="DescribeImageVersion", after=14, times=3)
@@ -282,7 +282,7 @@ async def test_versions_are_told_of_though_the_details_of_a_later_one_can_t_be_r
     assert len(emulator.calls("DescribeImageVersion")) == 25 + 3
 
 
-async def test_without_a_state_store_a_watcher_that_broke_off_goes_on_where_it_was(watch, emulator, monkeypatch):
+async def test_without_a_state_store_a_failed_watcher_continues_where_it_was(watch, emulator, monkeypatch):
     emulator.create_versions(IMAGE, 1)
     watching = watch(None)
     await watching.until(lambda: polls(emulator) > 1)
@@ -297,7 +297,7 @@ async def test_without_a_state_store_a_watcher_that_broke_off_goes_on_where_it_w
 
 
 @pytest.mark.parametrize("arguments", [{}, {"start_from": 2}, {"alias": "prod"}])
-async def test_what_an_image_gets_that_did_not_exist_is_new_even_after_a_restart(watch, store, emulator, arguments):
+async def test_all_versions_of_a_new_image_are_new_even_after_a_restart(watch, store, emulator, arguments):
     watching = watch(**arguments)
     await watching.until(lambda: store.values)
     await watching.kill()
@@ -307,7 +307,7 @@ async def test_what_an_image_gets_that_did_not_exist_is_new_even_after_a_restart
 
 
 @pytest.mark.parametrize("fault", ["access_denied", "server_error"])
-async def test_what_becomes_created_while_a_first_start_can_t_read_it_is_told_of(watch, emulator, fault):
+async def test_versions_created_while_the_first_poll_fails_get_events(watch, emulator, fault):
     emulator.create_versions(IMAGE, 4)
     emulator.set_version(IMAGE, 2, status="CREATING")
     emulator.set_version(IMAGE, 3, status="CREATING")
@@ -424,7 +424,7 @@ async def test_the_blocking_accessors_of_airflow_3_3_0_do(watch, emulator):
     assert again.told == []
 
 
-async def test_without_a_state_store_it_warns_once_and_keeps_what_was_told_in_memory(watch, emulator, capsys):
+async def test_without_a_state_store_it_warns_once_and_keeps_its_state_in_memory(watch, emulator, capsys):
     emulator.create_versions(IMAGE, 2)
     watching = watch(None, start_from="earliest")
     await watching.told_of(1, 2)
@@ -441,7 +441,7 @@ async def test_watchers_and_sensors_of_one_image_share_a_poll(watch, emulator):
     assert polls(emulator) <= 2
 
 
-async def test_a_poll_that_breaks_off_is_begun_anew(watch, emulator, monkeypatch):
+async def test_a_crashed_poll_is_restarted(watch, emulator, monkeypatch):
     emulator.create_versions(IMAGE, 1)
     watching = watch()
     await watching.until(lambda: polls(emulator) > 1)
@@ -523,7 +523,7 @@ async def looked(watching, emulator):
     await watching.until(lambda: len(emulator.calls("DescribeImageVersion")) > before + 2)
 
 
-async def test_a_move_of_an_alias_is_told_with_the_record_and_what_identifies_it(watch, emulator, promote):
+async def test_an_alias_move_has_the_record_and_an_id(watch, emulator, promote):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", include_details=True)
@@ -550,7 +550,7 @@ async def test_to_watch_an_alias_is_one_call_a_poll_whatever_the_number_of_versi
     assert {call["parameters"]["Alias"] for call in emulator.calls("DescribeImageVersion")} == {"prod"}
 
 
-async def test_from_earliest_the_present_owner_is_told_of_too(watch, emulator, promote):
+async def test_earliest_emits_an_event_for_the_present_owner(watch, emulator, promote):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
@@ -568,7 +568,7 @@ async def test_an_image_that_gets_the_alias_later_is_waited_for(watch, emulator,
     await watching.told_of(1)
 
 
-async def test_an_alias_on_a_version_that_is_still_creating_is_told_when_it_is_created(watch, emulator, promote):
+async def test_an_alias_on_a_creating_version_gets_an_event_when_it_is_created(watch, emulator, promote):
     emulator.create_versions(IMAGE, 7)
     promote(7)
     watching = watch(alias="prod")
@@ -608,9 +608,7 @@ async def test_each_way_of_an_alias_that_goes_back_and_forth_is_a_move_of_its_ow
     assert len({payload["event_id"] for payload in watching.told}) == 4
 
 
-async def test_a_move_told_just_before_a_crash_is_told_again_with_the_same_identity(
-    watch, emulator, promote, monkeypatch
-):
+async def test_a_move_before_a_crash_is_emitted_again_with_the_same_id(watch, emulator, promote, monkeypatch):
     monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 8)
     promote(7)
@@ -624,9 +622,7 @@ async def test_a_move_told_just_before_a_crash_is_told_again_with_the_same_ident
     assert again.told == [{**watching.told[0], "redelivered": True}]
 
 
-async def test_a_move_back_while_nothing_ran_is_told_though_the_one_before_was_not_settled(
-    watch, emulator, promote, monkeypatch
-):
+async def test_a_move_back_during_downtime_gets_an_event(watch, emulator, promote, monkeypatch):
     monkeypatch.setattr(_sessions, "STORED_AFTER", 60.0)
     emulator.create_versions(IMAGE, 8)
     promote(7)
@@ -642,7 +638,7 @@ async def test_a_move_back_while_nothing_ran_is_told_though_the_one_before_was_n
     assert again.told[0]["event_id"] != watching.told[0]["event_id"]
 
 
-async def test_a_restart_without_a_move_tells_of_nothing_and_a_move_meanwhile_is_told(watch, emulator, promote, store):
+async def test_a_restart_emits_an_event_only_if_the_alias_has_moved(watch, emulator, promote, store):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
@@ -657,7 +653,7 @@ async def test_a_restart_without_a_move_tells_of_nothing_and_a_move_meanwhile_is
     await watch(alias="prod").told_of(8)
 
 
-async def test_a_move_is_told_only_once_it_could_be_noted(watch, emulator, promote, store):
+async def test_a_move_is_emitted_only_after_its_state_is_stored(watch, emulator, promote, store):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")
@@ -679,7 +675,7 @@ async def test_nothing_is_written_while_an_alias_stays(watch, emulator, promote,
     assert store.writes == 1
 
 
-async def test_without_a_state_store_an_alias_s_moves_are_told_too(watch, emulator, promote):
+async def test_alias_moves_get_events_without_a_state_store(watch, emulator, promote):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(None, alias="prod")

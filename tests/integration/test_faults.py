@@ -249,7 +249,7 @@ PARTS = {
 
 
 # --- The faults that take more than a word to the emulator -----------------------------------------------
-# Each gives the part's arguments and what is right then, where these are others than usual.
+# Each returns the part's arguments and the expected result if they differ from the usual ones.
 
 SCRIPTS = {}
 
@@ -539,7 +539,7 @@ def world(emulator, connection, run, context, monkeypatch, cleanup):
 
 
 def provoke(world, part, row):
-    """Bring the fault about; give the part's arguments and what is right."""
+    """Cause the fault; return the part's arguments and the expected result."""
     cell = row.cells[part]
     if row.name.endswith("_long") or row.name == "outage":
         world.botocore_config = {"retries": {"total_max_attempts": 1}}

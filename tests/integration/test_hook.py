@@ -276,7 +276,7 @@ def test_a_repeating_token_is_a_transient_error(hook, emulator, kind):
     assert len(listing_calls(emulator)) < 12
 
 
-def test_a_missing_image_is_botocore_s_typed_error_that_says_where_it_was_looked_for(hook, emulator):
+def test_a_missing_image_is_botocore_s_error_with_region_and_connection(hook, emulator):
     with pytest.raises(hook.conn.exceptions.ResourceNotFound) as caught:
         hook.list_image_versions("other-image")
     message = str(caught.value)
@@ -393,7 +393,7 @@ def test_the_connection_or_the_caller_may_set_retries_and_timeouts(connection, g
         assert config.read_timeout == read_timeout
 
 
-def test_of_what_caller_and_connection_set_both_are_in_force_and_the_caller_goes_first(connection):
+def test_the_caller_s_settings_take_precedence_over_the_connection_s(connection):
     connection(config_kwargs={"proxies": {"https": "http://proxy:1"}, "read_timeout": 33, "connect_timeout": 3})
     config = SageMakerImageVersionsHook(config={"retries": {"total_max_attempts": 7}, "read_timeout": 44}).conn_config
     assert config.botocore_config.proxies == {"https": "http://proxy:1"}
@@ -434,7 +434,7 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers every call alike, with an empty list unless told otherwise."""
+    """Respond to every call with the same body, by default an empty list."""
 
     body = b'{"ImageVersions": []}'
 
@@ -452,7 +452,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(cleanup):
-    """Start a service on loopback, behind TLS if it is given a context; gives its port."""
+    """Start a server on the loopback, with TLS if a context is passed; return its port."""
 
     def start(context=None):
         server = HTTPServer(("127.0.0.1", 0), Answers)
@@ -498,7 +498,7 @@ def certificate(tmp_path):
     ],
     ids=lambda body: body.decode(errors="replace")[:60],
 )
-def test_an_answer_that_sagemaker_would_not_give_is_a_fault_that_may_pass(connection, serve, monkeypatch, body):
+def test_an_invalid_response_is_a_temporary_error(connection, serve, monkeypatch, body):
     connection(endpoint_url=f"http://127.0.0.1:{serve()}")
     monkeypatch.setattr(Answers, "body", body)
     hook = SageMakerImageVersionsHook()
@@ -508,9 +508,7 @@ def test_an_answer_that_sagemaker_would_not_give_is_a_fault_that_may_pass(connec
         assert classify_error(caught.value) is ErrorKind.TRANSIENT
 
 
-def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bundle_is_given(
-    connection, serve, certificate, tmp_path
-):
+def test_an_unverified_certificate_is_a_permanent_error(connection, serve, certificate, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     connection(endpoint_url=f"https://127.0.0.1:{serve(context)}", config_kwargs={"retries": {"total_max_attempts": 1}})
@@ -524,7 +522,7 @@ def test_a_certificate_that_does_not_verify_is_a_misconfiguration_until_its_bund
     assert SageMakerImageVersionsHook(verify=str(certificate[0])).list_image_versions(IMAGE) == []
 
 
-def test_a_connection_that_breaks_in_the_handshake_is_a_fault_that_may_pass(connection, serve):
+def test_a_broken_handshake_is_a_temporary_error(connection, serve):
     connection(endpoint_url=f"https://127.0.0.1:{serve()}", config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(botocore.exceptions.SSLError) as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
@@ -639,7 +637,7 @@ def test_a_botocore_configuration_that_cannot_work_or_has_a_password_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["creation_time", "last_modified_time"])
-def test_a_bound_within_a_second_includes_what_is_at_it_and_nothing_beyond(hook, emulator, kind):
+def test_a_bound_with_fractional_seconds_is_exact(hook, emulator, kind):
     emulator.create_versions(IMAGE, 6, start_time=START, spacing_seconds=0.25)
 
     def numbers(**filters):

@@ -148,7 +148,7 @@ def test_an_image_that_exists_is_used_updated_or_refused(image, client, context)
         create_image(action_if_image_exists="fail").execute(context)
 
 
-def test_an_update_of_an_image_that_fails_fails_the_task_but_keeps_nobody_from_using_it(emulator, image, context):
+def test_a_failed_image_update_fails_the_task_but_not_other_uses(emulator, image, context):
     emulator.add_fault("unknown_status", operation="DescribeImage", after=1, times=None, status="UPDATE_FAILED")
     with pytest.raises(SageMakerImageOperationError, match="the image is UPDATE_FAILED"):
         create_image(description="new", action_if_image_exists="update").execute(context)
@@ -224,7 +224,7 @@ def test_an_image_that_has_versions_is_never_recreated(emulator, image, client, 
     assert numbers(client) == [1]
 
 
-def test_an_image_that_somebody_else_recreated_meanwhile_is_not_deleted(emulator, image, client, context):
+def test_an_image_that_was_recreated_concurrently_is_not_deleted(emulator, image, client, context):
     """Between the decision and the deletion, another task deletes the failed image and creates it again."""
     emulator.creation_seconds = 0
     emulator.set_image(IMAGE, status="CREATE_FAILED")
@@ -246,7 +246,7 @@ def test_an_image_that_somebody_else_recreated_meanwhile_is_not_deleted(emulator
 
 
 @pytest.mark.parametrize("calls", range(5))
-def test_a_recreation_that_breaks_off_before_any_call_is_completed_by_a_retry(emulator, image, client, context, calls):
+def test_a_retry_completes_a_recreation_that_was_interrupted_at_any_call(emulator, image, client, context, calls):
     emulator.creation_seconds = 0.3
     emulator.set_image(IMAGE, status="CREATE_FAILED")
     emulator.add_fault("access_denied", operation=None, after=calls, times=None)
@@ -352,7 +352,7 @@ def test_an_image_that_is_being_changed_is_deleted_when_it_can_be(
     assert images(client) == []
 
 
-def test_an_image_that_is_created_under_the_name_meanwhile_is_not_deleted(emulator, image, client, context):
+def test_a_new_image_with_the_same_name_is_not_deleted(emulator, image, client, context):
     emulator.creation_seconds = 0
     emulator.add_fault("slow", operation="ListAliases", seconds=10)
 
@@ -475,7 +475,7 @@ def test_without_waiting_the_record_is_that_of_a_version_that_is_creating(emulat
     assert (record["Version"], record["ImageVersionStatus"]) == (1, "CREATING")
 
 
-def test_fifty_tasks_at_once_make_fifty_versions_and_each_gets_its_own(emulator, image, client):
+def test_fifty_concurrent_tasks_create_fifty_versions(emulator, image, client):
     emulator.add_fault("in_use", operation="CreateImageVersion", times=40)
     emulator.add_fault("lost_answer", operation="CreateImageVersion", times=5)
 
@@ -489,7 +489,7 @@ def test_fifty_tasks_at_once_make_fifty_versions_and_each_gets_its_own(emulator,
     assert all(record["BaseImage"] == f"training:{index}" for index, record in records.items())
 
 
-def test_a_retry_goes_on_with_the_version_that_the_first_try_made(emulator, image, client, context):
+def test_a_retry_continues_with_the_version_of_the_first_try(emulator, image, client, context):
     emulator.add_fault("access_denied", operation="DescribeImageVersion")
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         create().execute(context)
@@ -500,7 +500,7 @@ def test_a_retry_goes_on_with_the_version_that_the_first_try_made(emulator, imag
     assert numbers(client) == [1]
 
 
-def test_a_retry_after_a_failure_makes_another_version_which_gets_the_aliases(emulator, image, client, context):
+def test_a_retry_after_a_failure_creates_another_version_with_the_aliases(emulator, image, client, context):
     emulator.creation_seconds = 60
     task = create(aliases=["candidate"], wait_for_completion=False)
     task.execute(context)
@@ -516,7 +516,7 @@ def test_a_retry_after_a_failure_makes_another_version_which_gets_the_aliases(em
     assert numbers(client) == [1, 2, 3]
 
 
-def test_a_retry_makes_another_version_where_that_of_the_first_try_was_deleted(emulator, image, client, context):
+def test_a_retry_creates_another_version_if_the_first_was_deleted(emulator, image, client, context):
     task = create()
     task.execute(context)
     client.delete_image_version(ImageName=IMAGE, Version=1)
@@ -544,7 +544,7 @@ def test_versions_that_fail_at_once_are_made_once_a_try(emulator, image, client,
 
 
 @pytest.mark.parametrize(("seconds", "ready"), [(0.5, True), (60, False)])
-def test_a_deferral_that_timed_out_looks_once_more(emulator, image, client, run, seconds, ready):
+def test_a_deferral_that_timed_out_has_a_last_check(emulator, image, client, run, seconds, ready):
     emulator.creation_seconds = seconds
     with pytest.raises(TaskDeferred):
         create(deferrable=True).execute(run.context)
@@ -605,7 +605,7 @@ def test_what_passes_by_itself_is_waited_out_and_makes_no_duplicate(emulator, im
     assert numbers(client) == [1]
 
 
-def test_it_looks_at_least_once_an_interval(emulator, image, context):
+def test_it_polls_at_least_once_per_interval(emulator, image, context):
     emulator.creation_seconds = 60
     with pytest.raises(SageMakerImageOperationTimeoutError):
         create(check_interval=0.05, timeout=3).execute(context)
@@ -613,7 +613,7 @@ def test_it_looks_at_least_once_an_interval(emulator, image, context):
     assert len(emulator.calls("DescribeImageVersion")) > 4
 
 
-def test_it_gives_up_when_the_time_is_over(emulator, image, context):
+def test_it_fails_after_its_timeout(emulator, image, context):
     emulator.creation_seconds = 60
     with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds") as caught:
         create(timeout=0.5).execute(context)
@@ -644,9 +644,7 @@ def test_a_timeout_while_sagemaker_refuses_calls_has_its_error_as_the_cause(
 @needs_watchers
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("details", [False, True])
-def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
-    emulator, image, context, run, details, deferrable
-):
+def test_the_image_s_asset_as_an_outlet_gets_the_watcher_s_event(emulator, image, context, run, details, deferrable):
     from airflow import sdk
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
@@ -671,7 +669,7 @@ def test_with_the_image_s_asset_as_an_outlet_it_tells_what_the_watcher_would(
 
 
 @needs_watchers
-def test_the_outlet_is_told_where_the_connection_rendered_to_nothing(emulator, image, context, run):
+def test_the_outlet_gets_the_event_if_the_connection_renders_to_nothing(emulator, image, context, run):
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     from airflow_provider_imageversions.assets import image_version_asset
@@ -794,8 +792,8 @@ def test_every_parameter_of_a_promotion_may_be_a_template(versions, context):
 
 
 @pytest.mark.parametrize("calls", range(6))
-def test_a_promotion_that_breaks_off_before_any_call_is_completed_by_a_retry(emulator, versions, context, calls):
-    # No further call succeeds, so nothing can be mended by the first try, as if it had been killed.
+def test_a_retry_completes_a_promotion_that_was_interrupted_at_any_call(emulator, versions, context, calls):
+    # All further calls fail, so the first try cannot repair anything, as if it had been killed.
     emulator.add_fault("access_denied", operation=None, after=calls, times=None)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)
@@ -813,7 +811,7 @@ def test_an_alias_that_can_not_be_given_for_good_is_given_back(emulator, version
     assert "was restored to version 1" in capsys.readouterr().out
 
 
-def test_an_alias_that_can_not_even_be_given_back_is_told_of_and_a_retry_gives_it(emulator, versions, context, capsys):
+def test_an_alias_that_cannot_be_restored_is_logged_and_a_retry_adds_it(emulator, versions, context, capsys):
     emulator.add_fault("access_denied", operation="UpdateImageVersion", after=1, times=2)
     with pytest.raises(botocore.exceptions.ClientError, match="not authorized"):
         promote(version=3, aliases=["prod"]).execute(context)
@@ -891,7 +889,7 @@ def test_a_promotion_that_is_skipped_for_one_alias_has_taken_none(emulator, vers
     assert len(emulator.calls("UpdateImageVersion")) == before
 
 
-def test_an_alias_is_given_back_when_airflow_ends_a_promotion_that_takes_too_long(emulator, versions, context):
+def test_an_alias_is_restored_after_execution_timeout(emulator, versions, context):
     class ExecutionTimeout(BaseException):
         """As Airflow's own, which is no Exception."""
 
@@ -1002,7 +1000,7 @@ def kept(**numbers):
     }
 
 
-def test_pruning_deletes_what_nobody_needs_and_says_why_the_rest_is_kept(emulator, image, client, context, capsys):
+def test_pruning_reports_why_versions_are_kept(emulator, image, client, context, capsys):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 8)
     emulator.set_version(IMAGE, 5, status="CREATE_FAILED")
@@ -1053,7 +1051,7 @@ def test_a_policy_may_be_a_template_but_nothing_goes_where_a_part_renders_to_not
     assert prune(keep_newest=1, keep_aliased=False).execute(context)["deleted"] == [1, 2, 3]
 
 
-def test_ten_thousand_versions_cost_their_pages_deletions_and_look_ups_of_aliases(emulator, image, client, context):
+def test_pruning_ten_thousand_versions_takes_the_necessary_calls_only(emulator, image, client, context):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 10_000)
     client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
@@ -1063,7 +1061,7 @@ def test_ten_thousand_versions_cost_their_pages_deletions_and_look_ups_of_aliase
     assert len(emulator.calls()) - before == 100 + 49 + 50
 
 
-def test_pruning_waits_out_other_changes_and_goes_on_where_another_was_faster(emulator, image, client, context):
+def test_pruning_waits_for_concurrent_changes_and_skips_deleted_versions(emulator, image, client, context):
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 6)
     emulator.add_fault("in_use", operation="DeleteImageVersion", times=2)
@@ -1164,9 +1162,7 @@ def test_pruning_keeps_a_version_that_stays_creating(emulator, image, client, co
         (prune, {"preview": "maybe", "keep_newest": 1}),
     ],
 )
-def test_bad_input_is_refused_by_name_when_the_dag_is_parsed_and_when_it_was_a_template(
-    emulator, connection, context, make, arguments
-):
+def test_invalid_input_is_rejected_at_parse_time_and_after_rendering(emulator, connection, context, make, arguments):
     name, value = next(iter(arguments.items()))
     with pytest.raises(ValueError, match=name):
         make(**arguments)

@@ -65,7 +65,7 @@ def test_a_sensor_read_the_version_that_it_waited_for(emulator, connection, run,
     task = sensor(after_version=3, include_details=details, **mode)
     run(task)
     assert lineage(run.task) == ([image(4)], [])
-    # Each process of a worker has an object of its own, which knows no more than it was told.
+    # Each process of a worker has its own object, without the state of others.
     assert run.task is not task
     assert lineage(task) == ([], [])
 
@@ -172,7 +172,7 @@ def test_the_region_of_the_connection_is_not_known_from_an_asset_alone(assets_ar
     assert lineage(task) == ([image(region="default")], [])
 
 
-def test_what_is_told_can_be_sent(emulator, connection, run):
+def test_facets_can_be_serialized(emulator, connection, run):
     emulator.create_versions(IMAGE, 1)
     run(sensor())
     event = RunEvent(

@@ -89,7 +89,7 @@ async def test_errors_are_counted_by_kind_and_throttles_by_themselves(emulator, 
     assert not sink.metrics("errors.permanent")
 
 
-async def test_an_alias_that_may_not_be_read_is_counted_although_the_poll_succeeds(emulator, connection, sink):
+async def test_a_denied_alias_counts_as_an_error_of_a_successful_poll(emulator, connection, sink):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
     with subscribe() as subscription, subscribe(Target(alias="prod")) as refused:

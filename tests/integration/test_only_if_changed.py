@@ -58,7 +58,7 @@ def push(emulator):
 
     def push(content, tag="latest", media_type="application/vnd.docker.distribution.manifest.v2+json", **members):
         manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "content": content, **members})
-        # Otherwise moto gives it one of a hundred at random.
+        # Otherwise, moto chooses one of a hundred at random.
         own = {"imageManifest": manifest, "imageManifestMediaType": media_type, "imageDigest": digest_of(manifest)}
         answer = ecr.put_image(repositoryName="team/churn", imageTag=tag, **own)
         return answer["image"]["imageId"]["imageDigest"]
@@ -148,7 +148,7 @@ def test_a_digest_takes_no_call_of_ecr(image, run, next_run, monkeypatch):
     assert run(create(base_image=f"{base[:-4]}0000"))["Version"] == 2
 
 
-def test_a_tag_of_several_architectures_is_the_same_as_that_which_sagemaker_chose(image, run, push, next_run):
+def test_a_multi_architecture_tag_matches_the_digest_that_sagemaker_chose(image, run, push, next_run):
     """Whether SageMaker keeps the digest of the list or of the platform's image is not known, so both count."""
     platforms = [digest_of("amd64"), digest_of("arm64")]
     manifests = [{"digest": digest, "size": 1, "platform": {"os": "linux"}} for digest in platforms]

@@ -150,7 +150,7 @@ async def test_airflow_s_requests_during_client_creation_run_on_the_event_loop(e
         loops.append(asyncio.get_running_loop())
 
     def get_session(self, *arguments, **options):
-        async_to_sync(ask)()  # as Airflow 3.0 to 3.2 tell their supervisor of a secret
+        async_to_sync(ask)()  # as Airflow 3.0 to 3.2 send a secret to their supervisor
         return original(self, *arguments, **options)
 
     original = AwsBaseHook.get_session
@@ -391,7 +391,7 @@ async def test_cancelling_one_request_for_details_does_not_affect_others(emulato
         assert isinstance(records[0], asyncio.CancelledError)
         assert all("ContainerImage" in record for record in records[1:])
         assert len(emulator.calls("DescribeImageVersion")) == 1
-        # What was looked up is not kept: it may change.
+        # The result of a lookup is not kept, because it may change.
         await subscription.add_details(version)
         assert len(emulator.calls("DescribeImageVersion")) == 2
 

@@ -97,7 +97,7 @@ def test_only_the_decisions_compare_a_status():
 
 
 def public_classes():
-    """The hook, operators, sensors and triggers, by the modules that Airflow is told of."""
+    """The hook, operators, sensors and triggers, in the modules of the provider's metadata."""
     info = get_provider_info()
     modules = [
         name for kind in ("hooks", "operators", "sensors", "triggers") for name in info[kind][0]["python-modules"]
@@ -160,6 +160,12 @@ def test_a_documented_default_is_the_real_one(subject):
     assert {name: stated[name] for name in real} == real
 
 
+@pytest.mark.parametrize("subject", TASKS, ids=lambda it: it.__name__)
+def test_template_fields_are_documented_as_templated(subject):
+    stated = re.findall(r":param (\w+):(?:(?!:(?:param|raises|return)).)*?\(templated\)", subject.__doc__, re.DOTALL)
+    assert sorted(stated) == sorted(subject.template_fields)
+
+
 REQUIRED = {
     "SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/sagemaker"},
     "SageMakerCreateImageVersionOperator": {"base_image": "b"},
@@ -176,7 +182,7 @@ REQUIRED = {
 
 
 @pytest.mark.parametrize("subject", TASKS, ids=lambda it: it.__name__)
-def test_a_parameter_has_one_name_which_airflow_does_not_use_for_something_else(subject):
+def test_parameter_names_do_not_collide_with_airflow_s(subject):
     """A mapped task knows the parameters by the names of the arguments, and finds its upstreams in them."""
     parameters = own_parameters(subject).keys()
     base = next(base for base in subject.__mro__ if base in (BaseSensorOperator, BaseOperator))

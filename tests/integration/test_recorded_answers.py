@@ -18,7 +18,7 @@ IMAGE_ARN = "arn:aws:sagemaker:us-east-1:123456789012:image/recorded"
 
 @pytest.fixture
 def ask(emulator):
-    """Call an operation without an SDK in between; gives the status and the body as they came."""
+    """Call an operation without an SDK; return the raw status and body."""
 
     def send(operation, **parameters):
         connection = http.client.HTTPConnection(urlsplit(emulator.endpoint_url).netloc, timeout=10)
@@ -40,7 +40,7 @@ def ask(emulator):
 
 @pytest.fixture
 def do(ask):
-    """Call an operation that has to succeed; gives its answer."""
+    """Call an operation that must succeed; return its response."""
 
     def call(operation, **parameters):
         status, body = ask(operation, **parameters)

@@ -147,7 +147,7 @@ def test_a_rollback_puts_back_what_was_there(account, domain, run):
     ("entry", "version"),
     [(None, "absent"), (custom_image(IMAGE), "unpinned"), (custom_image(IMAGE, 0, "other-config"), 0)],
 )
-def test_what_was_there_before_is_told_and_can_come_back(account, run, emulator, entry, version):
+def test_the_previous_state_is_returned_and_can_be_restored(account, run, emulator, entry, version):
     account.config("other-config")
     emulator.create_versions("zero", 1)
     first = [custom_image("a", 1), *([] if entry is None else [entry])]
@@ -251,7 +251,7 @@ def test_a_list_that_is_full_is_refused(account, run, profile, maximum):
     refused(run, rollout(domain, 3, user_profile_name=profile), f"is full: it has {maximum} entries")
 
 
-def test_entries_that_cannot_be_told_apart_are_refused(account, run, emulator):
+def test_ambiguous_entries_are_rejected(account, run, emulator):
     domain = account.domain(**lab(custom_image(IMAGE, 1, "a"), custom_image(IMAGE, 2, "b")))
     with pytest.raises(AmbiguousEntryError, match="several entries of image 'churn'"):
         run(rollout(domain, 3))
@@ -347,7 +347,7 @@ def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, 
     assert images(account, domain) == [custom_image(IMAGE, 1)]
 
 
-def test_an_old_list_that_cannot_be_put_back_is_put_in_order_by_a_retry(account, domain, run, emulator, said):
+def test_a_retry_fixes_a_list_that_could_not_be_restored(account, domain, run, emulator, said):
     emulator.fail_updates("no", times=2)
     refused(run, rollout(domain, 3), "The previous entry was restored, but: the status is Update_Failed: no")
     result = run(rollout(domain, 3))
@@ -433,7 +433,7 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emu
 
 @pytest.fixture
 def meddle(account, monkeypatch):
-    """Let somebody else update the domain at once after a task does; gives a function to say with what."""
+    """Update the domain directly after a task does; return a function that sets the update."""
     make = botocore.client.BaseClient._make_api_call
 
     def prepare(domain, settings, times=1):
@@ -526,7 +526,7 @@ def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
         if not was_killed and not fails:
             break
         for _ in range(3):
-            # The failure that was asked for may not have come yet.
+            # The requested failure may not have happened yet.
             try:
                 result = copy.copy(operator).execute(context)
             except SageMakerImageOperationError:
@@ -601,7 +601,7 @@ def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domai
     account.app(domain, space="free", spec=spec(IMAGE, 2))
     run(rollout(domain, 3))
     log = said()
-    assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until they are restarted" in log
+    assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until it is restarted" in log
     assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 because its settings pin it" in log
 
 

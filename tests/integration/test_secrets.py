@@ -140,7 +140,7 @@ def secret_connection(connection_format, emulator, monkeypatch):
 
 @pytest.fixture
 def said(capsys, caplog):
-    """Give all that was logged or printed; our own loggers tell everything."""
+    """Return everything that was logged or printed, with our own loggers at DEBUG."""
     caplog.set_level(logging.DEBUG, logger="airflow_provider_imageversions")
     caplog.set_level(logging.DEBUG, logger="airflow.task")
 
@@ -158,7 +158,7 @@ def assert_no_secret_in(*texts):
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
 @pytest.mark.parametrize(("name", "connection_format"), [*((name, "JSON") for name in TASKS), ("list", "URI")])
-def test_a_task_tells_no_secret(name, situation, emulator, secret_connection, monkeypatch, run, context, said):
+def test_a_task_exposes_no_secret(name, situation, emulator, secret_connection, monkeypatch, run, context, said):
     secret_connection(situation(emulator, monkeypatch))
     task = TASKS[name]()
     task.render_template_fields({"params": {}})
@@ -178,7 +178,7 @@ def test_a_task_tells_no_secret(name, situation, emulator, secret_connection, mo
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
 @pytest.mark.parametrize("connection_format", CONNECTIONS)
-def test_a_watcher_tells_no_secret(situation, emulator, secret_connection, monkeypatch, said):
+def test_a_watcher_exposes_no_secret(situation, emulator, secret_connection, monkeypatch, said):
     secret_connection(situation(emulator, monkeypatch))
     trigger = SageMakerImageVersionEventTrigger(
         image_name=IMAGE, start_from="earliest", include_details=True, poll_interval=0.1
@@ -243,9 +243,7 @@ def test_a_connection_in_the_wrong_form_is_not_shown(emulator, monkeypatch, run,
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_session_token_that_cannot_be_sent_is_not_shown_and_soft_fail_does_not_hide_it(
-    deferrable, emulator, monkeypatch, run, said
-):
+def test_an_invalid_session_token_is_not_shown_even_with_soft_fail(deferrable, emulator, monkeypatch, run, said):
     """As with a line break at its end, where the error of Python's HTTP client shows it."""
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)

@@ -82,7 +82,7 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
     emulator, connection, run, mode, target, listed, kind, expected
 ):
     seed(emulator, listed, alias=target.get("alias"))
-    # To wait is to look once and time out; a deferral needs a moment to look.
+    # A wait polls once and times out; a deferral needs a moment to poll.
     task = sensor(**target, **mode, timeout=30 if kind in {Ready, Failed} else 0.2 * mode.get("deferrable", 0))
     if kind is Ready:
         record = run(task)
@@ -100,9 +100,9 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
 
 @pytest.fixture
 def created_when_looked_at(emulator):
-    """Let a version be CREATED when it has been looked at so often, however long that takes on a busy machine."""
+    """Make a version CREATED after this number of polls, however long that takes on a busy machine."""
 
-    over = threading.Event()  # a test that is skipped or fails may never look
+    over = threading.Event()  # a test that is skipped or fails may never poll
 
     def create(version, looks):
         while polls(emulator) < looks:
@@ -146,7 +146,7 @@ def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection
         before = polls(emulator)
         with pytest.raises(compat.AirflowSensorTimeout):
             run(sensor(**target, **mode, timeout=0, poke_interval=60))
-        # A deferral with no time at all may or may not get to its first poll.
+        # A deferral without any time may end before its first poll.
         assert polls(emulator) - before <= 1 + mode.get("deferrable", False)
     assert {call["parameters"]["MaxResults"] for call in emulator.calls("ListImageVersions")} == {100}
     assert not emulator.calls("DescribeImageVersion")
@@ -166,7 +166,7 @@ def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulato
         run(sensor(**mode, timeout=1.5))
     assert polls(emulator) > 1
     warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
-    # A deferral's last look is a process of its own.
+    # A deferral's last check is a separate process.
     assert len(warnings) == 1 + mode.get("deferrable", False)
     assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
     emulator.create_versions(IMAGE, 1)
@@ -187,7 +187,7 @@ def test_access_denied_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, conn
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_a_missing_connection_ends_a_wait_and_soft_fail_does_not_hide_it(emulator, connection, run, mode, soft_fail):
+def test_a_missing_connection_ends_a_wait_even_with_soft_fail(emulator, connection, run, mode, soft_fail):
     with pytest.raises(error_of(mode, MissingConnectionError), match="'nope'"):
         run(sensor(**mode, soft_fail=soft_fail, aws_conn_id="nope"))
 
@@ -199,7 +199,7 @@ def test_never_fail_skips_whatever_happens(emulator, connection, run, mode):
         run(sensor(**mode, never_fail=True))
 
 
-def test_silent_fail_logs_access_denied_and_goes_on(emulator, connection, run, mode):
+def test_silent_fail_logs_access_denied_and_continues(emulator, connection, run, mode):
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", times=5)
     assert run(sensor(**mode, silent_fail=True))["Version"] == 1
@@ -224,14 +224,14 @@ def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, ru
     assert "ContainerImage" in run(sensor(**mode, include_details=True))
 
 
-def test_details_that_may_not_be_read_yet_have_the_grace_of_a_list(emulator, connection, run):
+def test_denied_details_have_the_same_grace_as_a_list(emulator, connection, run):
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=2)
     assert "ContainerImage" in run(sensor(deferrable=True, include_details=True))
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_details_that_may_not_be_read_end_the_wait_in_spite_of_soft_fail(emulator, connection, run, mode, soft_fail):
+def test_denied_details_end_the_wait_even_with_soft_fail(emulator, connection, run, mode, soft_fail):
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
     with pytest.raises(
@@ -241,7 +241,7 @@ def test_details_that_may_not_be_read_end_the_wait_in_spite_of_soft_fail(emulato
         run(sensor(**mode, include_details=True, soft_fail=soft_fail))
 
 
-def test_details_that_may_not_be_read_are_waited_for_with_silent_fail(emulator, connection, run, mode):
+def test_silent_fail_waits_for_denied_details(emulator, connection, run, mode):
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=3)
     assert "ContainerImage" in run(sensor(**mode, include_details=True, silent_fail=True))
@@ -255,9 +255,7 @@ def test_with_silent_fail_access_denied_to_the_end_is_a_timeout(emulator, connec
         run(sensor(**mode, silent_fail=True, soft_fail=soft_fail, timeout=0.6))
 
 
-def test_a_deferral_gets_the_sensor_s_timeout_and_looks_once_more_when_it_is_over(
-    emulator, connection, run, monkeypatch
-):
+def test_a_deferral_has_the_sensor_s_timeout_and_a_last_check(emulator, connection, run, monkeypatch):
     seed(emulator, "1:CREATED")
 
     async def never(_self):
@@ -354,7 +352,7 @@ async def test_a_trigger_takes_arguments_of_another_version_of_this_package(caps
 
 
 @pytest.mark.parametrize("arguments", [{"image_name": "bad name!"}, {"version": "x"}, {"created_after": "today"}])
-async def test_a_trigger_tells_what_is_wrong_with_its_arguments_by_an_event(arguments):
+async def test_a_trigger_reports_invalid_arguments_with_an_event(arguments):
     trigger = SageMakerImageVersionTrigger(**{"image_name": IMAGE, **arguments})
     event = await anext(trigger.run())
     assert event.payload["status"] == "error"
@@ -368,7 +366,7 @@ def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, r
     times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
     gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
     assert gaps[-1] > 0.6
-    # Six are made in this time if pauses double for ever, ten if max_wait ends that.
+    # Six polls in this time if pauses double without limit, ten with max_wait.
     assert len(times) > 6
 
 
@@ -380,7 +378,7 @@ needs_end = pytest.mark.skipif(not compat.ENDS_FROM_TRIGGER, reason="this Airflo
 
 
 @needs_start
-def test_a_task_that_starts_from_the_trigger_gives_airflow_what_a_worker_would_defer_with():
+def test_a_start_from_the_trigger_has_the_same_arguments_as_a_deferral():
     task = sensor(version="{{ params.version }}", start_from_trigger=True, timeout=77, region_name="eu-west-1")
     arguments = task.start_trigger_args
     assert task.start_from_trigger
@@ -442,7 +440,7 @@ def upstream():
         (lambda: {"inlets": [asset("in")]}, "inlets"),
     ],
 )
-def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warning_says_why(arguments, reason):
+def test_a_worker_defers_with_a_warning_where_a_start_in_the_trigger_is_impossible(arguments, reason):
     try:
         from airflow.sdk import DAG
     except ImportError:  # Airflow 2
@@ -457,7 +455,7 @@ def test_where_airflow_cannot_start_from_the_trigger_a_worker_defers_and_a_warni
 
 
 @pytest.mark.skipif(compat.STARTS_FROM_TRIGGER and compat.ENDS_FROM_TRIGGER, reason="this Airflow can do both")
-def test_an_older_airflow_does_in_a_worker_what_it_cannot_in_the_triggerer_and_warns_once_of_each():
+def test_an_older_airflow_uses_a_worker_and_warns_once_per_option():
     with pytest.warns(UserWarning, match=r"_from_trigger=True of task 'wait'") as warned:
         task = sensor(start_from_trigger=True, end_from_trigger=True)
     assert sorted(str(warning.message).partition("=")[0] for warning in warned) == [
@@ -474,7 +472,7 @@ def test_an_older_airflow_does_in_a_worker_what_it_cannot_in_the_triggerer_and_w
 @pytest.mark.parametrize(
     "environment", [{"user_defined_macros": {"newest": 3}}, {"user_defined_filters": {"newest": max}}]
 )
-def test_a_dag_s_own_macros_and_filters_keep_a_template_from_starting_in_the_trigger(environment):
+def test_custom_macros_and_filters_prevent_a_start_in_the_trigger(environment):
     from airflow.sdk import DAG
 
     with DAG("macros", schedule=None, **environment):
@@ -486,7 +484,7 @@ def test_a_dag_s_own_macros_and_filters_keep_a_template_from_starting_in_the_tri
 
 @needs_start
 @pytest.mark.parametrize("of", ["dag", "task"])
-def test_params_that_a_run_may_not_meet_keep_a_task_from_starting_in_the_trigger(of):
+def test_params_that_may_be_invalid_prevent_a_start_from_the_trigger(of):
     from airflow.sdk import DAG, Param
 
     for param in (Param(), Param(1, type="integer")):
@@ -498,7 +496,7 @@ def test_params_that_a_run_may_not_meet_keep_a_task_from_starting_in_the_trigger
 
 
 @needs_start
-def test_native_rendering_keeps_a_template_from_starting_in_the_trigger():
+def test_native_rendering_prevents_a_start_in_the_trigger():
     from airflow.sdk import DAG
 
     with DAG("native", schedule=None, render_template_as_native_obj=True):
@@ -508,7 +506,7 @@ def test_native_rendering_keeps_a_template_from_starting_in_the_trigger():
 
 
 @needs_start
-def test_own_jinja_delimiters_make_a_template_and_keep_it_from_starting_in_the_trigger():
+def test_custom_jinja_delimiters_prevent_a_start_in_the_trigger():
     from airflow.sdk import DAG
 
     delimiters = {"variable_start_string": "[[", "variable_end_string": "]]"}
@@ -579,7 +577,7 @@ class Noted(SageMakerImageVersionSensor):
 
 @needs_start
 @needs_end
-def test_a_template_field_of_a_subclass_does_not_keep_it_from_starting_in_the_trigger():
+def test_a_template_field_of_a_subclass_allows_a_start_in_the_trigger():
     task = Noted(
         task_id="a",
         image_name=IMAGE,
@@ -905,7 +903,7 @@ def test_a_template_deep_in_the_botocore_settings_is_left_alone_when_the_dag_is_
     assert sensor(botocore_config=value).botocore_config == value
 
 
-def test_a_copy_of_a_sensor_that_has_looked_can_look_too(emulator, connection, context):
+def test_a_copy_of_a_sensor_that_has_polled_can_poll(emulator, connection, context):
     emulator.create_versions(IMAGE, 1)
     original = sensor(version=2)
     assert not original.poke(context).is_done
@@ -929,7 +927,7 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     created_when_looked_at(2, looks=15)
     run(sensor(version=2, **mode, poke_interval=0.1))
     text = capsys.readouterr().out
-    # What changed just before a look may be told at the next one again, in a process of its own.
+    # A change directly before a poke may be logged again at the next one, in another process.
     assert 1 <= text.count("version 2 is CREATING") <= (2 if mode.get("mode") == "reschedule" else 1)
     (seconds,) = re.findall(r"version 2 is CREATED, after (\d+) seconds of waiting", text)
     assert int(seconds) >= 1

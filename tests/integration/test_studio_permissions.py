@@ -52,7 +52,7 @@ def domain(studio, connection, context):
 
 @pytest.fixture
 def called(emulator, domain, run):
-    """Runs a task; gives the operations that it called."""
+    """Run a task; return the operations that it called."""
 
     def call(operator):
         before = len(emulator.calls())

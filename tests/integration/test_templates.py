@@ -159,9 +159,7 @@ def test_a_literal_beside_a_template_is_what_its_author_wrote():
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_none_that_is_resolved_at_run_time_means_not_given_and_an_empty_text_does_not(
-    emulator, connection, context, value
-):
+def test_none_at_run_time_means_not_set_but_an_empty_string_does_not(emulator, connection, context, value):
     """As an XComArg is resolved, and a DAG's parameter, which needs no database here."""
     try:
         from airflow.sdk import DAG

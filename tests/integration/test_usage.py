@@ -129,7 +129,7 @@ def test_a_newest_version_that_is_not_created_does_not_count_as_the_newest(accou
         ("DescribeSpace", "spaces"),
     ],
 )
-def test_what_may_not_be_read_is_an_error_that_names_the_permission(account, emulator, hook, operation, scope):
+def test_denied_access_is_an_error_that_names_the_permission(account, emulator, hook, operation, scope):
     emulator.add_fault("access_denied", operation=operation)
     with pytest.raises(ClientError) as caught:
         hook.find_image_version_usage(IMAGE, **FAST)

@@ -14,7 +14,7 @@ UNLIKE = {"{{ params.int_keys }}", "{{ params.int_keys[1] }}"}
 TIMES = re.compile(r"^(dag_run\.)?(logical_date|data_interval_start|data_interval_end)\.")
 
 
-def test_what_counts_as_safe_was_seen_to_render_the_same_in_both_places():
+def test_safe_names_render_the_same_in_both_places():
     """As strictly as the trigger renders: the last two columns."""
     safe = [row for row in ROWS if not unsafe_names(row["template"]) and row["template"] not in UNLIKE]
     assert len(safe) > 100

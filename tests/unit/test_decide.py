@@ -55,7 +55,7 @@ TARGETS = st.one_of(
 
 
 @given(HISTORIES, TARGETS)
-def test_reading_newest_first_as_far_as_suffices_gives_the_outcome_of_the_whole(history, target):
+def test_reading_only_as_far_as_needed_does_not_change_the_outcome(history, target):
     read = []
     for item in history:
         read.append(item)
@@ -85,7 +85,7 @@ def test_select_filters_and_stops_without_reading_on():
     assert list(decide.select(source(), limit=0)) == []
 
 
-def test_select_without_a_limit_gives_all():
+def test_select_without_a_limit_returns_all():
     assert len(list(decide.select(iter(versions("3:CREATED 2:CREATING"))))) == 2
 
 

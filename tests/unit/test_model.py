@@ -147,7 +147,7 @@ def test_a_request_that_changes_something_has_every_member_of_the_service_model(
 
 
 def edges(shape):
-    """Values at and beyond the limits of a text's shape, with whether the service takes them."""
+    """Values at and beyond the limits of a string's shape, with whether SageMaker accepts them."""
     metadata = shape.metadata
     if "enum" in metadata:
         return [(value, True) for value in metadata["enum"]] + [("NO_SUCH", False)]
@@ -200,7 +200,7 @@ def test_a_list_may_be_what_a_template_makes_of_one(value):
 
 
 @pytest.mark.parametrize("value", ["['a', 'b'", "[a, b]", "[1, 2]", "[" * 5000, "{'a': 'b'}"])
-def test_what_looks_like_a_list_and_is_none_is_refused(value):
+def test_an_invalid_list_is_rejected(value):
     with pytest.raises(ValueError, match="aliases="):
         _parameters.parse_aliases("aliases", value)
 
@@ -213,7 +213,7 @@ def test_what_are_no_tags_is_refused(value):
         _parameters.parse_tags("tags", value)
 
 
-def test_a_client_token_fits_the_service_and_is_equal_for_equal_requests_of_the_same_origin_only(service):
+def test_a_client_token_is_valid_and_specific_to_request_and_origin(service):
     request = model.CreateImageVersionRequest(image_name="a", base_image="b", aliases="c, d")
     same = model.CreateImageVersionRequest(image_name="a", base_image="b", aliases=["c", "d"])
     other = model.CreateImageVersionRequest(image_name="a", base_image="b2", aliases=["c", "d"])

@@ -75,7 +75,7 @@ def test_an_aliased_version_is_kept_and_does_not_count_for_the_limit():
     assert gone(listed, {1}, keep_newest=1, keep_aliased=False) == [1, 2, 3]
 
 
-def test_aliases_are_asked_for_one_by_one_when_a_version_s_turn_comes():
+def test_aliases_are_read_directly_before_each_deletion():
     asked = []
     verdicts = decide.prune(
         versions("1:CREATED 2:CREATED 3:CREATED"),
@@ -102,7 +102,7 @@ statuses = st.sampled_from([*(status.value for status in ImageVersionStatus), "A
     limit=st.none() | st.integers(0, 10),
     listed=st.sets(st.integers(0, 60), max_size=5),
 )
-def test_never_an_aliased_version_never_the_newest_created_never_more_than_asked(
+def test_pruning_keeps_aliased_and_newest_versions_and_its_limit(
     history, aliases, keep_newest, keep_days, keep_aliased, limit, listed
 ):
     if keep_newest is None and keep_days is None:

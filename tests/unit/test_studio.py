@@ -34,7 +34,7 @@ specs = st.fixed_dictionaries(
         "LifecycleConfigArn": st.just("arn:aws:sagemaker:us-east-1:123456789012:studio-lifecycle-config/x"),
     },
 )
-# What this package has never heard of stays as it is, too.
+# Members that this package does not know are preserved, too.
 other_members = st.dictionaries(
     st.sampled_from(["LifecycleConfigArns", "CodeRepositories", "EmrSettings", "NewMember"]),
     st.lists(st.sampled_from("ab"), max_size=2) | st.dictionaries(st.sampled_from("ab"), st.integers(), max_size=2),
@@ -173,7 +173,7 @@ def test_a_rollback_leaves_a_rollout_of_another_image_alone(document, rollout, o
 
 
 class Domain:
-    """UpdateDomain as it is: no compare-and-set, and one update at a time, each of which takes some steps."""
+    """UpdateDomain like SageMaker's: no compare-and-set, and one update at a time, each of which takes some steps."""
 
     UPDATING = 6
 
@@ -232,7 +232,7 @@ def test_the_newest_entry_of_several_is_chosen_by_its_config():
 
 
 @pytest.mark.parametrize("configs", [("a", "a"), ("b", "b")])
-def test_several_entries_that_cannot_be_told_apart_are_refused(configs):
+def test_ambiguous_entries_are_rejected(configs):
     settings = {"CustomImages": [custom_image("churn", number, config) for number, config in enumerate(configs)]}
     with pytest.raises(
         AmbiguousEntryError, match=r"several entries of image 'churn', of which . have app_image_config"

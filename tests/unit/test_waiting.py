@@ -231,7 +231,7 @@ def test_a_version_of_an_image_that_is_gone_may_come_again():
 
 
 @pytest.mark.parametrize("target", [None, Target(), Target(alias="prod"), Target(after_version=2)])
-def test_a_wait_for_no_certain_number_goes_on_with_another_version(target):
+def test_a_wait_without_a_number_continues_with_another_version(target):
     session = WaitSession(interval=60, target=target)
     session.receive(LISTED, 0.0)
     assert isinstance(session.receive(NOTHING, 0.0), PollAgain)

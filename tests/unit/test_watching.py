@@ -1,4 +1,4 @@
-"""The watcher's algorithm, against a model of the service that does all that a service may do."""
+"""The watcher's algorithm, against a model of SageMaker with all of its possible behaviour."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def settle(text):
         ("1:CREATED", "", []),
     ],
 )
-def test_what_newly_became_created_is_told_in_ascending_order(before, listed, expected):
+def test_new_versions_are_detected_in_ascending_order(before, listed, expected):
     assert numbers(decide.detect_new_versions(versions(listed), settle(before))[0]) == expected
 
 
@@ -363,7 +363,7 @@ def test_a_known_number_that_was_created_later_is_a_new_version():
     [("latest", [2]), ("earliest", [1, 2, 3]), (3, [3]), (2, [2, 3]), (0, [1, 2, 3]), (99, []),
      (START + timedelta(days=3), [3])],
 )  # fmt: skip
-def test_the_first_start_tells_of_what_was_asked_for(start_from, expected):
+def test_the_first_start_respects_start_from(start_from, expected):
     since = start_from if isinstance(start_from, datetime) else None
     cursor = decide.baseline(versions("1:CREATED 2:CREATING 3:CREATED"), start_from)
     finished = versions("1:CREATED 2:CREATED 3:CREATED")
@@ -581,7 +581,7 @@ TestWatchingAnAliasAlways = WatchingAnAliasAlways.TestCase
 
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.parametrize("polled", [True, False])
-def test_a_move_that_could_not_be_noted_is_not_told_and_undone_leaves_no_trace(broken, polled):
+def test_a_move_that_could_not_be_stored_is_not_emitted(broken, polled):
     watching = WatchingAnAlias()
     watching.begin(start_from="latest", owned=True)
     watching.move(2)
@@ -603,7 +603,7 @@ def owner_of(number, status="CREATED", modified=0):
 
 
 def follow(*owners, cursor=None):
-    """Where an alias goes, as the numbers and the identities that are told."""
+    """The moves of an alias, as version numbers and event ids."""
     told = []
     for owner in owners:
         outcome = decide.outcome([] if owner is None else [owner], Target(alias="prod"))
@@ -624,13 +624,13 @@ def follow(*owners, cursor=None):
         ([owner_of(7), owner_of(8), owner_of(7), owner_of(8)], [7, 8, 7, 8]),
     ],
 )
-def test_a_move_is_told_when_the_alias_is_on_another_created_version(owners, expected):
+def test_a_move_is_detected_when_the_alias_is_on_another_created_version(owners, expected):
     told = follow(*owners)
     assert [number for number, _ in told] == expected
     assert len({identity for _, identity in told}) == len(told)
 
 
-def test_a_move_is_told_again_with_its_identity_only_while_its_event_may_be_lost():
+def test_a_move_is_detected_again_only_while_its_event_may_be_lost():
     ready = decide.outcome([owner_of(7)], Target(alias="prod"))
     cursor = decide.detect_alias_move(ready, AliasCursor(), "prod")[1]
     assert AliasCursor.from_json(json.loads(json.dumps(cursor.to_json()))) == cursor
@@ -640,7 +640,7 @@ def test_a_move_is_told_again_with_its_identity_only_while_its_event_may_be_lost
     assert decide.detect_alias_move(gone, cursor, "prod", unsure=True) == ([], cursor)
 
 
-def test_aliases_that_move_alike_and_watches_that_begin_anew_have_moves_of_their_own():
+def test_moves_of_other_aliases_and_watchers_have_other_ids():
     there = decide.outcome([owner_of(8)], Target(alias="prod"))
     first = decide.detect_alias_move(decide.outcome([owner_of(7)], Target(alias="prod")), AliasCursor(), "prod")[1]
     later = decide.detect_alias_move(
@@ -731,7 +731,7 @@ def stored(world):
     return json.loads(world.stores[0].text)
 
 
-def test_an_event_is_done_with_when_a_request_made_after_it_was_answered_ten_seconds_ago():
+def test_an_event_is_stored_ten_seconds_after_the_next_request():
     world = Recorder()
     world.poll([owner_of(1)])
     listed = [owner_of(1), owner_of(2)]
@@ -785,7 +785,7 @@ def test_nothing_is_stored_while_nothing_changes():
     assert world.driver.saves == 4
 
 
-def test_of_assets_that_share_a_trigger_the_one_that_came_least_far_counts():
+def test_the_least_advanced_asset_of_a_shared_trigger_counts():
     further = json.dumps({"runs": [[1, 3, "2026-01-04T00:00:00+00:00"]], "sent": []})
     behind = json.dumps({"runs": [[1, 1, "2026-01-02T00:00:00+00:00"]], "sent": [event_id(owner_of(2))]})
     for texts in ([further, behind], [behind, further]):
@@ -821,7 +821,7 @@ def test_details_are_read_ten_at_a_time_and_an_event_follows_each_batch():
     assert "".join(order) == "d" * 10 + "e" * 10 + "d" * 10 + "e" * 10 + "d" * 5 + "e" * 5
 
 
-def test_what_was_read_before_details_failed_is_emitted_and_the_rest_at_the_next_poll():
+def test_records_before_failed_details_are_emitted_and_the_rest_later():
     world = Recorder(start_from="earliest", include_details=True)
     listed = [owner_of(number) for number in range(1, 15)]
     assert [event[0] for event in world.poll(listed, unreadable=4)] == [1, 2, 3]
@@ -835,7 +835,7 @@ def refused(lasting, kind=ErrorKind.PERMANENT):
 
 
 @pytest.mark.parametrize(("interval", "pace"), [(60, 300), (600, 600)])
-def test_what_only_a_person_can_fix_slows_a_watcher_down_with_one_error_in_the_log(interval, pace):
+def test_a_permanent_error_slows_a_watcher_down_and_is_logged_once(interval, pace):
     config = WatchConfig("my-image", ["CREATED"], "latest", None)
     steps = WatchSession(config, [], interval=interval, include_details=True, started=START).run()
     assert next(steps) == Poll(VersionsAbove(), interval)

@@ -82,7 +82,7 @@ with DAG("recreates", schedule=None):
     delete_image = SageMakerDeleteImageOperator(task_id="delete_image", image_name=IMAGE, **RETRIES)
     recreate >> delete_image
 
-# The watcher looks so seldom that what a consumer hears of at once comes from the task.
+# The watcher polls so rarely that an immediate event comes from the task.
 asset = image_version_asset(TOLD, include_details=True, poll_interval=3600)
 
 with DAG("tells_of_its_version", schedule=None):
@@ -94,7 +94,7 @@ with DAG("hears_of_a_version", schedule=[asset]):
 
     @task
     def heard(triggering_asset_events=None) -> list[dict]:
-        """Show what was told."""
+        """Return the event's payload."""
         return image_versions(triggering_asset_events)
 
     heard()

@@ -1,4 +1,4 @@
-"""A sensor and a watcher whose metrics the tests look at."""
+"""A sensor and a watcher whose metrics the tests check."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ IMAGE = "{{ dag_run.conf['image_name'] }}"
 VERSION = "{{ dag_run.conf['version'] }}"
 MODES = {
     "poke": {"mode": "poke", "poke_interval": 1},
-    # At shorter intervals the executor reports the end of one look after the next is queued, and the scheduler takes
+    # At shorter intervals, the executor reports the end of a poke after the next is queued, and the scheduler takes
     # the task for killed.
     "reschedule": {"mode": "reschedule", "poke_interval": 4},
     "deferrable": {"deferrable": True, "poke_interval": 1},

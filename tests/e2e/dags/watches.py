@@ -24,7 +24,7 @@ for name in ("rotated", "throttled"):
 
         @task(inlets=[image])
         def tell(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
-            """Give all that was told so far."""
+            """Return all events so far."""
             return image_versions(triggering_asset_events, inlet_events[0])
 
         tell()
