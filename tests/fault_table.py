@@ -358,7 +358,7 @@ _GROUPS: dict[str, list[Row]] = {
             "gone_and_succeeded",
             "the same, and a later version is CREATED",
             cells(sensors=FAILED, event=UNNOTICED),
-            says="version 3 does not exist, and as version 4 is CREATED already",
+            says="version 3 does not exist and never will, because version 4 is already CREATED",
         ),
         Row(
             "unknown_status",
