@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 
 # Airflow reads it when it is first imported, and makes its files there.
@@ -122,6 +123,8 @@ def run(options):
     files = [HERE / f"test_{group}.py" for group in groups]
     print("Running the statements against the emulator first", flush=True)
     rehearsed, created = rehearse(files)
+    # Now, because cleaning up needs Airflow, and an import of it that Ctrl-C interrupts cannot be repeated.
+    import_module("airflow_provider_imageversions.operators")
     account = Account(options.role_arn, options.base_image, options.domain_id or None)
     _print_plan(account, created, options)
     if not (options.confirm or _agreed("Create them?")):

@@ -93,7 +93,7 @@ def test_an_interrupted_run_leaves_nothing(emulator, start, number):
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "Deleting image airflow-contract-" in output
-    assert left(emulator) == []
+    assert left(emulator) == [], output
 
 
 def test_nothing_is_created_without_consent(emulator, start):
