@@ -1,8 +1,8 @@
 """
 The contract with an AWS account: ``make contract``.
 
-``document`` makes docs/contract.md anew, ``run`` checks the statements against the account of boto3's credentials,
-``clean-up`` deletes what a run left that was killed.
+``document`` generates docs/contract.md, ``run`` checks the statements against the account of boto3's credentials, and
+``clean-up`` deletes what a killed run has left.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def report(recorder, rehearsed):
     failed = [s for s in every if outcomes[s.name][1]]
     parts += ["\n## What does not hold, or was not seen\n"] if failed else []
     parts += [f"\n{s.text}\n\n```text\n{outcomes[s.name][1]}\n```\n" for s in failed]
-    parts.append("\n## Answers that the emulator gives differently\n\n")
+    parts.append("\n## Differences of the emulator\n\n")
     different = [
         f"{s.text}\n\n```diff\n{difference}\n```\n\n"
         for s in every
@@ -237,9 +237,9 @@ def main():
         command.set_defaults(function=function)
         if name == "document":
             continue
-        command.add_argument("--domain-id", default="", help="a domain of Studio that nobody uses")
+        command.add_argument("--domain-id", default="", help="a domain of Studio that is not used")
         command.add_argument("--events", action="store_true", help="with EventBridge and a queue")
-        command.add_argument("--confirm", action="store_true", help="do not ask")
+        command.add_argument("--confirm", action="store_true", help="do not ask for a confirmation")
         if name == "run":
             command.add_argument("--role-arn", required=True, help="a role that SageMaker can assume")
             command.add_argument("--only", nargs="+", choices=GROUPS, help="some groups of statements")

@@ -28,7 +28,7 @@ BASE_IMAGE = f"{ACCOUNT_ID}.dkr.ecr.{REGION}.amazonaws.com/{_REPOSITORY_NAME}:1.
 
 TIMEOUT = 300.0
 USER_AGENT = "imageversions-contract"
-"""What tells the calls of the statements from those that wait."""
+"""The user agent of the statements' calls, which distinguishes them from calls that only wait."""
 _TIME = re.compile("(Creation|LastModified)Time(After|Before)?")
 _NOT_THE_ANSWER = {"ThrottlingException", "InternalFailure", "ServiceUnavailable"}
 _IMAGE_OPERATION = re.compile("(Create|Describe|Update|Delete)Image(Version)?|List(Images|ImageVersions|Aliases)")
@@ -135,7 +135,7 @@ class Account:
         wait.execute(_CONTEXT)
 
     def wait_until(self, look, what):
-        """Wait until a look finds something true, and return that."""
+        """Call a function until it returns something true; return that."""
         deadline = time.monotonic() + TIMEOUT
         while not (found := look()):
             if time.monotonic() > deadline:

@@ -32,7 +32,7 @@ def account(request, monkeypatch):
         missing = [
             entry for entry in _recorded(request.function.__name__) if not any(_is(entry, answer) for answer in answers)
         ]
-        assert missing == [], f"The emulator did not give these recorded answers, but {json.dumps(answers, indent=1)}"
+        assert missing == [], f"The emulator did not return these recorded answers, but {json.dumps(answers, indent=1)}"
 
 
 def environment(endpoint_url):

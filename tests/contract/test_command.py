@@ -71,7 +71,7 @@ def test_a_run_writes_a_report_and_answers_and_leaves_nothing(emulator, start, t
     assert " user profiles\n" in output
     report = (tmp_path / "report.md").read_text()
     assert "does not hold" not in report
-    assert report.endswith("## Answers that the emulator gives differently\n\nNone.\n")
+    assert report.endswith("## Differences of the emulator\n\nNone.\n")
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert "test_an_update_keeps_what_it_does_not_name" in {answer["statement"] for answer in answers}
     assert PREFIX not in json.dumps(answers)

@@ -90,7 +90,7 @@ def test_the_number_of_a_deleted_version_is_not_reused(account, three):
     assert account.versions(three) == [4, 2, 1]
 
 
-@assumed("nothing tells a version that was deleted from one that never existed")
+@assumed("a deleted version is indistinguishable from one that never existed")
 def test_the_latest_version_is_the_highest_that_exists(account, three):
     """After the highest version was deleted, DescribeImageVersion without a number describes the next lower one."""
     account.delete_version(three, 3)

@@ -11,7 +11,7 @@ from tests.contract.statement import GROUPS, PAGE, render, statements, unmarked
 
 
 def test_the_page_lists_the_statements():
-    assert PAGE.read_text(encoding="utf-8") == render(), "Make it anew: python -m tests.contract document"
+    assert PAGE.read_text(encoding="utf-8") == render(), "Generate it again: python -m tests.contract document"
 
 
 @pytest.mark.parametrize("group", GROUPS)
