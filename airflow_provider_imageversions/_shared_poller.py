@@ -610,13 +610,14 @@ class _Limiter:
             _log.info("SageMaker polls through %s: on time again", self._label)
         elif change is Backlog.FELL_BEHIND:
             queue = self._queue
-            advice = "Raise [sagemaker_image_versions] calls_per_second, or poll_interval of sensors and watchers"
+            intervals = "poke_interval of sensors, or poll_interval of watchers"
+            advice = f"Raise [sagemaker_image_versions] calls_per_second, {intervals}"
             if queue.rate < queue.full_rate:
-                advice = f"SageMaker throttles these calls, currently to {queue.rate:.2g}. Raise poll_interval"
+                advice = f"SageMaker throttles these calls, currently to {queue.rate:.2g}. Raise {intervals}"
             _log.warning(
                 "SageMaker polls through %s: %.0f seconds behind, because more calls are due than "
                 "calls_per_second=%g allows. All images are polled equally often. %s",
-                *(self._label, queue.backlog, queue.full_rate, advice),
+                *(self._label, max(late, queue.backlog), queue.full_rate, advice),
             )
 
 

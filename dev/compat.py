@@ -53,7 +53,7 @@ def run(name: str, line: Line) -> bool:
         [uv, "venv", "--quiet", "--clear", "--python", line.python, environment],
         [uv, "pip", "install", "--quiet", "--python", environment, *day, "-e", ".[emulator]", "--group", "test", *pins],
         [uv, "pip", "list", "--quiet", "--python", environment],
-        [python, "-m", "pytest", "-n", "4", "--dist", "worksteal", "tests", "--ignore", "tests/e2e"],
+        [python, "-m", "pytest", "-n", "4", "--dist", "worksteal", "tests/unit", "tests/integration"],
         [python, "-m", "dev.demo"],
     )
     for step in steps:

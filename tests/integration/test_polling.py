@@ -733,11 +733,11 @@ async def test_the_warning_does_not_advise_to_raise_a_throttled_rate(emulator, c
     images = [f"image-{number}" for number in range(30)]
     for image in images:
         emulator.create_versions(image, 1)
-    emulator.add_fault("throttling", times=4)
+    emulator.add_fault("throttling", times=12)
     with ExitStack() as stack:
         for image in images:
             stack.enter_context(subscribe(interval=0.5, image_name=image))
         await eventually(lambda: "seconds behind" in logged.text, 60)
     (warning,) = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
     assert "SageMaker throttles these calls" in warning
-    assert warning.endswith("Raise poll_interval")
+    assert warning.endswith("Raise poke_interval of sensors, or poll_interval of watchers")

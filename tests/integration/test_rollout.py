@@ -408,7 +408,7 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emu
     account.image("other", 2)
     domain = account.domain(**lab(custom_image("a", 1)))
     # Longer than one of them takes between reading and writing.
-    emulator.creation_seconds = 2
+    emulator.creation_seconds = 4
     results = {}
 
     def roll_out(name, number):
