@@ -8,6 +8,7 @@ from airflow_provider_imageversions.emulator import Emulator
 def test_the_newest_versions_of_each_image_are_kept(monkeypatch):
     with Emulator() as emulator:
         emulator.reset()
+        emulator.creation_seconds = 0  # a deleted version is gone at once
         emulator.create_versions("one-image", 7)
         emulator.create_versions("other-image", 6)
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())

@@ -26,7 +26,7 @@ def test_the_triggerer_sends_metrics_of_polls_and_events(airflow, service, stats
     run_id = airflow.trigger("waits_and_is_measured")
 
     def polled(image):
-        return sum(metric.tags["image_name"] == image for metric in statsd.metrics("polls"))
+        return sum(metric.tags.get("image_name") == image for metric in statsd.metrics("polls"))
 
     # What is created after the second poll is new to a watcher that just started.
     eventually(airflow, lambda: polled("waited-for-image") and polled("measured-image") > 1)
