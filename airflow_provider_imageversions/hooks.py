@@ -18,7 +18,7 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from airflow_provider_imageversions import decide
+from airflow_provider_imageversions import decide, studio
 from airflow_provider_imageversions._botocore import (
     broken_response,
     complete,
@@ -786,7 +786,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
         with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return complete(answer, STUDIO_LISTS[operation])
+        return complete(answer, studio.LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -894,11 +894,3 @@ _MANIFEST_LISTS = {
 def _usage_rate() -> float:
     rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
     return parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
-
-
-STUDIO_LISTS = {
-    "list_domains": "Domains",
-    "list_apps": "Apps",
-    "list_user_profiles": "UserProfiles",
-    "list_spaces": "Spaces",
-}

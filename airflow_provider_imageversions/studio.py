@@ -16,6 +16,14 @@ from airflow_provider_imageversions.decide import Failed, Waiting, failure_reaso
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
+LISTS = {
+    "list_domains": "Domains",
+    "list_apps": "Apps",
+    "list_user_profiles": "UserProfiles",
+    "list_spaces": "Spaces",
+}
+"""The member of each List operation's response that has the resources."""
+
 APP_TYPES = ("JupyterLab", "CodeEditor", "KernelGateway")
 """The types of apps that a version can be rolled out to."""
 

@@ -11,7 +11,6 @@ import botocore.exceptions
 from airflow_provider_imageversions import decide, studio
 from airflow_provider_imageversions._parameters import USAGE_SCOPES
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, none_if_not_found
-from airflow_provider_imageversions.hooks import STUDIO_LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -152,7 +151,7 @@ class UsageReader:
         token: str | None = None
         while True:
             page = self._pace.call(lambda: self._list_page(scope, operation, token))  # noqa: B023  # called at once
-            listed.update({tuple(item.get(name) for name in _IDENTITY): item for item in page[STUDIO_LISTS[operation]]})
+            listed.update({tuple(item.get(name) for name in _IDENTITY): item for item in page[studio.LISTS[operation]]})
             token = page.get("NextToken") or None
             if token is None:
                 return listed

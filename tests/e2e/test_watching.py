@@ -338,7 +338,8 @@ def active(airflow, *dag_ids):
 def clean_database(airflow, *dag_ids):
     """Delete the runs of these DAGs as Airflow's command does; the scheduler ends if it is working on one of them."""
     command = airflow_command("db", "clean", "--clean-before-timestamp", "2100-01-01", "--tables", "dag_run", "--yes")
-    subprocess.run([*command, "--skip-archive", "--dag-ids", ",".join(dag_ids)], env=airflow._env, check=True, capture_output=True)
+    command += ["--skip-archive", "--dag-ids", ",".join(dag_ids)]
+    subprocess.run(command, env=airflow._env, check=True, capture_output=True)
 
 
 def test_each_version_has_one_run_whatever_becomes_of_runs_and_dags(airflow, service, edit):
