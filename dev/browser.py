@@ -35,7 +35,7 @@ ARGUMENTS = (
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-WAY_OUT = (
+HINT = (
     "There is no Chromium for the tests of Airflow's page. Install one, as `chromium` or `google-chrome` on the PATH, "
     "or let Playwright: `python -m playwright install --with-deps chromium`"
 )
@@ -45,7 +45,7 @@ def launch(playwright: Playwright) -> Browser:
     """Start a headless Chromium with its own profile."""
     path = _find(playwright)
     if path is None:
-        raise RuntimeError(f"{WAY_OUT}; `make browser` does what it can.")
+        raise RuntimeError(f"{HINT}; `make browser` does what it can.")
     return playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
 
 
@@ -82,7 +82,7 @@ def main() -> int:
                     break
         if _find(playwright):
             return 0
-    print(WAY_OUT, file=sys.stderr)
+    print(HINT, file=sys.stderr)
     return 1
 
 
