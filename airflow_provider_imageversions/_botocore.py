@@ -6,6 +6,7 @@ import json
 import re
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
@@ -100,6 +101,16 @@ def whole_seconds(request: Request) -> dict[str, Any]:
 def _ceiled(moment: datetime) -> datetime:
     """Round a moment up to a whole second."""
     return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
+
+
+def is_of_request(error: Exception) -> bool:
+    """
+    Return whether botocore raised an error while it signed or sent a request, rather than for its response.
+
+    :param error: An exception that is not one of botocore's own.
+    """
+    modules = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    return not modules.isdisjoint({"botocore.auth", "botocore.awsrequest", "botocore.httpsession", "botocore.signers"})
 
 
 def broken_response(problem: str) -> botocore.parsers.ResponseParserError:

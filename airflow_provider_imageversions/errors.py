@@ -137,7 +137,7 @@ class UnusableSettingError(botocore.exceptions.HTTPClientError):  # type: ignore
     """A setting of botocore, such as the address of a proxy, cannot be used to send a request."""
 
     fmt = (
-        "An HTTP Client raised an unhandled exception: {error}. Check botocore_config, and config_kwargs of connection "
+        "The request to SageMaker could not be sent: {error}. Check botocore_config, and config_kwargs of connection "
         "{aws_conn_id!r}."
     )
 

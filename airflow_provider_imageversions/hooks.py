@@ -24,6 +24,7 @@ from airflow_provider_imageversions._botocore import (
     complete,
     explain_missing,
     fractional_bounds,
+    is_of_request,
     parse_config,
     parse_stored_config,
     parse_timestamp,
@@ -867,21 +868,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             # A value that cannot be sent may be a session token, which the error would show.
             raise explained from None if is_unsendable(error) else error
 
+    def _unusable_setting(self, error: Any) -> UnusableSettingError:
+        return UnusableSettingError(error=error, aws_conn_id=self.effective_conn_id)
+
     def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
         region = str(self.conn_region_name)
         if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
             return explain_missing(error, request, region, self.effective_conn_id)
-        if is_unsendable(error):
-            return self._unsendable_credentials()
         if is_unusable(error):
-            return UnusableSettingError(**getattr(error, "kwargs", {}), aws_conn_id=self.effective_conn_id)
+            unusable = getattr(error, "kwargs", {})["error"]
+            return self._unsendable_credentials() if is_unsendable(error) else self._unusable_setting(unusable)
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
             return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        # Anything else comes from botocore's parsers, given a response that SageMaker would not send.
-        is_known = isinstance(error, BOTOCORE_ERRORS)
-        return error if is_known else broken_response(f"{type(error).__name__}: {truncated_repr(str(error))}")
+        if isinstance(error, BOTOCORE_ERRORS):
+            return error
+        text = f"{type(error).__name__}: {truncated_repr(str(error))}"
+        return self._unusable_setting(text) if is_of_request(error) else broken_response(text)
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
