@@ -45,7 +45,7 @@ OVERLAP = timedelta(minutes=10)
 SLACK = timedelta(seconds=5)
 """Events up to this long before the event that queued the first run do not count as history."""
 QUEUED_WITHIN = timedelta(minutes=10)
-"""Maximum time in the queue of the first run if one of several assets, or the clock, has started it."""
+"""Maximum time in the queue of the first run if one of several assets has started it."""
 RECHECK_INTERVAL = 3600.0
 """Seconds between scheduled runs of the dispatching DAG: an event while it is paused queues no run."""
 RETRIES: dict[str, Any] = {
@@ -437,9 +437,10 @@ def _remember(context: Mapping[str, Any], own_id: str, assets: Sequence[Asset]) 
 def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: bool) -> datetime | None:
     run = context["dag_run"]
     if run.run_type == "scheduled":
-        # An event may be history, or its own run may be created soon. That run, or the next scheduled one, decides.
-        bound: datetime = run.run_after - QUEUED_WITHIN
-        return None if read_asset_events(context, asset, bound, 1) else bound
+        # Before the first one, events are history. The own run of a recent event decides, or the next scheduled one.
+        previous = context["prev_start_date_success"]
+        bound: datetime | None = previous.astimezone(timezone.utc) if previous else None  # Airflow wraps a None
+        return bound
     triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
     return first_bound(triggering, run.run_after, among_several=among_several)
 

@@ -162,7 +162,7 @@ def test_the_asset_has_the_group_extra_and_access_control_that_it_is_given():
     try:
         from airflow.sdk import AssetAccessControl
     except ImportError:
-        with pytest.raises(ValueError, match=r"access_control.*leave it out"):
+        with pytest.raises(ValueError, match=r"access_control.*Leave it out"):
             image_version_asset("a", access_control=object())
     else:
         access = AssetAccessControl(consumer_teams=["ml"])
