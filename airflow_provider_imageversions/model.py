@@ -248,7 +248,7 @@ class Cursor:
         return sum(run.last - run.first + 1 for run in self.runs)
 
     def run_of(self, number: int) -> SettledRun | None:
-        """Return the run that contains a number; ``None`` if there is none."""
+        """Return the run that contains a number, or ``None``."""
         at = bisect_right(self.runs, (number, float("inf"))) - 1
         return self.runs[at] if at >= 0 and number <= self.runs[at].last else None
 

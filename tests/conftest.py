@@ -166,7 +166,7 @@ class TaskInstance:
 def context(monkeypatch):
     ti = TaskInstance()
     if IS_AIRFLOW_2:
-        # It reads its database, and there is none here.
+        # It would read its database, which does not exist here.
         monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: ti.first_reschedule_date)
         monkeypatch.setattr("airflow.sensors.base._is_metadatabase_mysql", lambda: False)
     return {"ti": ti}

@@ -165,7 +165,7 @@ class Account:
             self.emulator.creation_seconds = before
 
     def skip_if_over(self, is_over):
-        """Give a statement up whose moment SageMaker left too soon; the emulator never does."""
+        """Skip a statement whose state SageMaker left before it was seen; the emulator keeps it."""
         if is_over and self.emulator is None:
             pytest.skip("it was over before it could be seen")
 

@@ -1,4 +1,4 @@
-"""Images, and what SageMaker answers where there is none."""
+"""Images, and what SageMaker answers if an image does not exist."""
 
 from __future__ import annotations
 

@@ -427,7 +427,7 @@ def test_a_first_scheduled_run_leaves_recent_events_to_their_own_run():
     queued = {
         **run_of_clock(asset, at(-1), recent, store=store),
         "dag_run": SimpleNamespace(run_type="asset_triggered", run_after=at(601)),
-        # No dictionary, for the reason that StateStores is none.
+        # Not a dictionary, for the same reason as StateStores.
         "triggering_asset_events": SimpleNamespace(get=lambda *_: [SimpleNamespace(timestamp=recent)]),
     }
     (started,) = find(queued, asset).start
