@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 import botocore.loaders
@@ -22,9 +23,9 @@ from airflow_provider_imageversions import decide, studio
 from airflow_provider_imageversions._botocore import (
     broken_response,
     complete,
-    explain_missing,
     fractional_bounds,
     is_of_request,
+    iter_pages,
     parse_config,
     parse_stored_config,
     parse_timestamp,
@@ -32,6 +33,7 @@ from airflow_provider_imageversions._botocore import (
     subject_of,
     version_record,
     whole_seconds,
+    with_note,
 )
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
@@ -73,7 +75,7 @@ from airflow_provider_imageversions.errors import (
     lacks_region,
 )
 from airflow_provider_imageversions.model import clean_text, to_record
-from airflow_provider_imageversions.studio import comparison
+from airflow_provider_imageversions.usage import Pace, UsageReader
 
 if TYPE_CHECKING:
     import re
@@ -82,7 +84,6 @@ if TYPE_CHECKING:
 
     import boto3
 
-    from airflow_provider_imageversions._requests import Request
     from airflow_provider_imageversions.model import (
         CreateImageRequest,
         CreateImageVersionRequest,
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
         UpdateImageRequest,
         UpdateImageVersionRequest,
     )
+
+R = TypeVar("R", bound="Mapping[str, Any]")
 
 # At most one minute instead of botocore's five, because a poll that hangs delays all waits for the image.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
@@ -119,9 +122,7 @@ def aws_parameters(source: object) -> dict[str, Any]:
     :param source: The operator, sensor or trigger.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
-    for name in AWS_PARAMETERS:
-        if is_blank(values[name]):
-            values[name] = AWS_DEFAULTS[name]
+    values |= {name: AWS_DEFAULTS[name] for name, value in values.items() if is_blank(value)}
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
@@ -158,14 +159,16 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
             _parse_aws_parameter(name, value)
 
 
+_PARSERS = {
+    "aws_conn_id": parse_conn_id,
+    "region_name": parse_region,
+    "verify": parse_verify,
+    "botocore_config": parse_stored_config,
+}
+
+
 def _parse_aws_parameter(name: str, value: object) -> Any:
-    if name == "aws_conn_id":
-        return parse_conn_id(name, value)
-    if value is None or is_blank(value):
-        return None
-    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": parse_stored_config}[name](
-        name, value
-    )
+    return None if value is None or is_blank(value) else _PARSERS[name](name, value)
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -216,21 +219,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """Whether boto3's default chain is used because the connection does not exist."""
 
     @classmethod
-    def from_parameters(
-        cls,
-        *,
-        aws_conn_id: str | None,
-        region_name: str | None,
-        verify: bool | str | None,
-        botocore_config: dict[str, Any] | None,
-    ) -> SageMakerImageVersionsHook:
+    def from_parameters(cls, *, botocore_config: dict[str, Any] | None, **others: Any) -> SageMakerImageVersionsHook:
         """
         Return a hook for the parameters that :func:`aws_parameters` returns.
 
+        :param botocore_config: Its ``botocore_config``.
+        :param others: The other parameters.
         :raises ValueError: boto3 does not accept one of them.
         """
-        config = _parse_aws_parameter("botocore_config", botocore_config)
-        return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=config)
+        return cls(config=_parse_aws_parameter("botocore_config", botocore_config), **others)
 
     @cached_property
     def conn_config(self) -> AwsConnectionWrapper:
@@ -456,8 +453,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
         request = ListImageVersionsRequest.of(locals())
-        bounds = fractional_bounds(request)
-        return decide.select(self._records(request), statuses=request.statuses, limit=request.limit, bounds=bounds)
+        pages = self._pages("list_image_versions", whole_seconds(request), "ImageVersions")
+        records = _unique(map(version_record, chain.from_iterable(pages)), "Version")
+        return decide.select(records, statuses=request.statuses, limit=request.limit, bounds=fractional_bounds(request))
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
         """
@@ -486,7 +484,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
-        request = DescribeImageVersionRequest(image_name, version, alias)
+        request = DescribeImageVersionRequest(image_name, version, alias).to_boto()
         return version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
@@ -503,9 +501,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
         """
         request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
-        key = "SageMakerImageVersionAliases"
+        pages = self._pages("list_aliases", request, "SageMakerImageVersionAliases")
         # Without duplicates: an alias may move to a later page because another was added in between.
-        return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
+        return list(dict.fromkeys(chain.from_iterable(pages)))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
         """
@@ -514,8 +512,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param image_name: Name of the image, which the record's ARN has in lower case only.
         :param record: The version's record.
         """
-        described = self.describe_image_version(image_name, version=record["Version"])
-        return {**described, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+        return self._detailed(image_name, version=record["Version"])
+
+    def _detailed(self, image_name: str, **selector: Any) -> ImageVersion:
+        described = self.describe_image_version(image_name, **selector)
+        return {**described, "Aliases": self.list_aliases(image_name, version=described["Version"])}
 
     def iter_images(
         self,
@@ -558,7 +559,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
         request = ListImagesRequest.of(locals())
-        return decide.select(self._images(request), limit=request.limit, bounds=fractional_bounds(request))
+        pages = self._pages("list_images", whole_seconds(request), "Images")
+        records = _unique((dict(to_record(image)) for image in chain.from_iterable(pages)), "ImageName")
+        return decide.select(records, limit=request.limit, bounds=fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -571,7 +574,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
-        return str(self._call("create_image", request, "ImageArn")["ImageArn"])
+        return str(self._call("create_image", request.to_boto(), "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
@@ -587,7 +590,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
-        return dict(to_record(self._call("describe_image", ImageRequest(image_name), "ImageStatus")))
+        return dict(to_record(self._call("describe_image", ImageRequest(image_name).to_boto(), "ImageStatus")))
 
     def update_image(self, request: UpdateImageRequest) -> None:
         """
@@ -599,7 +602,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
         """
-        self._call("update_image", request)
+        self._call("update_image", request.to_boto())
 
     def delete_image(self, image_name: str) -> None:
         """
@@ -616,7 +619,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
-        self._call("delete_image", ImageRequest(image_name))
+        self._call("delete_image", ImageRequest(image_name).to_boto())
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -634,7 +637,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
         """
-        answer = self._call("create_image_version", request, "ImageVersionArn", ClientToken=client_token)
+        sent = {**request.to_boto(), "ClientToken": client_token}
+        answer = self._call("create_image_version", sent, "ImageVersionArn")
         number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # SageMaker's model allows "None". The call can be repeated with the same token.
@@ -653,7 +657,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
         """
-        self._call("update_image_version", request)
+        self._call("update_image_version", request.to_boto())
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
@@ -668,7 +672,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
         """
-        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version))
+        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version).to_boto())
 
     def find_image_version_usage(
         self,
@@ -704,13 +708,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
         """
-        from airflow_provider_imageversions.usage import Pace, UsageReader  # noqa: PLC0415  # it needs this module
-
         parse_image_name("image_name", image_name)
         wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
-        pace = Pace(_usage_rate() if calls_per_second is None else parse_rate("calls_per_second", calls_per_second))
         domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
-        return UsageReader(self, image_name, pace, domain).read(wanted)
+        option, rate = "calls_per_second", calls_per_second
+        if rate is None:
+            option = "[sagemaker_image_versions] usage_calls_per_second"
+            rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
+        return UsageReader(self, image_name, Pace(parse_rate(option, rate)), domain).read(wanted)
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """
@@ -762,13 +767,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
-        records = [self._detailed(image_name, selector) for selector in (first, second)]
-        return comparison(image_name, *records)
-
-    def _detailed(self, image_name: str, selector: int | str) -> ImageVersion:
-        named = {"alias": selector} if isinstance(selector, str) else {"version": selector}
-        record = self.describe_image_version(image_name, **named)
-        return {**record, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+        records = [
+            self._detailed(image_name, **{"alias" if isinstance(selector, str) else "version": selector})
+            for selector in (first, second)
+        ]
+        return studio.comparison(image_name, *records)
 
     def list_studio(
         self, operation: str, *, domain_id: str | None = None, next_token: str | None = None
@@ -784,10 +787,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
-        request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
-        with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
-            answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return complete(answer, studio.LISTS[operation])
+        request = {"MaxResults": PAGE_SIZE_MAX, **{name: value for name, value in given.items() if value}}
+        return self._call(operation, request, studio.LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -798,10 +799,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :return: The response, with times as datetimes.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
-        with self._explained(identity) as client:
-            answer = getattr(client, operation)(**identity)
         key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
-        return {name: value for name, value in complete(answer, key).items() if name != "ResponseMetadata"}
+        answer = self._call(operation, identity, key)
+        return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
 
     def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
         """
@@ -811,48 +811,22 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param request: The members of the request. The settings of an app replace its existing settings.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
-        with self._explained(request) as client:
-            getattr(client, operation)(**request)
+        self._call(operation, request)
 
-    def _call(self, operation: str, request: Request, key: str | None = None, **members: Any) -> Mapping[str, Any]:
+    def _call(self, operation: str, request: Mapping[str, Any], key: str | None = None) -> Mapping[str, Any]:
         """Make an API call whose response must have a key."""
-        sent = {**request.to_boto(), **members}
-        with self._explained(sent) as client:
-            answer: Mapping[str, Any] = getattr(client, operation)(**sent)
+        with self._explained(request) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**request)
         return answer if key is None else complete(answer, key)
 
-    def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
-        listed: set[int] = set()
-        for page in self._pages("list_image_versions", whole_seconds(request), "ImageVersions"):
-            for record in map(version_record, page["ImageVersions"]):
-                if record["Version"] not in listed:
-                    listed.add(record["Version"])
-                    yield record
+    def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[list[Any]]:
+        """Yield the items of each page."""
+        subject, first = subject_of(request), request.pop("NextToken", None)
 
-    def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
-        listed: set[str] = set()
-        for page in self._pages("list_images", whole_seconds(request), "Images"):
-            for item in page["Images"]:
-                if item["ImageName"] not in listed:
-                    listed.add(item["ImageName"])
-                    yield dict(to_record(item))
+        def fetch(token: str | None) -> Mapping[str, Any]:
+            return self._call(operation, request if token is None else {**request, "NextToken": token}, key)
 
-    def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-        # The token is an ordinary parameter, because botocore would try to decode a StartingToken.
-        pages, tokens = iter(self.conn.get_paginator(operation).paginate(**request)), {request.get("NextToken")}
-        while True:
-            with self._explained(request):
-                page = next(pages, None)
-                if page is None:
-                    return
-                page = complete(page, key)
-            yield page
-            # botocore detects a token that is repeated at once, but not a longer cycle.
-            token = page.get("NextToken")
-            if token is not None and token in tokens:
-                listed = f"{operation} of {subject_of(request)}" if subject_of(request) else operation
-                raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
-            tokens.add(token)
+        return (page[key] for page in iter_pages(fetch, f"{operation} of {subject}" if subject else operation, first))
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
@@ -862,22 +836,24 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             yield client
         except Exception as error:
+            if is_unsendable(error):
+                # The value may be a session token, which the error would show.
+                raise self._unsendable_credentials() from None
             explained = self._explain(error, request)
             if explained is error:
                 raise
-            # A value that cannot be sent may be a session token, which the error would show.
-            raise explained from None if is_unsendable(error) else error
+            raise explained from error
 
-    def _unusable_setting(self, error: Any) -> UnusableSettingError:
-        return UnusableSettingError(error=error, aws_conn_id=self.effective_conn_id)
-
-    def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
+    def _explain(self, error: Any, request: Mapping[str, Any]) -> Any:
         region = str(self.conn_region_name)
         if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
-            return explain_missing(error, request, region, self.effective_conn_id)
+            note = (
+                f"SageMaker finds no {subject_of(request)} in region {region} through connection "
+                f"{self.effective_conn_id!r}: check the name, the region and the account of that connection"
+            )
+            return with_note(error, note)
         if is_unusable(error):
-            unusable = getattr(error, "kwargs", {})["error"]
-            return self._unsendable_credentials() if is_unsendable(error) else self._unusable_setting(unusable)
+            return self._unusable_setting(error.kwargs["error"])
         if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
             return CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
@@ -887,14 +863,21 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         text = f"{type(error).__name__}: {truncated_repr(str(error))}"
         return self._unusable_setting(text) if is_of_request(error) else broken_response(text)
 
+    def _unusable_setting(self, reason: object) -> UnusableSettingError:
+        return UnusableSettingError(error=reason, aws_conn_id=self.effective_conn_id)
+
+
+def _unique(records: Iterable[R], key: str) -> Iterator[R]:
+    """Yield each record once, even if it moves to a later page because another was added in between."""
+    seen: set[Any] = set()
+    for record in records:
+        if record[key] not in seen:
+            seen.add(record[key])
+            yield record
+
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
 _MANIFEST_LISTS = {
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 }
-
-
-def _usage_rate() -> float:
-    rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-    return parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)
