@@ -135,6 +135,9 @@ class UpdateImageRequest(_ImageMetadata):
 # --- Versions --------------------------------------------------------------------------------------------
 
 
+_NAME_AND_VERSION = r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?"
+
+
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class VersionMetadata(Request):
     """The metadata of a version, apart from its aliases; see :class:`CreateImageVersionRequest`."""
@@ -147,15 +150,11 @@ class VersionMetadata(Request):
     )
     ml_framework: str | None = attrs.field(
         default=None,
-        metadata=parsed_by(
-            text_parser(128, "a name and a version such as 'PyTorch 2.4'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?")
-        ),
+        metadata=parsed_by(text_parser(128, "a name and a version such as 'PyTorch 2.4'", _NAME_AND_VERSION)),
     )
     programming_lang: str | None = attrs.field(
         default=None,
-        metadata=parsed_by(
-            text_parser(128, "a name and a version such as 'Python 3.11'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?")
-        ),
+        metadata=parsed_by(text_parser(128, "a name and a version such as 'Python 3.11'", _NAME_AND_VERSION)),
     )
     processor: str | None = attrs.field(default=None, metadata=parsed_by(choice_parser("CPU", "GPU")))
     horovod: bool | str | None = attrs.field(default=None, metadata=parsed_by(parse_boolean))
