@@ -65,7 +65,6 @@ from airflow_provider_imageversions.errors import (
     CertificateError,
     ConnectionLookupError,
     CredentialsError,
-    ErrorKind,
     MissingConnectionError,
     UnknownRegionError,
     UnusableSettingError,
@@ -74,7 +73,7 @@ from airflow_provider_imageversions.errors import (
     is_unusable,
     lacks_region,
 )
-from airflow_provider_imageversions.model import clean_text, to_record
+from airflow_provider_imageversions.model import ErrorKind, clean_text, to_record
 from airflow_provider_imageversions.usage import Pace, UsageReader
 
 if TYPE_CHECKING:

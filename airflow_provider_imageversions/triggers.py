@@ -41,7 +41,7 @@ from airflow_provider_imageversions.compat import (
     push_xcom,
 )
 from airflow_provider_imageversions.deferral import describe_wait
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
+from airflow_provider_imageversions.errors import classify_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -52,8 +52,10 @@ from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import (
     WAIT_PARAMETERS,
     WATCHED_BY_DEFAULT,
+    ErrorKind,
     Wait,
     WatchConfig,
+    describe_error,
     event_payload,
 )
 

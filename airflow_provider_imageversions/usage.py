@@ -13,7 +13,8 @@ import botocore.exceptions
 from airflow_provider_imageversions import decide, studio
 from airflow_provider_imageversions._botocore import iter_pages, with_note
 from airflow_provider_imageversions._parameters import USAGE_SCOPES
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, none_if_not_found
+from airflow_provider_imageversions.errors import classify_error, none_if_not_found
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -10,15 +10,9 @@ import attrs
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import parse_boolean, parse_scope, parsed_by, with_converters
 from airflow_provider_imageversions._requests import ImageRequest
-from airflow_provider_imageversions.errors import (
-    ErrorKind,
-    classify_error,
-    describe_error,
-    may_be_status_conflict,
-    none_if_not_found,
-)
+from airflow_provider_imageversions.errors import classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
-from airflow_provider_imageversions.model import PrunePolicy
+from airflow_provider_imageversions.model import ErrorKind, PrunePolicy, describe_error
 from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 from airflow_provider_imageversions.studio import describe_users
 

@@ -15,8 +15,9 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
+from airflow_provider_imageversions.errors import classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
+from airflow_provider_imageversions.model import ErrorKind
 from airflow_provider_imageversions.operators._base import ChangingOperator
 from airflow_provider_imageversions.studio import describe_users
 

@@ -38,15 +38,14 @@ from airflow_provider_imageversions.compat import (
 )
 from airflow_provider_imageversions.deferral import deferral_limit
 from airflow_provider_imageversions.errors import (
-    ErrorKind,
     SageMakerImageOperationError,
     SageMakerImageVersionPollingError,
     classify_error,
-    describe_error,
     none_if_not_found,
 )
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
 from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
 

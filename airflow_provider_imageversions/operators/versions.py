@@ -39,7 +39,6 @@ from airflow_provider_imageversions.deferral import (
     read_event,
 )
 from airflow_provider_imageversions.errors import (
-    ErrorKind,
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
     classify_error,
@@ -52,7 +51,7 @@ from airflow_provider_imageversions.hooks import (
     aws_parameters,
     resolved_aws_parameters,
 )
-from airflow_provider_imageversions.model import CreateImageVersionRequest, Target, UpdateImageVersionRequest
+from airflow_provider_imageversions.model import CreateImageVersionRequest, ErrorKind, Target, UpdateImageVersionRequest
 from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
