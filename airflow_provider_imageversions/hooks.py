@@ -19,22 +19,7 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from airflow_provider_imageversions import decide, studio
-from airflow_provider_imageversions._botocore import (
-    broken_response,
-    complete,
-    fractional_bounds,
-    is_of_request,
-    iter_pages,
-    parse_config,
-    parse_stored_config,
-    parse_timestamp,
-    shared_loader,
-    subject_of,
-    version_record,
-    whole_seconds,
-    with_note,
-)
+from airflow_provider_imageversions import _botocore, decide, errors, studio
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
     USAGE_SCOPES,
@@ -60,19 +45,6 @@ from airflow_provider_imageversions._requests import (
     ListImageVersionsRequest,
 )
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
-from airflow_provider_imageversions.errors import (
-    BOTOCORE_ERRORS,
-    CertificateError,
-    ConnectionLookupError,
-    CredentialsError,
-    MissingConnectionError,
-    UnknownRegionError,
-    UnusableSettingError,
-    classify_error,
-    is_unsendable,
-    is_unusable,
-    lacks_region,
-)
 from airflow_provider_imageversions.model import ErrorKind, clean_text, to_record
 from airflow_provider_imageversions.usage import Pace, UsageReader
 
@@ -139,7 +111,7 @@ def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) ->
     """
     if hook.may_fall_back:
         # If Airflow cannot look it up now, the trigger tries again.
-        with suppress(ConnectionLookupError):
+        with suppress(errors.ConnectionLookupError):
             hook.find_connection()
     return {**aws_parameters(source), "aws_conn_id": hook.effective_conn_id}
 
@@ -162,7 +134,7 @@ _PARSERS = {
     "aws_conn_id": parse_conn_id,
     "region_name": parse_region,
     "verify": parse_verify,
-    "botocore_config": parse_stored_config,
+    "botocore_config": _botocore.parse_stored_config,
 }
 
 
@@ -203,7 +175,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         for name, value in {"aws_conn_id": aws_conn_id, "region_name": region_name, "verify": verify}.items():
             _parse_aws_parameter(name, value)
         if config is not None and not isinstance(config, Config):
-            config = parse_config("config", config)
+            config = _botocore.parse_config("config", config)
         super().__init__(
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -272,7 +244,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             try:
                 with self._lookup_errors(self.aws_conn_id):
                     self._connection = self.get_connection(self.aws_conn_id)
-            except MissingConnectionError:
+            except errors.MissingConnectionError:
                 if not self.may_fall_back:
                     raise
                 self.fall_back()
@@ -305,12 +277,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             yield
         except AirflowNotFoundException as error:
-            raise MissingConnectionError(aws_conn_id) from error
+            raise errors.MissingConnectionError(aws_conn_id) from error
         except (AttributeError, NameError, TypeError):
             # A bug here or in Airflow, which is not temporary.
             raise
         except Exception as error:
-            raise ConnectionLookupError(aws_conn_id, error) from error
+            raise errors.ConnectionLookupError(aws_conn_id, error) from error
 
     @contextmanager
     def _credential_errors(self) -> Iterator[None]:
@@ -321,14 +293,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise
         except Exception as error:
             # Wrap all other errors: an AccessDenied of AWS STS would be taken for one of SageMaker.
-            if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
+            if isinstance(error, errors.BOTOCORE_ERRORS) and errors.classify_error(error) in {
                 ErrorKind.THROTTLED,
                 ErrorKind.TRANSIENT,
             }:
                 raise
-            if is_unsendable(error):
+            if errors.is_unsendable(error):
                 raise self._unsendable_credentials() from None
-            raise CredentialsError(
+            raise errors.CredentialsError(
                 provider=self._credentials_provider,
                 # The text may be the page of a proxy.
                 error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
@@ -339,8 +311,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         conn_id = self.effective_conn_id
         return f"connection {conn_id!r}" if conn_id else "boto3's default credential chain"
 
-    def _unsendable_credentials(self) -> CredentialsError:
-        return CredentialsError(
+    def _unsendable_credentials(self) -> errors.CredentialsError:
+        return errors.CredentialsError(
             provider=self._credentials_provider,
             error_msg="an HTTP header cannot contain them. Make sure that the access key ID, the session token and "
             "user_agent in botocore's settings have no line break and no other control character",
@@ -365,8 +337,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        botocore_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_timestamp)
-        loader = shared_loader(botocore_session.get_config_variable("data_path"))
+        botocore_session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_botocore.parse_timestamp
+        )
+        loader = _botocore.shared_loader(botocore_session.get_config_variable("data_path"))
         botocore_session.register_component("data_loader", loader)
         return session
 
@@ -452,9 +426,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
         request = ListImageVersionsRequest.of(locals())
-        pages = self._pages("list_image_versions", whole_seconds(request), "ImageVersions")
-        records = _unique(map(version_record, chain.from_iterable(pages)), "Version")
-        return decide.select(records, statuses=request.statuses, limit=request.limit, bounds=fractional_bounds(request))
+        pages = self._pages("list_image_versions", _botocore.whole_seconds(request), "ImageVersions")
+        records = _unique(map(_botocore.version_record, chain.from_iterable(pages)), "Version")
+        return decide.select(
+            records, statuses=request.statuses, limit=request.limit, bounds=_botocore.fractional_bounds(request)
+        )
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
         """
@@ -484,7 +460,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
         request = DescribeImageVersionRequest(image_name, version, alias).to_boto()
-        return version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
+        return _botocore.version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -558,9 +534,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
         request = ListImagesRequest.of(locals())
-        pages = self._pages("list_images", whole_seconds(request), "Images")
+        pages = self._pages("list_images", _botocore.whole_seconds(request), "Images")
         records = _unique((dict(to_record(image)) for image in chain.from_iterable(pages)), "ImageName")
-        return decide.select(records, limit=request.limit, bounds=fractional_bounds(request))
+        return decide.select(records, limit=request.limit, bounds=_botocore.fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -641,7 +617,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # SageMaker's model allows "None". The call can be repeated with the same token.
-            raise broken_response(f"ImageVersionArn is {number!r}")
+            raise _botocore.broken_response(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -816,16 +792,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """Make an API call whose response must have a key."""
         with self._explained(request) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return answer if key is None else complete(answer, key)
+        return answer if key is None else _botocore.complete(answer, key)
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[list[Any]]:
         """Yield the items of each page."""
-        subject, first = subject_of(request), request.pop("NextToken", None)
+        subject, first = _botocore.subject_of(request), request.pop("NextToken", None)
+        what = f"{operation} of {subject}" if subject else operation
 
         def fetch(token: str | None) -> Mapping[str, Any]:
             return self._call(operation, request if token is None else {**request, "NextToken": token}, key)
 
-        return (page[key] for page in iter_pages(fetch, f"{operation} of {subject}" if subject else operation, first))
+        return (page[key] for page in _botocore.iter_pages(fetch, what, first))
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
@@ -835,7 +812,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             yield client
         except Exception as error:
-            if is_unsendable(error):
+            if errors.is_unsendable(error):
                 # The value may be a session token, which the error would show.
                 raise self._unsendable_credentials() from None
             explained = self._explain(error, request)
@@ -845,25 +822,25 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _explain(self, error: Any, request: Mapping[str, Any]) -> Any:
         region = str(self.conn_region_name)
-        if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
+        if isinstance(error, botocore.exceptions.ClientError) and errors.classify_error(error) is ErrorKind.MISSING:
             note = (
-                f"SageMaker finds no {subject_of(request)} in region {region} through connection "
+                f"SageMaker finds no {_botocore.subject_of(request)} in region {region} through connection "
                 f"{self.effective_conn_id!r}: check the name, the region and the account of that connection"
             )
-            return with_note(error, note)
-        if is_unusable(error):
+            return _botocore.with_note(error, note)
+        if errors.is_unusable(error):
             return self._unusable_setting(error.kwargs["error"])
-        if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
-            return CertificateError(**error.kwargs, verify=self.verify)
-        if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
-            return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, BOTOCORE_ERRORS):
+        if isinstance(error, botocore.exceptions.SSLError) and errors.classify_error(error) is ErrorKind.PERMANENT:
+            return errors.CertificateError(**error.kwargs, verify=self.verify)
+        if isinstance(error, botocore.exceptions.EndpointConnectionError) and errors.lacks_region(error, region):
+            return errors.UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
+        if isinstance(error, errors.BOTOCORE_ERRORS):
             return error
         text = f"{type(error).__name__}: {truncated_repr(str(error))}"
-        return self._unusable_setting(text) if is_of_request(error) else broken_response(text)
+        return self._unusable_setting(text) if _botocore.is_of_request(error) else _botocore.broken_response(text)
 
-    def _unusable_setting(self, reason: object) -> UnusableSettingError:
-        return UnusableSettingError(error=reason, aws_conn_id=self.effective_conn_id)
+    def _unusable_setting(self, reason: object) -> errors.UnusableSettingError:
+        return errors.UnusableSettingError(error=reason, aws_conn_id=self.effective_conn_id)
 
 
 def _unique(records: Iterable[R], key: str) -> Iterator[R]:

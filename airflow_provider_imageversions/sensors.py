@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_imageversions import decide, without_worker
+from airflow_provider_imageversions import decide, deferral, without_worker
 from airflow_provider_imageversions._parameters import SECONDS_MAX, parse_boolean
 from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
 from airflow_provider_imageversions._worker import WorkerPoller
@@ -22,13 +22,6 @@ from airflow_provider_imageversions.compat import (
     delete_xcom,
     is_trigger_timeout,
     waits_since,
-)
-from airflow_provider_imageversions.deferral import (
-    deferral_limit,
-    describe_wait,
-    raise_execution_timeout,
-    raise_if_trigger_failed,
-    read_event,
 )
 from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
@@ -214,7 +207,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
-            self._defer(self._began, deferral_limit(self, _seconds(self.timeout)), hook)
+            self._defer(self._began, deferral.deferral_limit(self, _seconds(self.timeout)), hook)
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
@@ -281,7 +274,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             began = start.isoformat()
             self._check_what_was_waited_for(event, start)
             SageMakerImageLink.store(context, self, self._hook(), self.image_name)
-        result = read_event(event)
+        result = deferral.read_event(event)
         if isinstance(result, decide.Failed):
             self._fail(result.reason)
         self._report_success(result, began)
@@ -289,7 +282,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
 
     def _check_what_was_waited_for(self, event: Any, start: datetime) -> None:
         wait = self._wait()
-        asked_for = describe_wait(wait, self)
+        asked_for = deferral.describe_wait(wait, self)
         if not isinstance(event, dict) or "waited_for" not in event or event["waited_for"] == asked_for:
             return
         self.log.warning(
@@ -300,7 +293,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             wait.target,
         )
         waited = (datetime.now(timezone.utc) - start).total_seconds()
-        self._defer(start, max(deferral_limit(self, _seconds(self.timeout)) - waited, 0.0), self._hook())
+        self._defer(start, max(deferral.deferral_limit(self, _seconds(self.timeout)) - waited, 0.0), self._hook())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the deferral, or after it timed out."""
@@ -312,7 +305,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         # As in execute(), which did not run if the task started in the triggerer.
         self._wait()
         try:
-            raise_if_trigger_failed(next_method, next_kwargs)
+            deferral.raise_if_trigger_failed(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
             raise
@@ -336,7 +329,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         if not result.is_done:
             timeout = _seconds(self.timeout)
             awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
-            raise_execution_timeout(self, timeout, awaited)
+            deferral.raise_execution_timeout(self, timeout, awaited)
             raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
         return cast("ImageVersion", result.xcom_value)
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 
-from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions import decide, errors, studio
 from airflow_provider_imageversions._botocore import iter_pages, with_note
 from airflow_provider_imageversions._parameters import USAGE_SCOPES
-from airflow_provider_imageversions.errors import classify_error, none_if_not_found
 from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Pace:
             try:
                 result = step()
             except Exception as error:
-                if classify_error(error) not in _PASSING or time.monotonic() > deadline:
+                if errors.classify_error(error) not in _PASSING or time.monotonic() > deadline:
                     raise
                 self.rate = max(self.rate / 2, min(_SLOWEST_RATE, self._full_rate))
                 pause = random.uniform(0.5, 1.0) * min(1 / self.rate, _LONGEST_PAUSE)  # noqa: S311  # spreads calls
@@ -71,6 +70,18 @@ class Pace:
             else:
                 self.rate = min(self.rate + self._full_rate / 20, self._full_rate)
                 return result
+
+
+def find_newest(hook: SageMakerImageVersionsHook, image_name: str) -> int | None:
+    """
+    Return the number of the newest CREATED version; ``None`` if no version is CREATED.
+
+    :param hook: The hook.
+    :param image_name: Name of the image.
+    """
+    return decide.newest_created(
+        hook.iter_image_versions(image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1)
+    )
 
 
 class UsageReader:
@@ -108,7 +119,7 @@ class UsageReader:
             for reference in studio.references(_KINDS[name], document, self._image_name, arn)
         ]
         follows_newest = any(reference.version is None and reference.alias is None for reference in found)
-        newest = self._pace.call(self._newest) if follows_newest else None
+        newest = self._pace.call(partial(find_newest, self._hook, self._image_name)) if follows_newest else None
         aliases = {reference.alias for reference in found if reference.alias is not None}
         owners = {alias: self._pace.call(partial(self._owner, alias)) for alias in aliases}
         used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in wanted)
@@ -131,7 +142,7 @@ class UsageReader:
                 self._logged_at = time.monotonic()
                 self._log("described %d of %d %s", number, total, what)
             identity = {name: item[name] for name in _IDENTITY if name in item}
-            described = none_if_not_found(
+            described = errors.none_if_not_found(
                 self._call, scope, self._hook.describe_studio, f"describe_{_KINDS[scope]}", identity=identity
             )
             # Otherwise, it was deleted after it was listed.
@@ -150,13 +161,8 @@ class UsageReader:
         items = chain.from_iterable(page[studio.LISTS[operation]] for page in pages)
         return {tuple(item.get(name) for name in _IDENTITY): item for item in items}.values()
 
-    def _newest(self) -> int | None:
-        return decide.newest_created(
-            self._hook.iter_image_versions(self._image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1)
-        )
-
     def _owner(self, alias: str) -> int | None:
-        version = none_if_not_found(self._hook.describe_image_version, self._image_name, alias=alias)
+        version = errors.none_if_not_found(self._hook.describe_image_version, self._image_name, alias=alias)
         if version is None:
             self._hook.log.warning(
                 "SageMaker image %r: Studio refers to the alias %r, which no version has", self._image_name, alias

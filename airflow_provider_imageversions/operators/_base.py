@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_imageversions.model import ImageVersion
 
 T = TypeVar("T")
 
@@ -118,18 +119,23 @@ class ChangingOperator(ImageOperator):
         return found
 
     def _find_users(
-        self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]
+        self, task: WorkerPoller, parameter: str, scope: tuple[str, ...]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Return who uses which version; empty if the image does not exist."""
-        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
+        """Return who uses which version; empty if the image does not exist, or if the parameter is not set."""
+        if not scope:
+            self.log.warning(
+                "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not "
+                "set. Spaces do not start if their version was deleted",
+                self.image_name,
+                parameter,
+            )
+            return {}
+        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, self.image_name, scope)) or {}
 
-    def _warn_of_unchecked_usage(self, parameter: str) -> None:
-        self.log.warning(
-            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not set. "
-            "Spaces do not start if their version was deleted",
-            self.image_name,
-            parameter,
-        )
+    def _describe(self, task: WorkerPoller, number: int) -> ImageVersion:
+        """Return the record of the version that the task is about, with details."""
+        self._lineage = (str(task.hook.conn_region_name), number)
+        return task.call(lambda hook: hook.add_details(self.image_name, {"Version": number}))
 
 
 def _check_selector(version: int | None, alias: str | None) -> None:

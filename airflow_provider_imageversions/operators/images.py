@@ -15,7 +15,12 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
-from airflow_provider_imageversions.errors import classify_error, may_be_status_conflict, none_if_not_found
+from airflow_provider_imageversions.errors import (
+    SageMakerImageOperationError,
+    classify_error,
+    may_be_status_conflict,
+    none_if_not_found,
+)
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import ErrorKind
 from airflow_provider_imageversions.operators._base import ChangingOperator
@@ -247,21 +252,17 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         """Delete the image."""
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
-        image_name, scope = parameters.image_name, parameters.refuse_if_used
+        image_name = parameters.image_name
         task = self._start(context, image_name)
         deleted = task.call(lambda hook: none_if_not_found(hook.describe_image, image_name))
         if deleted is None:
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
-        if not scope:
-            self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._find_users(task, image_name, scope):
+        if users := self._find_users(task, "refuse_if_used", parameters.refuse_if_used):
             used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
-            self._raise_if_failed(
-                decide.Failed(
-                    f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
-                    "refuse_if_used=False"
-                )
+            raise SageMakerImageOperationError(
+                f"SageMaker image {image_name!r}: it is not deleted, because its versions are in use: {used}. Detach "
+                "the image there, or set refuse_if_used=False"
             )
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
