@@ -16,14 +16,17 @@ import attrs
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
     SORT_ORDER,
+    USAGE_SCOPES,
     Parameters,
     choice_parser,
     invalid_parameter,
     parse_alias,
     parse_aliases,
     parse_boolean,
+    parse_domain_id,
     parse_image_name,
     parse_integer,
+    parse_names,
     parse_statuses,
     parse_tags,
     parse_time,
@@ -272,6 +275,26 @@ class ListAliasesRequest(ImageRequest):
     """
 
     version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
+
+
+# --- Studio ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(field_transformer=with_converters)
+class UsageRequest(ImageRequest):
+    """
+    A search for who uses which version of an image in Amazon SageMaker Studio, which takes many calls.
+
+    :param image_name: Name of the image.
+    :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. (default: all)
+    :param domain_id: Check only this domain. (default: all domains)
+    :raises ValueError: A value is outside its limits.
+    """
+
+    scope: Iterable[str] | str = attrs.field(
+        default=USAGE_SCOPES, metadata=parsed_by(partial(parse_names, choices=USAGE_SCOPES), accepts_none=False)
+    )
+    domain_id: str | None = attrs.field(default=None, metadata=parsed_by(parse_domain_id))
 
 
 # --- Lists -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
-from airflow_provider_imageversions._dispatch import run_dag_per_version
+from airflow_provider_imageversions._dispatch import payload_of, run_dag_per_version
 from airflow_provider_imageversions._parameters import (
     invalid_parameter,
     parse_alias,
@@ -324,8 +324,7 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     payloads: dict[str, dict[str, Any]] = {}
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
-            payload = (event.extra or {}).get("payload", event.extra)
-            # Users can create events with any content.
-            if isinstance(payload, dict) and {"event_id", "CreationTime", "Version"} <= payload.keys():
+            payload = payload_of(event)
+            if payload is not None and "CreationTime" in payload:
                 payloads.setdefault(payload["event_id"], payload)
     return sorted(payloads.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))

@@ -27,10 +27,7 @@ from airflow_provider_imageversions._parameters import (
     is_literal,
     locate_queue,
     parse_conn_id,
-    parse_domain_id,
     parse_ecr_image,
-    parse_image_name,
-    parse_names,
     parse_rate,
     parse_region,
     parse_verify,
@@ -43,6 +40,7 @@ from airflow_provider_imageversions._requests import (
     ListAliasesRequest,
     ListImagesRequest,
     ListImageVersionsRequest,
+    UsageRequest,
 )
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
 from airflow_provider_imageversions.model import ErrorKind, clean_text, to_record
@@ -683,14 +681,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
         """
-        parse_image_name("image_name", image_name)
-        wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
-        domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
+        request = UsageRequest(image_name, scope, domain_id)
         option, rate = "calls_per_second", calls_per_second
         if rate is None:
             option = "[sagemaker_image_versions] usage_calls_per_second"
             rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-        return UsageReader(self, image_name, Pace(parse_rate(option, rate)), domain).read(wanted)
+        return UsageReader(self, request, Pace(parse_rate(option, rate))).read()
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """

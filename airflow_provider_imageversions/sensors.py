@@ -140,14 +140,12 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self.botocore_config = botocore_config
         start_from_trigger = parse_boolean("start_from_trigger", start_from_trigger)
         end_from_trigger = parse_boolean("end_from_trigger", end_from_trigger)
-        deferrable = None if deferrable is None else parse_boolean("deferrable", deferrable)
-        if deferrable is False and (start_from_trigger or end_from_trigger):
+        needs_triggerer = start_from_trigger or end_from_trigger
+        if deferrable is None:
+            deferrable = needs_triggerer or conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = parse_boolean("deferrable", deferrable)
+        if needs_triggerer and not self.deferrable:
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
-        if start_from_trigger or end_from_trigger:
-            deferrable = True
-        elif deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
         self._poller: WorkerPoller | None = None
         self._session: WaitSession | None = None
         self._began = datetime.now(timezone.utc)

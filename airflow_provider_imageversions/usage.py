@@ -16,8 +16,9 @@ from airflow_provider_imageversions._parameters import USAGE_SCOPES
 from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from airflow_provider_imageversions._requests import UsageRequest
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 T = TypeVar("T")
@@ -89,32 +90,28 @@ class UsageReader:
     Read who uses which version of an image.
 
     :param hook: The hook.
-    :param image_name: Name of the image.
+    :param request: Which image, and where to check.
     :param pace: Limits the rate of API calls.
-    :param domain_id: Read only this domain. (default: all domains)
     """
 
-    def __init__(
-        self, hook: SageMakerImageVersionsHook, image_name: str, pace: Pace, domain_id: str | None = None
-    ) -> None:
+    def __init__(self, hook: SageMakerImageVersionsHook, request: UsageRequest, pace: Pace) -> None:
         self._hook = hook
-        self._image_name = image_name
+        self._image_name = request.image_name
+        self._scope = [name for name in USAGE_SCOPES if name in request.scope]
+        self._domain_id = request.domain_id
         self._pace = pace
-        self._domain_id = domain_id
         self._logged_at = time.monotonic()
 
-    def read(self, scope: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    def read(self) -> dict[str, list[dict[str, Any]]]:
         """
         Read the settings, and resolve their references.
 
-        :param scope: Some of :data:`~airflow_provider_imageversions.model.USAGE_SCOPES`.
         :return: See :meth:`SageMakerImageVersionsHook.find_image_version_usage`.
         """
-        wanted = [name for name in USAGE_SCOPES if name in set(scope)]
         arn = self._pace.call(lambda: self._hook.describe_image(self._image_name))["ImageArn"]
         found = [
             reference
-            for name in wanted
+            for name in self._scope
             for document in self._documents(name)
             for reference in studio.references(_KINDS[name], document, self._image_name, arn)
         ]
@@ -122,8 +119,8 @@ class UsageReader:
         newest = self._pace.call(partial(find_newest, self._hook, self._image_name)) if follows_newest else None
         aliases = {reference.alias for reference in found if reference.alias is not None}
         owners = {alias: self._pace.call(partial(self._owner, alias)) for alias in aliases}
-        used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in wanted)
-        self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(wanted), self._pace.calls)
+        used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in self._scope)
+        self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(self._scope), self._pace.calls)
         return used
 
     def _documents(self, scope: str) -> Iterator[Mapping[str, Any]]:

@@ -20,7 +20,6 @@ from airflow_provider_imageversions._parameters import (
     parse_domain_id,
     parse_mapping,
     parse_member,
-    parse_names,
     parse_seconds,
     parse_studio_name,
     parse_version,
@@ -28,7 +27,7 @@ from airflow_provider_imageversions._parameters import (
     truncated_repr,
     with_converters,
 )
-from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions._requests import ImageRequest, UsageRequest
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -49,14 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-
-
-@attrs.frozen(field_transformer=with_converters)
-class _UsageParameters(ImageRequest):
-    scope: tuple[str, ...] = attrs.field(
-        default=USAGE_SCOPES, metadata=parsed_by(partial(parse_names, choices=USAGE_SCOPES), accepts_none=False)
-    )
-    domain_id: str | None = attrs.field(default=None, metadata=parsed_by(parse_domain_id))
 
 
 class SageMakerImageVersionUsageOperator(ImageOperator):
@@ -91,8 +82,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     """
 
     _READS: ClassVar[bool] = True
-    _parameters = _UsageParameters
-    template_fields: Sequence[str] = (*_UsageParameters.names(), *AWS_PARAMETERS)
+    _parameters = UsageRequest
+    template_fields: Sequence[str] = (*UsageRequest.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -110,11 +101,11 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
         """Find the users of each version."""
         self._check_rendered()
-        parameters = _UsageParameters.of(self)
-        image_name = parameters.image_name
+        request = UsageRequest.of(self)
+        image_name = request.image_name
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
-        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(parameters)))
+        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request)))
         for number, users in used.items():
             self.log.info(
                 "SageMaker image %r: version %s is used by %s", image_name, number, studio.describe_users(users)
