@@ -444,7 +444,8 @@ def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]
     """
     options = jinja_options or {}
     starts = [str(options.get(name, default)) for name, default in _JINJA_STARTS.items()]
-    return _pattern_of(tuple(start for start in starts if start))
+    # Python keeps compiled patterns.
+    return re.compile("|".join(re.escape(start) for start in starts if start))
 
 
 _JINJA_STARTS = {
@@ -454,11 +455,6 @@ _JINJA_STARTS = {
     "line_statement_prefix": "",
     "line_comment_prefix": "",
 }
-
-
-@lru_cache
-def _pattern_of(starts: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, starts)))
 
 
 TEMPLATE = template_pattern(None)

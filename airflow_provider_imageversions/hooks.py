@@ -19,31 +19,9 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from airflow_provider_imageversions import _botocore, decide, errors, studio
-from airflow_provider_imageversions._parameters import (
-    PAGE_SIZE_MAX,
-    USAGE_SCOPES,
-    is_blank,
-    is_literal,
-    locate_queue,
-    parse_conn_id,
-    parse_ecr_image,
-    parse_rate,
-    parse_region,
-    parse_verify,
-    truncated_repr,
-)
-from airflow_provider_imageversions._requests import (
-    DeleteImageVersionRequest,
-    DescribeImageVersionRequest,
-    ImageRequest,
-    ListAliasesRequest,
-    ListImagesRequest,
-    ListImageVersionsRequest,
-    UsageRequest,
-)
+from airflow_provider_imageversions import _botocore, _parameters, _requests, decide, errors, studio
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
-from airflow_provider_imageversions.model import ErrorKind, clean_text, to_record
+from airflow_provider_imageversions.model import ErrorKind, clean_text, describe_error, to_record
 from airflow_provider_imageversions.usage import Pace, UsageReader
 
 if TYPE_CHECKING:
@@ -77,6 +55,7 @@ _CONFIG_ERRORS = (
 )
 
 _SHOWN_OF_ERRORS = 500
+_LARGEST_PAGE = {"MaxResults": _parameters.PAGE_SIZE_MAX}
 
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
 AWS_PARAMETERS = tuple(AWS_DEFAULTS)
@@ -91,7 +70,7 @@ def aws_parameters(source: object) -> dict[str, Any]:
     :param source: The operator, sensor or trigger.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
-    values |= {name: AWS_DEFAULTS[name] for name, value in values.items() if is_blank(value)}
+    values |= {name: AWS_DEFAULTS[name] for name, value in values.items() if _parameters.is_blank(value)}
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
@@ -124,20 +103,20 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
     :raises ValueError: boto3 does not accept a value, or ``botocore_config`` contains a password.
     """
     for name, value in values.items():
-        if template is None or is_literal(value, template):
+        if template is None or _parameters.is_literal(value, template):
             _parse_aws_parameter(name, value)
 
 
 _PARSERS = {
-    "aws_conn_id": parse_conn_id,
-    "region_name": parse_region,
-    "verify": parse_verify,
+    "aws_conn_id": _parameters.parse_conn_id,
+    "region_name": _parameters.parse_region,
+    "verify": _parameters.parse_verify,
     "botocore_config": _botocore.parse_stored_config,
 }
 
 
 def _parse_aws_parameter(name: str, value: object) -> Any:
-    return None if value is None or is_blank(value) else _PARSERS[name](name, value)
+    return None if value is None or _parameters.is_blank(value) else _PARSERS[name](name, value)
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -205,11 +184,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             wrapper = AwsConnectionWrapper(conn=connection, region_name=self._region_name, verify=self._verify)
             if wrapper.region_name:
-                parse_region("region_name", wrapper.region_name)
+                _parameters.parse_region("region_name", wrapper.region_name)
         except Exception as error:
             raise ValueError(
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
-                f"{truncated_repr(str(error))}"
+                f"{_parameters.truncated_repr(str(error))}"
             ) from error
         # If it has its own configuration, the wrapper ignores that of the connection, including proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
@@ -301,7 +280,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise errors.CredentialsError(
                 provider=self._credentials_provider,
                 # The text may be the page of a proxy.
-                error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
+                error_msg=clean_text(describe_error(error))[:_SHOWN_OF_ERRORS],
             ) from error
 
     @property
@@ -359,7 +338,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except _CONFIG_ERRORS as error:
             raise ValueError(
                 f"Cannot create a client from botocore_config and connection {self.effective_conn_id!r}: "
-                f"{truncated_repr(str(error))}"
+                f"{_parameters.truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
@@ -369,7 +348,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param queue_url: URL of the queue, which determines the client's region.
         :param wait_seconds: Maximum time in seconds that the client's calls wait for messages.
         """
-        region, emulator = locate_queue(queue_url)
+        region, emulator = _parameters.locate_queue(queue_url)
         region = region or str(self.conn_region_name)
         read_timeout = getattr(self.config, "read_timeout", None)
         config = self.config.merge(Config(read_timeout=read_timeout and read_timeout + wait_seconds))
@@ -423,7 +402,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
-        request = ListImageVersionsRequest.of(locals())
+        request = _requests.ListImageVersionsRequest.of(locals())
         pages = self._pages("list_image_versions", _botocore.whole_seconds(request), "ImageVersions")
         records = _unique(map(_botocore.version_record, chain.from_iterable(pages)), "Version")
         return decide.select(
@@ -457,7 +436,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
-        request = DescribeImageVersionRequest(image_name, version, alias).to_boto()
+        request = _requests.DescribeImageVersionRequest(image_name, version, alias).to_boto()
         return _botocore.version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
@@ -473,7 +452,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
         """
-        request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
+        request = _requests.ListAliasesRequest(image_name, version).to_boto() | _LARGEST_PAGE
         pages = self._pages("list_aliases", request, "SageMakerImageVersionAliases")
         # Without duplicates: an alias may move to a later page because another was added in between.
         return list(dict.fromkeys(chain.from_iterable(pages)))
@@ -531,7 +510,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
-        request = ListImagesRequest.of(locals())
+        request = _requests.ListImagesRequest.of(locals())
         pages = self._pages("list_images", _botocore.whole_seconds(request), "Images")
         records = _unique((dict(to_record(image)) for image in chain.from_iterable(pages)), "ImageName")
         return decide.select(records, limit=request.limit, bounds=_botocore.fractional_bounds(request))
@@ -563,7 +542,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
-        return dict(to_record(self._call("describe_image", ImageRequest(image_name).to_boto(), "ImageStatus")))
+        request = _requests.ImageRequest(image_name).to_boto()
+        return dict(to_record(self._call("describe_image", request, "ImageStatus")))
 
     def update_image(self, request: UpdateImageRequest) -> None:
         """
@@ -592,7 +572,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
-        self._call("delete_image", ImageRequest(image_name).to_boto())
+        self._call("delete_image", _requests.ImageRequest(image_name).to_boto())
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -645,12 +625,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
         """
-        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version).to_boto())
+        self._call("delete_image_version", _requests.DeleteImageVersionRequest(image_name, version).to_boto())
 
     def find_image_version_usage(
         self,
         image_name: str,
-        scope: Iterable[str] | str = USAGE_SCOPES,
+        scope: Iterable[str] | str = _parameters.USAGE_SCOPES,
         *,
         domain_id: str | None = None,
         calls_per_second: float | None = None,
@@ -681,12 +661,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
         """
-        request = UsageRequest(image_name, scope, domain_id)
+        request = _requests.UsageRequest(image_name, scope, domain_id)
         option, rate = "calls_per_second", calls_per_second
         if rate is None:
             option = "[sagemaker_image_versions] usage_calls_per_second"
             rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-        return UsageReader(self, request, Pace(parse_rate(option, rate))).read()
+        return UsageReader(self, request, Pace(_parameters.parse_rate(option, rate))).read()
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """
@@ -703,7 +683,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
         """
-        image = parse_ecr_image("base_image", base_image)
+        image = _parameters.parse_ecr_image("base_image", base_image)
         if image.digest is not None:
             return frozenset({image.digest})
         client = EcrHook(
@@ -758,7 +738,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
-        request = {"MaxResults": PAGE_SIZE_MAX, **{name: value for name, value in given.items() if value}}
+        request = {name: value for name, value in given.items() if value} | _LARGEST_PAGE
         return self._call(operation, request, studio.LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -832,7 +812,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             return errors.UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
         if isinstance(error, errors.BOTOCORE_ERRORS):
             return error
-        text = f"{type(error).__name__}: {truncated_repr(str(error))}"
+        text = f"{type(error).__name__}: {_parameters.truncated_repr(str(error))}"
         return self._unusable_setting(text) if _botocore.is_of_request(error) else _botocore.broken_response(text)
 
     def _unusable_setting(self, reason: object) -> errors.UnusableSettingError:

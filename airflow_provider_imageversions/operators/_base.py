@@ -26,12 +26,13 @@ from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
 
     from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
     from airflow_provider_imageversions.model import ImageVersion
 
 T = TypeVar("T")
@@ -105,18 +106,21 @@ class ChangingOperator(ImageOperator):
         self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _start(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
+    def _start(self, context: Any, left: float | None = None) -> WorkerPoller:
         # A cluster policy or a later line of the DAG file may have changed them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
-        task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
-        SageMakerImageLink.store(context, self, task.hook, image_name)
+        task = WorkerPoller(self, self.image_name, interval=self.check_interval, timeout=self.timeout, left=left)
+        SageMakerImageLink.store(context, self, task.hook, self.image_name)
         return task
 
     def _raise_if_failed(self, found: T | decide.Failed) -> T:
         if isinstance(found, decide.Failed):
-            raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
+            raise self._error(found.reason)
         return found
+
+    def _error(self, reason: str) -> SageMakerImageOperationError:
+        return SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {reason}")
 
     def _find_users(
         self, task: WorkerPoller, parameter: str, scope: tuple[str, ...]
@@ -131,6 +135,16 @@ class ChangingOperator(ImageOperator):
             )
             return {}
         return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, self.image_name, scope)) or {}
+
+    def _check_aliases_are_free(self, hook: SageMakerImageVersionsHook, aliases: Iterable[str] | None) -> None:
+        """Raise an error if one of the aliases belongs to a version."""
+        for alias in aliases or ():
+            owner = none_if_not_found(hook.describe_image_version, self.image_name, alias=alias)
+            if owner is not None:
+                raise self._error(
+                    f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
+                    f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
+                )
 
     def _describe(self, task: WorkerPoller, number: int) -> ImageVersion:
         """Return the record of the version that the task is about, with details."""

@@ -90,16 +90,16 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
         image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
-        task = self._start(context, image_name)
+        task = self._start(context)
         version = task.call(lambda hook: errors.none_if_not_found(hook.describe_image_version, image_name, **selector))
         if version is None:
             self.log.warning("SageMaker image %r: %s does not exist; nothing to delete", image_name, parameters)
             return parameters.version
         number = version["Version"]
         if users := self._find_users(task, "refuse_if_used", scope).get(str(number)):
-            raise errors.SageMakerImageOperationError(
-                f"SageMaker image {image_name!r}: version {number} is not deleted, because it is used by "
-                f"{describe_users(users)}. Roll out another version there, or set refuse_if_used=False"
+            raise self._error(
+                f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
+                "version there, or set refuse_if_used=False"
             )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
@@ -215,7 +215,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         """Delete the versions that the policy does not keep."""
         self._check_rendered()
         image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
-        task = self._start(context, image_name)
+        task = self._start(context)
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:

@@ -36,7 +36,7 @@ from airflow_provider_imageversions.compat import (
     read_task_state,
     write_task_state,
 )
-from airflow_provider_imageversions.deferral import deferral_limit
+from airflow_provider_imageversions.deferral import deferral_limit, unreadable_event
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import ErrorKind, describe_error
@@ -260,10 +260,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 return self._roll_out(context, deferrable=True, resumed=True)
             case {"status": "error", "error": str(error)}:
                 raise errors.SageMakerImageVersionPollingError(error)
-        raise errors.SageMakerImageVersionPollingError(
-            f"The trigger's event can't be read: {truncated_repr(event)}. Make sure that the triggerer has the same "
-            "version of airflow-provider-imageversions as the workers."
-        )
+        raise unreadable_event(event)
 
     def _roll_out(
         self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
@@ -271,9 +268,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _RolloutParameters.of(self)
         image_name = parameters.image_name
-        task = self._start(context, image_name, left)
+        task = self._start(context, left)
         SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
-        rollout = self._raise_if_failed(task.call(lambda hook: self._plan(hook, parameters)))
+        rollout = task.call(lambda hook: self._plan(hook, parameters))
         steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
         while True:
             if not resumed and not self._raise_if_failed(task.wait(steps.write)):
@@ -299,22 +296,20 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             self._report_remaining(task, rollout, result["current"]["version"])
         return result
 
-    def _plan(self, hook: SageMakerImageVersionsHook, parameters: _RolloutParameters) -> studio.Rollout | decide.Failed:
-        image_name = parameters.image_name
+    def _plan(self, hook: SageMakerImageVersionsHook, parameters: _RolloutParameters) -> studio.Rollout:
+        image_name, config = parameters.image_name, parameters.app_image_config_name
         target = studio.RolloutTarget(parameters.domain_id, parameters.app_type, parameters.user_profile_name)
         if parameters.restore is not None:
             rollout = self._plan_restore(image_name, target, parameters.restore)
             for state in rollout.restore.values():
-                failed = self._unfit(hook, image_name, state.entry)
-                if failed is not None:
-                    return failed
+                if state.entry is not None:
+                    self._check_entry(hook, state.entry.get("ImageVersionNumber"), state.entry["AppImageConfigName"])
             return rollout
         version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
+        self._check_entry(hook, number, config)
         spec = studio.resource_spec(version["ImageArn"], number) if parameters.set_default else None
-        rollout = studio.Rollout(image_name, target, parameters.app_image_config_name, number, spec)
-        entry = {"ImageVersionNumber": number, "AppImageConfigName": parameters.app_image_config_name}
-        return self._unfit(hook, image_name, entry) or rollout
+        return studio.Rollout(image_name, target, config, number, spec)
 
     def _plan_restore(
         self, image_name: str, target: studio.RolloutTarget, restore: Mapping[str, Any]
@@ -332,26 +327,18 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
         return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
 
-    def _unfit(
-        self, hook: SageMakerImageVersionsHook, image_name: str, entry: Mapping[str, Any] | None
-    ) -> decide.Failed | None:
-        """Return why an entry cannot be attached."""
-        if entry is None:
-            return None
-        number = entry.get("ImageVersionNumber")
+    def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
+        """Raise an error if the version or the app image config of an entry cannot be attached."""
         if number is not None:
-            version = errors.none_if_not_found(hook.describe_image_version, image_name, version=number)
+            version = errors.none_if_not_found(hook.describe_image_version, self.image_name, version=number)
             if version is None:
-                return decide.Failed(f"version {number} does not exist, so it cannot be rolled out")
-            if (refusal := decide.attachable(version)) is not None:
-                return refusal
-        config = {"AppImageConfigName": entry["AppImageConfigName"]}
-        if errors.none_if_not_found(hook.describe_studio, "describe_app_image_config", config) is None:
-            return decide.Failed(
-                f"the app image config {entry['AppImageConfigName']!r} does not exist. Create it, or correct "
-                "app_image_config_name"
+                raise self._error(f"version {number} does not exist, so it cannot be rolled out")
+            self._raise_if_failed(decide.attachable(version))
+        identity = {"AppImageConfigName": config}
+        if errors.none_if_not_found(hook.describe_studio, "describe_app_image_config", identity) is None:
+            raise self._error(
+                f"the app image config {config!r} does not exist. Create it, or correct app_image_config_name"
             )
-        return None
 
     def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):

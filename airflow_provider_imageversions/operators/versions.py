@@ -206,7 +206,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self._check_rendered()
         self._check_outlets()
         parameters, request = _CreateParameters.of(self), CreateImageVersionRequest.of(self)
-        task = self._start(context, request.image_name, left)
+        task = self._start(context, left)
         if parameters.only_if_changed:
             unchanged = self._find_unchanged(context, task, request, parameters.if_unchanged)
             if unchanged is not None:
@@ -258,9 +258,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             return None
         digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
         if not digests:
-            raise errors.SageMakerImageOperationError(
-                f"SageMaker image {request.image_name!r}: Amazon ECR has no container image "
-                f"base_image={request.base_image!r}. Check account, region, repository and tag"
+            raise self._error(
+                f"Amazon ECR has no container image base_image={request.base_image!r}. Check account, region, "
+                "repository and tag"
             )
 
         def check(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
@@ -321,7 +321,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if obstacle is not None:
                 return self._raise_if_failed(obstacle)
             if errors.classify_error(error) is ErrorKind.IN_USE:
-                self._raise_if_failed(_find_alias_conflict(hook, request.image_name, request.aliases))
+                self._check_aliases_are_free(hook, request.aliases)
             raise
 
     def _can_reuse(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
@@ -357,20 +357,6 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
-
-
-def _find_alias_conflict(
-    hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None
-) -> decide.Failed | None:
-    """Return which of the aliases belongs to another version."""
-    for alias in aliases or ():
-        owner = errors.none_if_not_found(hook.describe_image_version, image_name, alias=alias)
-        if owner is not None:
-            return decide.Failed(
-                f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
-                f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
-            )
-    return None
 
 
 def _check_aliases(
@@ -464,16 +450,15 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         image_name = parameters.image_name
         to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()
         metadata = {name: getattr(parameters, name) for name in VersionMetadata.names()}
-        task = self._start(context, image_name)
+        task = self._start(context)
         # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             version = hook.describe_image_version(image_name, version=number)
             has = set(hook.list_aliases(image_name, number)) if to_add or to_delete else set()
             adding = [alias for alias in to_add if alias not in has]
-            if (refusal := _find_alias_conflict(hook, image_name, adding)) is not None:
-                return refusal
+            self._check_aliases_are_free(hook, adding)
             request = UpdateImageVersionRequest(
                 image_name,
                 number,
@@ -486,7 +471,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
                 return _update(hook, request, version)
             return None
 
-        self._raise_if_failed(task.wait(step))
+        task.wait(step)
         record = self._describe(task, number)
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record
@@ -586,19 +571,18 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
-        task = self._start(context, image_name)
+        task = self._start(context)
         # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
         taken: dict[str, int] = {}
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             version = hook.describe_image_version(image_name, version=number)
             has = set(hook.list_aliases(image_name, number))
             moving = [alias for alias in aliases if alias not in has]
             if not moving:
                 return None
-            if (refusal := decide.promotable(version)) is not None:
-                return refusal
+            self._raise_if_failed(decide.promotable(version))
             describe = partial(errors.none_if_not_found, hook.describe_image_version, image_name)
             owners = {alias: describe(alias=alias) for alias in moving}
             # All are checked before one is detached, so that a skipped task has changed nothing.
@@ -610,7 +594,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving), version)
 
         try:
-            self._raise_if_failed(task.wait(step))
+            task.wait(step)
         except BaseException:  # Airflow's execution_timeout is one
             self._restore_alias(task, taken, number)
             raise
