@@ -1,4 +1,4 @@
-"""The DAGs of docs/rollout.md and docs/cleanup.md."""
+"""The DAGs of docs/rollout.md and docs/cleanup.md, and one of docs/lifecycle.md."""
 
 from __future__ import annotations
 
