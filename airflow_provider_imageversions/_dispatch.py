@@ -285,8 +285,8 @@ def run_dag_per_version(
     The ``max_active_runs`` of the started DAG limits how many of them are active at a time.
 
     Events from before the first run of the returned DAG do not start runs. The progress is kept in the asset's state
-    store, or before Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts a
-    run again.
+    store, or before Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts
+    a run again.
 
     :param dag: The DAG to start, or its id. The tasks that start runs are retried if it does not exist yet.
     :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.

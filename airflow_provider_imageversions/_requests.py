@@ -206,8 +206,8 @@ class UpdateImageVersionRequest(VersionMetadata):
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param version: Number of the version, 0 or more.
-    :param aliases_to_add: Aliases to add to the version, which no version may have; a list, or a comma-separated string.
-        (default: none)
+    :param aliases_to_add: Aliases to add to the version, which no version may have; a list, or a comma-separated
+        string. (default: none)
     :param aliases_to_delete: Aliases to remove from the version; a list, or a comma-separated string. (default: none)
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: unchanged)
     :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: unchanged)

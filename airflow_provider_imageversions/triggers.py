@@ -208,8 +208,8 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
         others. (default: none)
-    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored, with a
-        warning.
+    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
+        with a warning.
     """
 
     def __init__(
@@ -427,8 +427,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
     :param region_name: AWS region. (default: the connection's region)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
-    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored, with a
-        warning.
+    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
+        with a warning.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
