@@ -427,21 +427,23 @@ _HEAD = """\
 
 This page shows what each class does when something goes wrong between Airflow and SageMaker. In short:
 
-- Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. All other
-  classes wait until the fault is over, or until their `timeout`.
-- Refused credentials: sensors and operators that change something load the credentials again for 2 minutes, and then fail.
+- Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. All
+  other classes wait until the fault is over, or until their `timeout`.
+- Refused credentials: sensors and operators that change something load the credentials again for 2 minutes, and then
+  fail.
 - Denied access: sensors fail after 10 seconds, operators at once. Asset watchers retry every five minutes.
 
-The columns are `SageMakerImageVersionsHook`, `SageMakerListImageVersionsOperator`, `SageMakerImageVersionSensor` in each
-mode, `SageMakerImageVersionEventTrigger` (the watcher of an asset), and the operators that create, promote, delete, prune
-and roll out versions. Each cell is a test, which runs the class over HTTP against the [emulator](testing.md) with that
-fault. For failures of Airflow itself, see [the tests with a real Airflow](promises.md#how-they-are-tested).
+The columns are `SageMakerImageVersionsHook`, `SageMakerListImageVersionsOperator`, `SageMakerImageVersionSensor` in
+each mode, `SageMakerImageVersionEventTrigger` (the watcher of an asset), and the operators that create, promote,
+delete, prune and roll out versions. Each cell is a test, which runs the class over HTTP against the
+[emulator](testing.md) with that fault. For failures of Airflow itself, see [the tests with a real
+Airflow](promises.md#how-they-are-tested).
 
 """
 _LEGEND = """\
-- The name of an exception, or a code of botocore's `ClientError`: the task fails with this error, and Airflow retries it
-  as often as `retries` says. After `ImageVersionFailedError` Airflow does not retry, because a retry cannot succeed. The
-  message of `SageMakerImageVersionPollingError` contains SageMaker's own error.
+- The name of an exception, or a code of botocore's `ClientError`: the task fails with this error, and Airflow retries
+  it as often as `retries` says. After `ImageVersionFailedError` Airflow does not retry, because a retry cannot
+  succeed. The message of `SageMakerImageVersionPollingError` contains SageMaker's own error.
 - \N{EN DASH}: the fault cannot happen there.
 """
 
