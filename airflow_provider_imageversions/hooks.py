@@ -185,8 +185,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param config: Configuration of botocore's client: a :class:`botocore.config.Config`, or its keyword arguments.
         (default: the connection's settings)
-    :raises MissingConnectionError: The connection ``aws_conn_id`` does not exist.
-    :raises CredentialsError: The credentials could not be loaded or refreshed.
+    :raises ValueError: A parameter is outside its limits.
+    :raises MissingConnectionError: At the first call: the connection ``aws_conn_id`` does not exist.
+    :raises CredentialsError: At a call: the credentials could not be loaded or refreshed.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
