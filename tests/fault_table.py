@@ -425,7 +425,9 @@ _HEAD = """\
 <!-- Made of tests/fault_table.py by `python -m tests.fault_table`; change that. -->
 # What happens when something fails
 
-This page shows what each class does when something goes wrong between Airflow and SageMaker. In short:
+This page shows what each class does when something goes wrong between Airflow and SageMaker.
+
+In short:
 
 - Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. All
   other classes wait until the fault is over, or until their `timeout`.
