@@ -21,7 +21,7 @@ from airflow_provider_imageversions._parameters import (
     parse_seconds,
 )
 from airflow_provider_imageversions.compat import assets_have_access_control
-from airflow_provider_imageversions.hooks import check_aws_parameters
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.model import LISTED_FIELDS, WATCHED_BY_DEFAULT, WatchConfig, event_payload
 
 if TYPE_CHECKING:
@@ -127,13 +127,6 @@ def image_version_asset(
     for label, text in (("name", name), ("uri", uri)):
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise invalid_parameter(label, text, "it must be a string that is not empty.")
-    aws: dict[str, Any] = {
-        "aws_conn_id": aws_conn_id,
-        "region_name": region_name,
-        "verify": verify,
-        "botocore_config": botocore_config,
-    }
-    check_aws_parameters(aws)
     trigger = SageMakerImageVersionEventTrigger(
         image_name=image_name,
         statuses=watched.statuses,
@@ -142,8 +135,12 @@ def image_version_asset(
         poll_interval=parse_seconds("poll_interval", poll_interval),
         include_details=parse_boolean("include_details", include_details),
         wake_queue=None if wake_queue is None else parse_queue_url("wake_queue", wake_queue),
-        **aws,
+        aws_conn_id=aws_conn_id,
+        region_name=region_name,
+        verify=verify,
+        botocore_config=botocore_config,
     )
+    check_aws_parameters(aws_parameters(trigger))
     uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)
     options = _asset_options(group, extra, access_control)
     asset = Asset(
