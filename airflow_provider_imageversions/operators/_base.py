@@ -17,20 +17,15 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions._task import ImageTask
 from airflow_provider_imageversions._worker import WorkerPoller
-from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import BaseOperator
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
-from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
-
-    from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
-    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
     from airflow_provider_imageversions.model import ImageVersion
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ImageOperator(TemplatedParameters, BaseOperator):
+class ImageOperator(ImageTask, BaseOperator):
     """
     An operator on a SageMaker image.
 
@@ -50,11 +45,6 @@ class ImageOperator(TemplatedParameters, BaseOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     """
-
-    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links: tuple[BaseAwsLink, ...] = (SageMakerImageLink(),)
-    ui_color = "#f2e6d9"
-    _READS: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -68,27 +58,8 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.image_name = image_name
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
-        self._lineage: tuple[str, int | None] | None = None
         ImageRequest.check_literals(self, self._template)
-        check_aws_parameters(aws_parameters(self), template=self._template)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
-        """
-        Report to OpenLineage that the task read or wrote the image, and which version, if it was a single one.
-
-        :param task_instance: The task instance.
-        """
-        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
-
-        if self._lineage is None:
-            return OperatorLineage()
-        region, number = self._lineage
-        dataset = openlineage_dataset(region, self.image_name, number)
-        return OperatorLineage(inputs=[dataset]) if self._READS else OperatorLineage(outputs=[dataset])
+        self._set_aws_parameters(locals())
 
 
 class ChangingOperator(ImageOperator):

@@ -28,10 +28,10 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest, UsageRequest
+from airflow_provider_imageversions._task import parse_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
-    conf,
     is_trigger_timeout,
     read_task_state,
     write_task_state,
@@ -239,9 +239,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.report_remaining = parse_boolean("report_remaining", report_remaining)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = parse_boolean("deferrable", deferrable)
+        self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:

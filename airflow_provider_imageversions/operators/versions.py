@@ -24,10 +24,10 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest, VersionMetadata
+from airflow_provider_imageversions._task import parse_deferrable
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
-    conf,
     is_trigger_timeout,
     read_task_state,
     write_task_state,
@@ -158,9 +158,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = parse_boolean("deferrable", deferrable)
+        self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
         self._check_outlets()
 
