@@ -321,13 +321,13 @@ class SageMakerImageVersionTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         try:
             source = self._source()
-            image_name, target, include_details = self._parse(source)
+            wait = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        clock = asyncio.get_running_loop().time
+        image_name, target, clock = wait.image_name, wait.target, asyncio.get_running_loop().time
         session = WaitSession(
             target=target,
-            include_details=include_details,
+            include_details=wait.include_details,
             interval=self.poll_interval,
             silent_fail=self.silent_fail,
             backoff_from=clock() if self.exponential_backoff else None,
