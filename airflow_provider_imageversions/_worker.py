@@ -56,7 +56,8 @@ class WorkerPoller:
         self._status = StatusLogger()
         self._hook: SageMakerImageVersionsHook | None = None
         self._had_connection = False
-        self._failing = {"poll": FaultTimer(), "details": FaultTimer()}
+        self._polls_failing = FaultTimer()
+        self._details_failing = FaultTimer()
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
@@ -137,7 +138,8 @@ class WorkerPoller:
         :param include_details: Whether to add details to the version. (default: False)
         :raises SageMakerImageOperationTimeoutError: The step did not succeed within the timeout.
         """
-        found = self._wait(self._operator_session(target=target, include_details=include_details), step)
+        session = self._operator_session(target=target, include_details=include_details)
+        found: T | decide.Waiting = self._wait(session, step)
         if isinstance(found, decide.Waiting):
             raise self._timed_out(found.note)
         return found
@@ -152,7 +154,9 @@ class WorkerPoller:
         :param patience: Maximum time in seconds to wait for a concurrent change.
         :raises Exception: See :meth:`call`.
         """
-        return self._wait(self._operator_session(patience_until=time.monotonic() + patience), step)
+        session = self._operator_session(patience_until=time.monotonic() + patience)
+        found: T | decide.Waiting = self._wait(session, step)
+        return found
 
     def _operator_session(self, **options: Any) -> WaitSession:
         return WaitSession(
@@ -164,16 +168,14 @@ class WorkerPoller:
             **options,
         )
 
-    def _wait(
-        self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]
-    ) -> T | decide.Waiting:
+    def _wait(self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], Any]) -> Any:
         while isinstance(step := self._poll(session, poll), PollAgain):
             time.sleep(step.seconds)
         match step:
             case Succeed(found):
-                return cast("T", found)
+                return found
             case Fail(reason):
-                return cast("T", decide.Failed(reason))
+                return decide.Failed(reason)
             case TimeOut(waiting, None):
                 return waiting
             case TimeOut(waiting, cause):
@@ -183,23 +185,20 @@ class WorkerPoller:
         raise AssertionError(step)
 
     def _poll(self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], Any]) -> Step:
-        step = self._attempt(session, "poll", lambda: poll(self.hook), session.receive)
+        step = self._attempt(session, poll)
         if isinstance(step, NeedDetails):
             version = step.version
-            read = lambda: self.hook.add_details(self._image_name, version)  # noqa: E731  # used once
-            step = self._attempt(session, "details", read, lambda record, now, _: session.receive_details(record, now))
+            read = lambda hook: hook.add_details(self._image_name, version)  # noqa: E731  # used once
+            step = self._attempt(session, read, of_details=True)
         return step
 
     def _attempt(
-        self,
-        session: WaitSession,
-        what: str,
-        call: Callable[[], Any],
-        receive: Callable[[Any, float, float], Step],
+        self, session: WaitSession, call: Callable[[SageMakerImageVersionsHook], Any], *, of_details: bool = False
     ) -> Step:
+        failing = self._details_failing if of_details else self._polls_failing
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         try:
-            found = call()
+            found = call(self.hook)
         except Exception as error:
             kind = classify_error(error)
             if kind is None:
@@ -207,12 +206,12 @@ class WorkerPoller:
             if kind is ErrorKind.CREDENTIALS:
                 self._forget_client()
             now = time.monotonic()
-            lasting = self._failing[what].lasts(kind, now)
-            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=what == "details")
+            lasting = failing.lasts(kind, now)
+            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=of_details)
         else:
             now = time.monotonic()
-            self._failing[what].lasts(None, now)
-            step = receive(found, now, jitter)
+            failing.lasts(None, now)
+            step = session.receive_details(found, now) if of_details else session.receive(found, now, jitter)
         write_logs(self._source.log, self._image_name, step.logs)
         return step
 
