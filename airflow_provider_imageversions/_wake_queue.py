@@ -8,6 +8,7 @@ import random
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -45,25 +46,22 @@ class QueueReader:
         self._client = client
         self._queue_url = queue_url
         self._subscriptions: set[Subscription] = set()
-        self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sagemaker-image-versions-queue")
         self._hook: SageMakerImageVersionsHook | None = None
         self._queue: Any = None
         self._reported: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._failures = 0
+        self._task = registry.spawn(self._run())
 
     def join(self, subscription: Subscription) -> None:
-        """Add a subscription, and start with the first one."""
+        """Add a subscription."""
         self._subscriptions.add(subscription)
-        if self._task is None:
-            self._task = self._registry.spawn(self._run())
 
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription, and end with the last one."""
         self._subscriptions.discard(subscription)
         if not self._subscriptions:
-            if self._task is not None:
-                self._task.cancel()
+            self._task.cancel()
             self._registry.readers.pop((self._client, self._queue_url), None)
             self._thread.shutdown(wait=False)
             self._close()
@@ -95,7 +93,9 @@ class QueueReader:
         if hook is self._hook:
             return
         self._close()
-        self._queue = await self._client.run(_open_queue, hook, self._queue_url)
+        self._queue = await self._client.run(
+            partial(hook.get_queue_client, self._queue_url, wait_seconds=RECEIVE_SECONDS)
+        )
         self._hook = hook
 
     def _close(self) -> None:
@@ -117,6 +117,7 @@ class QueueReader:
         return time.time() - sent > KEPT_FOR_OTHERS
 
     async def _pause(self, error: Exception) -> None:
+        kind = classify_error(error)
         if not self._failures:
             _log.warning(
                 "Queue %s: could not be read; polling continues at poll_interval. Retrying at least every %.0f "
@@ -124,17 +125,13 @@ class QueueReader:
                 self._queue_url,
                 _sessions.BACKOFF_CAP,
                 describe_error(error),
-                exc_info=None if classify_error(error) else error,
+                exc_info=None if kind else error,
             )
-        if classify_error(error) is ErrorKind.CREDENTIALS:
+        if kind is ErrorKind.CREDENTIALS:
             self._client.discard(self._hook)
         self._failures += 1
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         await asyncio.sleep(_schedule.queue_retry_delay(self._failures, jitter))
-
-
-def _open_queue(hook: SageMakerImageVersionsHook, queue_url: str) -> Any:
-    return hook.get_queue_client(queue_url, wait_seconds=RECEIVE_SECONDS)
 
 
 def _receive(queue: Any, queue_url: str) -> list[dict[str, Any]]:
