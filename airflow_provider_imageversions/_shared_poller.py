@@ -189,7 +189,7 @@ class _Poll:
         # change was reported.
         self._started = self._serial = self._succeeded = 0
         self._reported = -1
-        self._began = _schedule.FIRST
+        self._began = self._asked_for_details = _schedule.FIRST
         self._polls = self._calls = self._failures = 0
         self._failing = FaultTimer()
         self._failing_since = 0.0
@@ -269,8 +269,11 @@ class _Poll:
     async def _request_details(self, version: ImageVersion) -> ImageVersion:
         hook = await self.client.hook()
         limiter = self.client.limiter(hook)
-        # Like a first poll, because the version cannot be delivered without its details.
-        await limiter.take(_schedule.FIRST, calls=2)
+        # The first request since the last poll is as urgent as a first poll, because a version cannot be delivered
+        # without its details. Further ones take turns with the polls, so that a watcher of many versions does not hold
+        # up the other images.
+        priority, self._asked_for_details = self._asked_for_details, time.monotonic()
+        await limiter.take(priority, calls=2)
         self._count_calls(2)
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
@@ -331,6 +334,7 @@ class _Poll:
         self._requested = None
         self._started += 1
         self._began = time.monotonic()
+        self._asked_for_details = _schedule.FIRST
         return frozenset(subscription.target for subscription in self._subscriptions)
 
     @property

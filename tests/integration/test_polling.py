@@ -577,6 +577,24 @@ async def test_calls_that_are_cancelled_before_their_turn_cost_nothing():
     assert await asyncio.wait_for(limiter.take(0), 10) < 0.5
 
 
+async def test_details_go_first_but_one_image_does_not_hold_up_the_others(emulator, connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "5")
+    for image in ("ready", "known", "new"):
+        emulator.create_versions(image, 2)
+    with subscribe(VersionsAbove(), image_name="ready") as ready, subscribe(image_name="known") as known:
+        versions = (await ready.next()).versions
+        await known.next()
+        limiter = _shared_poller._registry().limiter("aws_default", "us-east-1")
+        limiter.learn(BURST, throttled=False)  # from now on, all calls queue
+        before = len(emulator.calls())
+        with subscribe(image_name="new") as new:
+            await eventually(lambda: limiter._queue.backlog)
+            known.retarget(VersionsAbove())
+            await asyncio.gather(known.next(), new.next(), *map(ready.add_details, versions))
+    calls = [(call["operation"], call["parameters"]["ImageName"]) for call in emulator.calls()[before:]]
+    assert [image for operation, image in calls if operation != "ListAliases"] == ["new", "ready", "known", "ready"]
+
+
 async def test_the_region_is_known_while_the_client_is_renewed(emulator, connection):
     emulator.create_versions(IMAGE, 1)
     with subscribe() as subscription:
