@@ -9,7 +9,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions._shared_poller import Subscription, _Client, _Registry
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 RECEIVE_SECONDS = 5
@@ -79,14 +78,22 @@ class QueueReader:
 
     async def _read(self) -> None:
         await self._open()
-        messages = await self._in_thread(_receive)
-        done = [message for message in messages if self._is_done(message)]
+        answer = await self._call(
+            self._queue.receive_message,
+            MaxNumberOfMessages=MESSAGES_AT_ONCE,
+            WaitTimeSeconds=RECEIVE_SECONDS,
+            VisibilityTimeout=HIDDEN_FROM_OTHERS,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        done = [message for message in answer.get("Messages", []) if self._is_done(message)]
         if done:
-            await self._in_thread(_delete, done)
+            entries = [{"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]} for at, message in enumerate(done)]
+            # A message that cannot be deleted is received again.
+            await self._call(self._queue.delete_message_batch, Entries=entries)
 
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def _call(self, call: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
         in_thread = sync_to_async(call, thread_sensitive=False, executor=self._thread)
-        return await in_thread(self._queue, self._queue_url, *arguments)
+        return await in_thread(QueueUrl=self._queue_url, **parameters)
 
     async def _open(self) -> None:
         hook = await self._client.hook()
@@ -132,23 +139,3 @@ class QueueReader:
         self._failures += 1
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         await asyncio.sleep(_schedule.queue_retry_delay(self._failures, jitter))
-
-
-def _receive(queue: Any, queue_url: str) -> list[dict[str, Any]]:
-    answer = queue.receive_message(
-        QueueUrl=queue_url,
-        MaxNumberOfMessages=MESSAGES_AT_ONCE,
-        WaitTimeSeconds=RECEIVE_SECONDS,
-        VisibilityTimeout=HIDDEN_FROM_OTHERS,
-        MessageSystemAttributeNames=["SentTimestamp"],
-    )
-    messages: list[dict[str, Any]] = answer.get("Messages", [])
-    return messages
-
-
-def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> None:
-    entries = [
-        {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
-    ]
-    # A message that cannot be deleted is received again.
-    queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)
