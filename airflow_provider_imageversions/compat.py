@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
@@ -205,15 +204,13 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     :param asset: The asset.
     :param key: The key.
     """
-    variable = _progress_variable(asset, key)
-    if "asset_state_store" not in context:
-        return Variable.get(variable, None, deserialize_json=True)
-    store = context["asset_state_store"][asset]
-    stored = store.get(key)
+    store = context["asset_state_store"][asset] if "asset_state_store" in context else None
+    stored = None if store is None else store.get(key)
     if stored is None:
-        # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
+        variable = _progress_variable(asset, key)
         stored = Variable.get(variable, None, deserialize_json=True)
-        if stored is not None:
+        if store is not None and stored is not None:
+            # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
             store.set(key, stored)
             Variable.delete(variable)
     return stored
@@ -296,8 +293,7 @@ def read_task_state(context: Mapping[str, Any], key: str) -> Any:
     if store is not None:
         return store.get(key)
     # The parameter for the default has another name in Airflow 2.
-    found = Variable.get(key, None, deserialize_json=False)
-    return None if found is None else json.loads(found)
+    return Variable.get(key, None, deserialize_json=True)
 
 
 def write_task_state(context: Mapping[str, Any], key: str, value: Any) -> None:
