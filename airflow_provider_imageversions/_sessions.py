@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import parse_time
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions._reading import PollResult
     from airflow_provider_imageversions.model import ImageVersion, WatchConfig
+
+    T = TypeVar("T")
+    Steps = Generator["Step", tuple[Any, float], T]
 
 BACKOFF_CAP = 300.0
 """Maximum time in seconds between two polls while SageMaker or the network fails (or the interval, if longer)."""
@@ -597,7 +600,7 @@ class WatchSession:
         target: Target | VersionsAbove = self._detector.target
         return target
 
-    def run(self) -> Generator[Step, tuple[Any, float], None]:
+    def run(self) -> Steps[None]:
         """Yield the next step; the driver sends its result, with the seconds of a monotonic clock."""
         result: PollResult | None = None
         while True:
@@ -606,7 +609,7 @@ class WatchSession:
                 result = yield from self._ask(Poll(self.target, interval))
             result = yield from self._handle(result)
 
-    def _handle(self, result: PollResult) -> Generator[Step, tuple[Any, float], PollResult | None]:
+    def _handle(self, result: PollResult) -> Steps[PollResult | None]:
         """Handle a result; return it if it has more versions to emit."""
         if self._cursor is None and result.fault in {None, ErrorKind.MISSING}:
             # An image that does not exist has no versions to skip.
@@ -634,9 +637,7 @@ class WatchSession:
         self._detector.aim(self._cursor, result.versions)
         return result if left and is_readable else None
 
-    def _read_details(
-        self, versions: list[ImageVersion]
-    ) -> Generator[Step, tuple[Any, float], tuple[list[ImageVersion], bool]]:
+    def _read_details(self, versions: list[ImageVersion]) -> Steps[tuple[list[ImageVersion], bool]]:
         """Return the versions to emit next, with details if requested, and whether all details could be read."""
         records: list[ImageVersion] = []
         for version in versions[:DETAILS_AT_ONCE] if self._include_details else ():
@@ -649,7 +650,7 @@ class WatchSession:
         self._is_blocked = False
         return records if self._include_details else versions, True
 
-    def _emit(self, versions: list[ImageVersion], after: Any) -> Generator[Step, tuple[Any, float], bool]:
+    def _emit(self, versions: list[ImageVersion], after: Any) -> Steps[bool]:
         """Emit events; return ``False`` if they must not be emitted because the state could not be stored before."""
         if not versions:
             return True
@@ -665,7 +666,7 @@ class WatchSession:
         self._has_emitted = True
         return True
 
-    def _advance(self, *, has_emitted: bool) -> Generator[Step, tuple[Any, float], None]:
+    def _advance(self, *, has_emitted: bool) -> Steps[None]:
         """Advance the stored cursor: at once if nothing was emitted, otherwise when Airflow has stored the events."""
         if has_emitted or (self._unstored and self._cursor != self._unstored[-1].cursor):
             self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
@@ -684,7 +685,7 @@ class WatchSession:
         """Return whether an event from before the last restart may be lost, and was not emitted again yet."""
         return identity in self._sent_before and not self._has_emitted
 
-    def _save(self, *, again: bool = False) -> Generator[Step, tuple[Any, float], bool]:
+    def _save(self, *, again: bool = False) -> Steps[bool]:
         state = {self._detector.cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-SENT_KEPT:]}
         if state == self._saved and not again:
             return True
@@ -701,7 +702,7 @@ class WatchSession:
         text = f"No events will be emitted until this is resolved. Retrying every {pace:.0f} seconds: {shown}"
         self._logs += (Log("error", text),)
 
-    def _ask(self, step: Step) -> Generator[Step, tuple[Any, float], Any]:
+    def _ask(self, step: Step) -> Steps[Any]:
         logs, self._logs = self._logs, ()
         answer, self._now = yield replace(step, logs=logs)
         return answer
