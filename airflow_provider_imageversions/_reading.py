@@ -51,26 +51,33 @@ class PollResult:
         )
 
 
+def poll_versions(
+    hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]
+) -> PollResult:
+    """
+    Return what :func:`read_versions` returns, or its error. Blocks.
+
+    :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+    """
+    try:
+        return read_versions(hook, image_name, targets)
+    except Exception as error:
+        fault = classify_error(error)
+        if fault is None:
+            raise
+        return PollResult(targets, fault=fault, error=error)
+
+
 def read_versions(
-    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
+    hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]
 ) -> PollResult:
     """
     Read as much of an image's versions as the targets need. Blocks.
 
     Usually, this takes one call. A version that is not on the first page takes one more call, not all pages in between.
 
-    :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+    :raises Exception: No target could be read.
     """
-    try:
-        return _read(hook, image_name, frozenset(targets))
-    except Exception as error:
-        fault = classify_error(error)
-        if fault is None:
-            raise
-        return PollResult(targets=frozenset(targets), fault=fault, error=error)
-
-
-def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]) -> PollResult:
     found: dict[str | None, list[ImageVersion]] = {}
     refused: dict[str | None, Exception] = {}
     calls = 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _metrics, _schedule, _sessions
-from airflow_provider_imageversions._reading import PollResult, alias_of, read_versions
+from airflow_provider_imageversions._reading import PollResult, alias_of, poll_versions
 from airflow_provider_imageversions._schedule import BacklogMonitor, CallQueue, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
@@ -51,11 +51,11 @@ _HEALTHY = {None, ErrorKind.MISSING}
 """Results that do not mean an outage: SageMaker has responded even if the image does not exist."""
 
 
-def subscribe(
-    source: object, image_name: str, target: Target | VersionsAbove, interval: float, *, wake_queue: str | None = None
-) -> Subscription:
+class Subscription(AbstractContextManager["Subscription"]):
     """
-    Subscribe to the running event loop's poll for this image and connection.
+    A subscription to the running event loop's poll for an image and a connection.
+
+    It ends as a context manager. The last one that ends also ends the poll and its client.
 
     :param source: The trigger that has the parameters of the connection.
     :param image_name: Name of the image.
@@ -64,27 +64,25 @@ def subscribe(
     :param wake_queue: URL of an SQS queue whose messages start the polls of the images that they name at once.
         (default: ``None``)
     """
-    registry = _registry()
-    poll = registry.poll(aws_parameters(source), image_name)
-    reader = None if wake_queue is None else registry.reader(poll.client, wake_queue)
-    return Subscription(poll, target, interval, reader)
-
-
-class Subscription(AbstractContextManager["Subscription"]):
-    """A subscriber of a poll. It leaves as a context manager: the last one that leaves ends the poll and its client."""
 
     def __init__(
-        self, poll: _Poll, target: Target | VersionsAbove, interval: float, reader: QueueReader | None = None
+        self,
+        source: object,
+        image_name: str,
+        target: Target | VersionsAbove,
+        interval: float,
+        wake_queue: str | None = None,
     ) -> None:
-        self._poll = poll
-        self._reader = reader
+        registry = _registry()
+        self._poll = registry.poll(aws_parameters(source), image_name)
+        self._reader = None if wake_queue is None else registry.reader(self._poll.client, wake_queue)
         self.target = target
         self.interval = interval
         self._refused = FaultTimer()
         self._details_failing = FaultTimer()
-        self._seen = poll.join(self)
-        if reader is not None:
-            reader.join(self)
+        self._seen = self._poll.join(self)
+        if self._reader is not None:
+            self._reader.join(self)
 
     async def next(self) -> PollResult:
         """
@@ -311,7 +309,7 @@ class _Poll:
                 if fault is None:
                     raise
                 self._begin()
-                result = PollResult(targets=frozenset(), calls=0, fault=fault, error=error)
+                result = PollResult(frozenset(), calls=0, fault=fault, error=error)
             else:
                 limiter = self.client.limiter(hook)
                 late = await limiter.take(_schedule.FIRST if last else self._began)
@@ -320,7 +318,7 @@ class _Poll:
                 waited += late
                 # Only now, so that the first call serves all who came while the first client was made.
                 targets = self._begin()
-                result = await self.client.run(read_versions, hook, self._image_name, targets)
+                result = await self.client.run(poll_versions, hook, self._image_name, targets)
                 took += time.monotonic() - self._began
                 calls += result.calls
                 limiter.learn(result.calls - 1, throttled=result.fault is ErrorKind.THROTTLED)

@@ -22,20 +22,6 @@ from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, 
 from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
 from airflow_provider_imageversions._reading import write_logs
-from airflow_provider_imageversions._sessions import (
-    Emit,
-    Fail,
-    FaultTimer,
-    NeedDetails,
-    Poll,
-    PollAgain,
-    Raise,
-    Retry,
-    Save,
-    Succeed,
-    WaitSession,
-    WatchSession,
-)
 from airflow_provider_imageversions.compat import BaseEventTrigger, push_xcom
 from airflow_provider_imageversions.deferral import describe_wait
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
@@ -53,7 +39,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from airflow_provider_imageversions.model import ImageVersion
+    from airflow_provider_imageversions.model import ImageVersion, Target
 
 
 class _AwsTrigger(BaseTrigger):
@@ -137,12 +123,12 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             payload = {"status": "error", "error": describe_error(error)}
         yield TriggerEvent(payload)
 
-    async def _wait(self) -> dict[str, str]:
+    async def _wait(self) -> dict[str, Any]:
         operation, identity = "describe_domain", {"DomainId": self.domain_id}
         if self.user_profile_name is not None:
             operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
-        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), FaultTimer()
-        session = WaitSession(interval=self.check_interval, eager=True)
+        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), _sessions.FaultTimer()
+        session = _sessions.WaitSession(interval=self.check_interval, eager=True)
         while True:
             jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
@@ -163,9 +149,9 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             for line in step.logs:
                 getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
             match step:
-                case Raise(fatal):
+                case _sessions.Raise(fatal):
                     return {"status": "error", "error": describe_error(fatal)}
-                case PollAgain(seconds):
+                case _sessions.PollAgain(seconds):
                     await asyncio.sleep(seconds)
                 case _:
                     return {"status": "done"}
@@ -321,36 +307,35 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     async def _wait(self) -> dict[str, Any]:
         try:
             source = self._source()
-            wait = self._parse(source)
+            image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        image_name, target = wait.image_name, wait.target
-        session = WaitSession(
+        session = _sessions.WaitSession(
             target=target,
-            include_details=wait.include_details,
+            include_details=include_details,
             interval=self.poll_interval,
             silent_fail=self.silent_fail,
             backoff_from=time.monotonic() if self.exponential_backoff else None,
             max_wait=self.max_wait or math.inf,
         )
-        with _shared_poller.subscribe(source, image_name, target, self.poll_interval) as subscription:
+        with _shared_poller.Subscription(source, image_name, target, self.poll_interval) as subscription:
             while True:
                 step = session.receive_poll(await subscription.next(), time.monotonic())
                 write_logs(self.log, image_name, step.logs)
-                if isinstance(step, NeedDetails):
+                if isinstance(step, _sessions.NeedDetails):
                     step = session.receive_details(await subscription.add_details(step.version), time.monotonic())
                     write_logs(self.log, image_name, step.logs)
                 match step:
-                    case Succeed(decide.Ready(version)):
+                    case _sessions.Succeed(decide.Ready(version)):
                         return {"status": "ready", "version": version}
-                    case Fail(reason):
+                    case _sessions.Fail(reason):
                         return {"status": "failed", "reason": reason}
-                    case Raise(fatal):
+                    case _sessions.Raise(fatal):
                         return {"status": "error", "error": describe_error(fatal)}
-                    case Retry():
+                    case _sessions.Retry():
                         # The shared poll makes such pauses for all of its waits.
                         pass
-                    case PollAgain(seconds):
+                    case _sessions.PollAgain(seconds):
                         subscription.interval = seconds
 
     def _source(self) -> Any:
@@ -362,7 +347,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
             raise invalid_parameter("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
-    def _parse(self, source: Any) -> Wait:
+    def _parse(self, source: Any) -> tuple[str, Target, bool]:
         """Check the arguments; without a worker, some of them are still strings."""
         if self._unrendered is not None:
             raise ValueError(self._unrendered)
@@ -376,7 +361,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         check_aws_parameters(aws_parameters(source))
         wait = Wait.of(source)
         self._waited_for = describe_wait(wait, source)
-        return wait
+        return wait.image_name, wait.target, wait.include_details
 
 
 class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
@@ -544,10 +529,10 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
         self._warn_of_rival()
         name, store = config.image_name, CursorStore(self)
         states, started = await store.read(), datetime.now(timezone.utc)
-        session = WatchSession(
+        session = _sessions.WatchSession(
             config, states, interval=self.poll_interval, include_details=self.include_details, started=started
         )
-        with _shared_poller.subscribe(
+        with _shared_poller.Subscription(
             self, name, session.target, self.poll_interval, wake_queue=wake_queue
         ) as subscription:
             steps = session.run()
@@ -556,15 +541,15 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
                 write_logs(self.log, name, step.logs)
                 answer: Any = None
                 match step:
-                    case Poll(target, interval):
+                    case _sessions.Poll(target, interval):
                         subscription.interval = interval
                         subscription.retarget(target)
                         answer = await subscription.next()
-                    case NeedDetails(version):
+                    case _sessions.NeedDetails(version):
                         answer = await subscription.add_details(version)
-                    case Save(state):
+                    case _sessions.Save(state):
                         answer = await store.write(state)
-                    case Emit(version, event):
+                    case _sessions.Emit(version, event):
                         payload = event_payload(version, name, subscription.region, **event)
                         _metrics.count_event(payload)
                         yield TriggerEvent(payload)

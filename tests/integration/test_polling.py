@@ -35,7 +35,7 @@ def trigger(**arguments):
 
 
 def subscribe(target=None, interval=60.0, image_name=IMAGE, wake_queue=None, **parameters):
-    return _shared_poller.subscribe(
+    return _shared_poller.Subscription(
         trigger(**parameters), image_name, target or Target(), interval, wake_queue=wake_queue
     )
 
@@ -454,7 +454,7 @@ async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection
     many = 2 * _shared_poller.WOKEN_AT_ONCE + 1
     waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(many)]
     await eventually(lambda: polls(emulator) > 0)
-    monkeypatch.setattr(_reading, "_read", broken)
+    monkeypatch.setattr(_reading, "read_versions", broken)
     events = await asyncio.wait_for(asyncio.gather(*waits), 5)
     assert all(event.payload["status"] == "error" and "bug" in event.payload["error"] for event in events)
     monkeypatch.undo()
