@@ -8,7 +8,7 @@ PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
 WORKERS ?= 4
-STEPS := lint types docs wheel e2e
+STEPS := lint types docs wheel-and-e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
 # Compiled modules halve the start time of each of Airflow's processes.
@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract unit integration lint format types docs wheel coverage e2e compat bench audit \
+.PHONY: help demo test wheel-and-e2e contract unit integration lint format types docs wheel coverage e2e compat bench audit \
 	browser screenshots dist venv constraints clean
 
 help: ## list the commands
@@ -64,6 +64,15 @@ docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
 	@echo "build/docs/html/index.html"
 
+wheel-and-e2e: $(INSTALLED)
+	@# Side by side, because both wait more than they compute.
+	@$(MAKE) --no-print-directory -j 2 labelled-wheel labelled-e2e
+
+labelled-%:
+	@# A subshell that prints a mark at its success, as sh has no pipefail.
+	@($(MAKE) --no-print-directory $* 2>&1 && echo "passed") | \
+	    awk '{ print "$*: " $$0; fflush(); last = $$0 } END { exit last != "passed" }'
+
 dist: $(INSTALLED) ## build the source distribution and the wheel into build/dist, and check their contents
 	rm -rf build/dist
 	mkdir -p build
@@ -91,7 +100,7 @@ coverage: wheel ## measure the branch coverage of those tests, and compare it wi
 
 e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
-	$(BIN)/python -m pytest -n 2 --durations=10 $(SELECTED) tests/e2e
+	$(BIN)/python -m pytest -v -n 2 --durations=10 $(SELECTED) tests/e2e
 
 compat: $(INSTALLED) ## test on each supported Airflow, an hour; LINE=2.11 for one of the lines in dev/compat.py
 	$(BIN)/python -m dev.compat $(LINE)

@@ -284,8 +284,9 @@ def run_dag_per_version(
     never started again, so events that Airflow delivers more than once start one run. The runs have no logical date.
     The ``max_active_runs`` of the started DAG limits how many of them are active at a time.
 
-    Versions from before the first event do not start runs. The progress is kept in the asset's state store, or before
-    Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts a run again.
+    Events from before the first run of the returned DAG do not start runs. The progress is kept in the asset's state
+    store, or before Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts
+    a run again.
 
     :param dag: The DAG to start, or its id. The tasks that start runs are retried if it does not exist yet.
     :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.
@@ -294,8 +295,8 @@ def run_dag_per_version(
     :param run_id: Function that returns the run id for an event's payload. Events with the same id start one run. An id
         has 1 to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the version's number
         and the first 8 digits of the ``event_id``)
-    :param recheck_interval: Time in seconds, or as a timedelta, between scheduled runs of the returned DAG. They start
-        the runs for events that arrived while it was paused, or whose dispatching run failed. ``None`` runs it only
+    :param recheck_interval: Time in seconds, or as a timedelta, between scheduled runs of the returned DAG, which start
+        the runs for events that arrived while it was paused, or that a failed run left over. ``None`` runs it only
         after events. (default: 3600)
     :param dag_arguments: More arguments of the returned DAG, such as ``tags``. (default: ``max_active_runs=1``,
         ``catchup=False``, and 20 retries in ``default_args``)

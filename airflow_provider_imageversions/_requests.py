@@ -93,7 +93,7 @@ _ROLE_ARN = text_parser(
 @attrs.frozen(field_transformer=with_converters)
 class CreateImageRequest(_ImageMetadata):
     """
-    A call of CreateImage.
+    The parameters of CreateImage.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images.
@@ -116,12 +116,13 @@ class CreateImageRequest(_ImageMetadata):
 @attrs.frozen(field_transformer=with_converters)
 class UpdateImageRequest(_ImageMetadata):
     """
-    A call of UpdateImage. Parameters that are not set remain unchanged.
+    The parameters of UpdateImage.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (default: ``None``)
-    :param display_name: Display name of the image, 1 to 128 characters. (default: ``None``)
-    :param description: Description of the image, up to 512 characters. (default: ``None``)
+    :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (default:
+        unchanged)
+    :param display_name: Display name of the image, 1 to 128 characters. (default: unchanged)
+    :param description: Description of the image, up to 512 characters. (default: unchanged)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::
@@ -165,12 +166,12 @@ class VersionMetadata(Request):
 @attrs.frozen(field_transformer=with_converters)
 class CreateImageVersionRequest(VersionMetadata):
     """
-    A call of CreateImageVersion, apart from its ClientToken.
+    The parameters of CreateImageVersion, apart from its ClientToken.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param base_image: Registry path of the container image in Amazon ECR, up to 255 characters.
-    :param aliases: Aliases for the version, each of 1 to 128 letters, digits, hyphens, underscores and dots.
-        (default: none)
+    :param aliases: Aliases for the version, each of 1 to 128 letters, digits, hyphens, underscores and dots; a list, or
+        a comma-separated string. (default: none)
     :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: none)
     :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: none)
     :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default: none)
@@ -201,20 +202,21 @@ class CreateImageVersionRequest(VersionMetadata):
 @attrs.frozen(field_transformer=with_converters)
 class UpdateImageVersionRequest(VersionMetadata):
     """
-    A call of UpdateImageVersion by version number. Parameters that are not set remain unchanged.
+    The parameters of UpdateImageVersion, by version number.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
     :param version: Number of the version, 0 or more.
-    :param aliases_to_add: Aliases to add to the version, which no version may have yet. (default: none)
-    :param aliases_to_delete: Aliases to remove from the version. (default: none)
-    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: ``None``)
-    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: ``None``)
+    :param aliases_to_add: Aliases to add to the version, which no version may have; a list, or a comma-separated
+        string. (default: none)
+    :param aliases_to_delete: Aliases to remove from the version; a list, or a comma-separated string. (default: none)
+    :param vendor_guidance: ``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``. (default: unchanged)
+    :param job_type: ``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``. (default: unchanged)
     :param ml_framework: Name and version of the machine learning framework, such as ``PyTorch 2.4``. (default:
-        ``None``)
-    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: ``None``)
-    :param processor: ``CPU`` or ``GPU``. (default: ``None``)
-    :param horovod: Whether the version is compatible with Horovod. (default: ``None``)
-    :param release_notes: Release notes, up to 255 characters. (default: ``None``)
+        unchanged)
+    :param programming_lang: Name and version of the programming language, such as ``Python 3.11``. (default: unchanged)
+    :param processor: ``CPU`` or ``GPU``. (default: unchanged)
+    :param horovod: Whether the version is compatible with Horovod. (default: unchanged)
+    :param release_notes: Release notes, up to 255 characters. (default: unchanged)
     :raises ValueError: A value is outside its limits; the message names the parameter and its value.
 
     .. seealso::

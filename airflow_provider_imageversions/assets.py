@@ -91,8 +91,7 @@ def image_version_asset(
         that differ from the defaults, see :func:`uri_of`)
     :param group: Group of the asset. (default: Airflow's, ``"asset"``)
     :param extra: Metadata of the asset, as JSON. (default: none)
-    :param access_control: Which teams may produce and consume the asset, on Airflow versions whose assets support this.
-        (default: Airflow's)
+    :param access_control: Which teams may produce and consume the asset. Requires Airflow 3.3. (default: Airflow's)
     :param statuses: Statuses to emit events for: ``"CREATED"``, ``"CREATE_FAILED"`` or both. (default:
         ``("CREATED",)``)
     :param start_from: Where the watcher starts the first time: ``"latest"`` for versions that reach a status from now

@@ -56,9 +56,9 @@ BOTOCORE_ERRORS = (
 
 class ImageVersionFailedError(AirflowFailException):
     """
-    The version can no longer become CREATED; the message has SageMaker's reason.
+    The version that a sensor waits for can no longer become CREATED; the message has SageMaker's reason.
 
-    This is an AirflowFailException: retrying cannot succeed because the version will never become CREATED.
+    This is an AirflowFailException: Airflow does not retry the task, because the version will never become CREATED.
     ``soft_fail`` and ``never_fail`` skip the task in every mode.
     """
 
@@ -67,13 +67,13 @@ class SageMakerImageVersionPollingError(RuntimeError):
     """
     A deferred task could not read the image's versions: access denied, invalid arguments, or a missing connection.
 
-    This is not an AirflowException, so that ``soft_fail`` cannot hide a misconfiguration. In poke and reschedule mode
-    the underlying error is raised itself.
+    Airflow retries the task as usual. This is not an AirflowException, so that ``soft_fail`` cannot hide a
+    misconfiguration. In poke and reschedule mode, the underlying error itself is raised.
     """
 
 
 class SageMakerImageOperationError(AirflowException):
-    """SageMaker could not complete the operation; the message has its reason. Airflow retries the task as usual."""
+    """An operator could not complete its operation; the message has the reason. Airflow retries the task as usual."""
 
 
 class SageMakerImageOperationTimeoutError(SageMakerImageOperationError, TimeoutError):
@@ -86,7 +86,7 @@ class SageMakerImageOperationTimeoutError(SageMakerImageOperationError, TimeoutE
 
 class MissingConnectionError(LookupError):
     """
-    The Airflow connection does not exist, or Airflow 3 could not look it up; Airflow does not distinguish the two.
+    The Airflow connection does not exist, or could not be looked up, which Airflow 3 does not distinguish.
 
     This is not an AirflowException, so that ``soft_fail`` cannot hide it.
 
@@ -125,7 +125,7 @@ class CredentialsError(botocore.exceptions.CredentialRetrievalError):  # type: i
 
 
 class CertificateError(botocore.exceptions.SSLError):  # type: ignore[misc]  # botocore is untyped
-    """The endpoint's certificate cannot be verified, or the CA bundle cannot be used."""
+    """The endpoint's certificate cannot be verified, or the CA bundle in ``verify`` cannot be used."""
 
     fmt = (
         "SSL validation failed for {endpoint_url} {error} (with verify={verify!r}: set verify, on the task or the "

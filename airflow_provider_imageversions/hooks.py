@@ -177,14 +177,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
     retries (``standard`` mode, 3 attempts) and timeouts (5 s to connect, 15 s to read) unless ``config`` or the
     connection's ``config_kwargs`` set them. If both set the same option, ``config`` takes precedence.
 
+    For calls that have no method here, ``conn`` is the boto3 client for SageMaker, as in other Amazon hooks.
+
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` or ``""`` uses boto3's default
         credential chain. (default: ``aws_default``)
     :param region_name: AWS region. (default: the connection's region, or boto3's)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param config: Configuration of botocore's client: a :class:`botocore.config.Config`, or its keyword arguments.
         (default: the connection's settings)
-    :raises MissingConnectionError: The connection ``aws_conn_id`` does not exist.
-    :raises CredentialsError: The credentials could not be loaded or refreshed.
+    :raises ValueError: A parameter is outside its limits.
+    :raises MissingConnectionError: At the first call: the connection ``aws_conn_id`` does not exist.
+    :raises CredentialsError: At a call: the credentials could not be loaded or refreshed.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
@@ -549,7 +552,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param starting_token: ``NextToken`` of an earlier response to the same query, to continue from there. (default:
             none)
         :param limit: Maximum number of records. No page is fetched beyond the last one. (default: no limit)
-        :return: Records as :meth:`describe_image` returns them, but without ``RoleArn``.
+        :return: Descriptions as :meth:`describe_image` returns them, but without ``RoleArn``.
         :raises ValueError: A parameter is outside its limits. Raised by the call, not by the first iteration.
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
@@ -693,10 +696,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param domain_id: Check only this domain. (default: all domains)
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
             (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
-        :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
-            "pinned": True, "running": True}, ...]}``, with version numbers as strings. ``kind`` is ``domain``, ``app``,
-            ``user_profile`` or ``space``; an app also has ``space_name`` or ``user_profile_name``. ``pinned`` is
-            ``False`` for an entry that always uses the newest version. ``running`` is ``None`` if apps were not read.
+        :return: A list of users for each version number (a string). A user is a dict:
+
+            - ``kind``: ``domain``, ``app``, ``user_profile`` or ``space``.
+            - ``domain_id`` and ``name``; for an app also ``space_name`` or ``user_profile_name``.
+            - ``app_type``, such as ``JupyterLab``.
+            - ``setting``: the setting that names the version.
+            - ``pinned``: ``False`` for a setting that always uses the newest version.
+            - ``running``: whether an app with the version is running; ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
         :raises botocore.exceptions.ClientError: SageMaker's error. If access is denied, the message names the missing
             permission. A failed call never counts as "not used".

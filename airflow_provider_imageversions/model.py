@@ -85,8 +85,7 @@ class ImageVersion(TypedDict, total=False):
     """
     A version's record: plain JSON with SageMaker's own keys, and times as ISO-8601 strings in UTC.
 
-    The first group is what ListImageVersions returns, the second what ``include_details=True`` adds from
-    DescribeImageVersion and ListAliases. A key that SageMaker omits is omitted here, too.
+    A key that SageMaker omits is omitted here, too.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ImageVersion.html and
@@ -94,23 +93,40 @@ class ImageVersion(TypedDict, total=False):
     """
 
     Version: int
+    """Number of the version."""
     ImageVersionStatus: str
+    """Status of the version, see :class:`ImageVersionStatus`. SageMaker may add statuses."""
     ImageArn: str
+    """ARN of the image."""
     ImageVersionArn: str
+    """ARN of the version."""
     CreationTime: str
+    """When the version was created, such as ``2026-09-01T12:00:00.123000+00:00``."""
     LastModifiedTime: str
+    """When the version was last modified."""
     FailureReason: str
+    """Why the version could not be created or deleted."""
 
     BaseImage: str
+    """Registry path that the version was created from. This and the following keys need ``include_details=True``."""
     ContainerImage: str
+    """Registry path with the digest, as training jobs need it."""
     Aliases: list[str]
+    """Aliases of the version."""
     JobType: str
+    """``TRAINING``, ``INFERENCE`` or ``NOTEBOOK_KERNEL``."""
     MLFramework: str
+    """Name and version of the machine learning framework."""
     ProgrammingLang: str
+    """Name and version of the programming language."""
     Processor: str
+    """``CPU`` or ``GPU``."""
     Horovod: bool
+    """Whether the version is compatible with Horovod."""
     ReleaseNotes: str
+    """Release notes."""
     VendorGuidance: str
+    """``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``."""
 
 
 _FIELDS = tuple(ImageVersion.__annotations__)
@@ -145,10 +161,13 @@ def to_record(item: Mapping[str, Any]) -> ImageVersion:
 
 def event_id(version: ImageVersion) -> str:
     """
-    Return the identity of the event that a version reached its status. It is equal each time the event is emitted.
+    Return the ``event_id`` of the event that a version reached its status.
 
-    It is a digest of the version's ARN, its creation time to the millisecond and its status. The creation time
-    distinguishes versions of one number if the image was deleted and created again.
+    It is a digest of the version's ARN, its creation time to the millisecond and its status, so it is equal each time
+    the event is emitted. The creation time distinguishes versions with the same number if the image was deleted and
+    created again.
+
+    :param version: The version's record.
     """
     created = parse_time("CreationTime", version["CreationTime"]).isoformat(timespec="milliseconds")
     return _digest([version["ImageVersionArn"], created, version["ImageVersionStatus"]])

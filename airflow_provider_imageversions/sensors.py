@@ -55,18 +55,21 @@ if TYPE_CHECKING:
 
 class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     """
-    Wait until a version of an Amazon SageMaker image is CREATED, and return its record.
+    Wait until a version of an Amazon SageMaker image is CREATED.
 
     Without ``version``, ``alias``, ``after_version`` and ``created_after``, the sensor waits for the image's latest
-    version: the one with the highest number that is not being deleted. ``poke_interval``, ``timeout``, ``soft_fail``,
-    ``never_fail``, ``silent_fail`` and ``retries`` have the same meaning in poke, reschedule and deferrable mode,
-    except that Airflow lets ``timeout`` span all retries in reschedule mode. If the image does not exist yet, the
-    sensor waits for it, with a warning unless it waits for an ``alias``. The sensor retries through throttling and
-    outages. If a version that was CREATING is deleted, the sensor fails. In reschedule mode, where each check is a
-    separate process, it times out instead, unless a later version is CREATED.
+    version: the one with the highest number that is not being deleted. If the image does not exist yet, the sensor
+    waits for it, and logs a warning unless it waits for an ``alias``. It also waits during throttling and outages. If a
+    version that was CREATING is deleted, the sensor fails. In reschedule mode, where each check is a separate process,
+    it times out instead, unless a later version is CREATED.
+
+    Airflow's parameters ``poke_interval`` (default: 60 seconds), ``timeout`` (default: ``[sensors] default_timeout``,
+    which is 7 days), ``soft_fail``, ``never_fail``, ``silent_fail`` and ``retries`` have the same meaning in poke,
+    reschedule and deferrable mode, except that Airflow lets ``timeout`` span all retries in reschedule mode.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
-    :param version: Wait for the version with this number, 0 or more. (default: none) (templated)
+    :param version: Wait for the version with this number, 0 or more. It cannot be combined with the next three
+        parameters. (default: none) (templated)
     :param alias: Wait until the version that has this alias is CREATED. (default: none) (templated)
     :param after_version: Wait for any version with a higher number than this one. If several are CREATED, the highest
         is returned. (default: none) (templated)
@@ -85,22 +88,23 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         per interval. (default: ``[operators] default_deferrable``, or True with ``start_from_trigger`` or
         ``end_from_trigger``)
     :param start_from_trigger: Start in the triggerer, without a worker until the version is CREATED. Requires Airflow
-        3.3. If the task needs something that only a worker can do, as with mapped tasks, XComArgs, most templates,
-        pools and ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
+        3.3. For tasks that need a worker, such as mapped tasks and tasks with XComArgs, most templates, a pool or an
+        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
     :param end_from_trigger: Also end in the triggerer when the version is CREATED. Requires Airflow 3.3. Failures and
-        timeouts are always handled by a worker. If the task needs something that only a worker can do, as with outlets,
-        callbacks or a task that is mapped over the result, a worker completes the task instead, and a warning says why.
-        Listeners are not called. (default: False)
+        timeouts are always handled by a worker. For tasks that need a worker, such as tasks with outlets or callbacks,
+        or with another task mapped over their result, a worker completes the task instead, and a warning says why.
+        Airflow's listeners are not called. (default: False)
     :raises ImageVersionFailedError: The version is CREATE_FAILED, or can no longer become CREATED for another reason.
         The task is not retried. With ``soft_fail`` or ``never_fail`` it is skipped.
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises botocore.exceptions.ClientError: An error such as access denied, which fails the task even with
         ``soft_fail``.
-    :raises SageMakerImageVersionPollingError: The same in a deferral.
-    :raises airflow.exceptions.AirflowSensorTimeout: The version did not become CREATED within ``timeout`` (seconds or a
-        timedelta).
+    :raises SageMakerImageVersionPollingError: The same while the task is deferred.
+    :raises airflow.exceptions.AirflowSensorTimeout: The version did not become CREATED within ``timeout``.
     :raises airflow.exceptions.AirflowTaskTimeout: The version did not become CREATED within ``execution_timeout``,
         which includes the time while the task is deferred.
+    :return: The version's record, see :class:`~airflow_provider_imageversions.model.ImageVersion`.
+    :rtype: ImageVersion
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

@@ -80,7 +80,7 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
     - ``{"status": "error", "error": "..."}``: an error such as access denied, an invalid argument or a missing
       connection.
 
-    The trigger retries through throttling and outages, and for a short time after access denied or rejected
+    The trigger retries during throttling and outages, and for a short time after access denied or rejected
     credentials.
 
     :param domain_id: ID of the domain.
@@ -91,6 +91,7 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
     :param region_name: AWS region. (default: the connection's region)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     Each payload also has ``waited_for``, the parameters that the trigger used: if no worker ran before, Airflow's
     triggerer renders the templates, and the worker that resumes the task compares the result with its own.
 
-    The trigger retries through throttling and outages, and for a short time after access denied or rejected
+    The trigger retries during throttling and outages, and for a short time after access denied or rejected
     credentials. All triggers of a triggerer that wait for the same image through the same connection share one poll and
     one boto3 client.
 
@@ -206,6 +207,8 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
     :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
         others. (default: none)
+    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
+        with a warning.
     """
 
     def __init__(
@@ -409,6 +412,8 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
     :param region_name: AWS region. (default: the connection's region)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
+        with a warning.
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

@@ -146,6 +146,19 @@ def with_includes(path: Path) -> str:
     return re.sub(r"^```\{literalinclude\} (\S+)\n(.*?)^```$", code, path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
+def drop_vague_types(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Drop annotations that say nothing to a reader, before Sphinx adds them to the descriptions."""
+    signature = content.parent[0]
+    if domain == "py" and signature.get("module"):
+        name = f"{signature['module']}.{signature['fullname']}"
+        annotations = app.env.current_document.autodoc_annotations.get(name, {})
+        if kind == "class":
+            # That of the constructor. ":return:" describes the result of the task.
+            annotations.pop("return", None)
+        for parameter in [parameter for parameter, text in annotations.items() if text in {"Any", "~typing.Any"}]:
+            del annotations[parameter]
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Write what is made of all pages."""
     if exception is None and app.builder.format == "html":
@@ -156,4 +169,5 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Connect the functions above with Sphinx."""
     app.connect("html-page-context", add_message_search)
+    app.connect("object-description-transform", drop_vague_types, priority=400)
     app.connect("build-finished", finish)

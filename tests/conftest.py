@@ -78,18 +78,28 @@ def pytest_report_header():
 def cheap_clients():
     """Save what takes most of the time of making a client, and what no test is about."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from botocore.client import ClientCreator
     from botocore.loaders import JSONFileLoader
 
     load_file, loaded = JSONFileLoader.load_file, {}
+    create_methods, methods = ClientCreator._create_methods, {}
 
     def load_once(loader, path):
         if path not in loaded:
             loaded[path] = load_file(loader, path)
         return loaded[path]
 
+    def create_methods_once(creator, service_model):
+        service = service_model.service_name
+        if service not in methods:
+            methods[service] = create_methods(creator, service_model)
+        return dict(methods[service])
+
     with pytest.MonkeyPatch.context() as patch:
         # Each session would parse SageMaker's model again.
         patch.setattr(JSONFileLoader, "load_file", load_once)
+        # Each client of SageMaker would make 400 methods again.
+        patch.setattr(ClientCreator, "_create_methods", create_methods_once)
         # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
         patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
         yield

@@ -195,7 +195,13 @@ _GROUPS: dict[str, list[Row]] = {
             "invalid_token",
             "UnrecognizedClientException",
         ),
-        _lasting("expired", "expired credentials, and no others", "expired_token", "ExpiredTokenException", "expired"),
+        _lasting(
+            "expired",
+            "expired credentials, without new ones in the connection",
+            "expired_token",
+            "ExpiredTokenException",
+            "expired",
+        ),
         _lasting(
             "withdrawn",
             "credentials that are not valid",
@@ -205,15 +211,15 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "late_credentials",
-            "an endpoint that provides expired credentials, for a while",
+            "an endpoint of the credential chain returns expired credentials, for a while",
             cells(readers="CredentialsError", sensors=WAITS, event=WAITS, changers=WAITS),
             says="still expired",
-            note="The same applies to whatever else the credential chain raises: errors of endpoints, files, external "
+            note="The same applies to all errors of the credential chain, such as those of endpoints, files, external "
             "processes and identity providers.",
         ),
         Row(
             "no_credentials",
-            "the same, and it does not recover",
+            "the same, permanently",
             cells(
                 readers="CredentialsError",
                 sensors="CredentialsError",
@@ -379,7 +385,7 @@ _GROUPS: dict[str, list[Row]] = {
         ),
         Row(
             "long_reason",
-            "a FailureReason of 1,024 characters, some of them control characters, some not ASCII",
+            "a FailureReason of 1,024 characters, with control and non-ASCII characters",
             cells(
                 readers=UNNOTICED,
                 sensors=FAILED,
@@ -390,7 +396,7 @@ _GROUPS: dict[str, list[Row]] = {
                 rollout=None,
             ),
             says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}$",
-            note="Control characters become \N{REPLACEMENT CHARACTER} everywhere, and in an error it is one line.",
+            note="Control characters are replaced by \N{REPLACEMENT CHARACTER}, and an error has it in one line.",
         ),
     ],
     "Studio": [
@@ -399,7 +405,7 @@ _GROUPS: dict[str, list[Row]] = {
             "the update of the domain fails",
             cells(rollout=REFUSED),
             says="no\ufffd base image \N{SNOWMAN} \ufffdx{900,}",
-            note="The old list of custom images is put back.",
+            note="The previous list of custom images is restored.",
         ),
         Row(
             "updating",
@@ -417,16 +423,29 @@ TABLE = [row for rows in _GROUPS.values() for row in rows]
 
 _HEAD = """\
 <!-- Made of tests/fault_table.py by `python -m tests.fault_table`; change that. -->
-# Faults
+# What happens when something fails
 
-This page shows what each class does when something goes wrong between Airflow and SageMaker. Each cell is a test, which
-runs the class over HTTP against the [emulator](testing.md) with that fault.
+This page shows what each class does when something goes wrong between Airflow and SageMaker.
+
+In short:
+
+- Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. All
+  other classes wait until the fault is over, or until their `timeout`.
+- Refused credentials: sensors and operators that change something load the credentials again for 2 minutes, and then
+  fail.
+- Denied access: sensors fail after 10 seconds, operators at once. Asset watchers retry every five minutes.
+
+The columns are `SageMakerImageVersionsHook`, `SageMakerListImageVersionsOperator`, `SageMakerImageVersionSensor` in
+each mode, `SageMakerImageVersionEventTrigger` (the watcher of an asset), and the operators that create, promote,
+delete, prune and roll out versions. Each cell is a test, which runs the class over HTTP against the
+[emulator](testing.md) with that fault. For failures of Airflow itself, see [the tests with a real
+Airflow](promises.md#how-they-are-tested).
 
 """
 _LEGEND = """\
-- The name of an error: the task fails with it, and Airflow retries the task as `retries` says. After
-  `ImageVersionFailedError` it does not, because a retry cannot succeed. The name is a code of botocore's `ClientError`
-  or an exception. The message of `SageMakerImageVersionPollingError` contains SageMaker's own.
+- The name of an exception, or a code of botocore's `ClientError`: the task fails with this error, and Airflow retries
+  it as often as `retries` says. After `ImageVersionFailedError` Airflow does not retry, because a retry cannot
+  succeed. The message of `SageMakerImageVersionPollingError` contains SageMaker's own error.
 - \N{EN DASH}: the fault cannot happen there.
 """
 

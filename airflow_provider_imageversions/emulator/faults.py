@@ -1,35 +1,37 @@
 """
-Faults that an emulator injects on request, like those of a network or of AWS.
+Faults of AWS and of the network that the emulator injects on request.
+
+The kinds for :meth:`~airflow_provider_imageversions.emulator.server.EmulatorClient.add_fault`:
 
 ======================  ===============================================================================
-kind                    what the client gets
+kind                    what the client receives
 ======================  ===============================================================================
 ``throttling``          400 ThrottlingException "Rate exceeded"
 ``server_error``        500 InternalFailure
 ``unavailable``         503 ServiceUnavailable
-``reset``               the connection is reset (RST) before any answer
-``lost_answer``         the call takes effect, and the connection is reset before the answer
-``not_found``           400 ResourceNotFound, as of what was made a moment ago
+``reset``               the connection is reset (RST) before the response
+``lost_answer``         the call takes effect, but the connection is reset before the response
+``not_found``           400 ResourceNotFound, as for a resource created a moment ago
 ``in_use``              400 ResourceInUse "Resource was modified concurrently"
 ``invalid_state``       400 ValidationException "Image ... is in an invalid state."
-``limit_exceeded``      400 ResourceLimitExceeded, as for one image more than the quota of 250
-``slow``, ``timeout``   the true answer, ``seconds`` late, or when the faults are cleared; a client with a shorter
-                        timeout gives up
+``limit_exceeded``      400 ResourceLimitExceeded, as for an image above the quota of 250
+``slow``, ``timeout``   the normal response, ``seconds`` late, or when the faults are cleared; a client with a
+                        shorter timeout gives up
 ``expired_token``       400 ExpiredTokenException
 ``invalid_token``       400 UnrecognizedClientException
-``clock_skew``          400 InvalidSignatureException, as for a client whose clock is a quarter of an hour behind
-``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its text; ``action``
-                        is the one that is not allowed (default: the operation's own, such as
+``clock_skew``          400 InvalidSignatureException, as for a client whose clock is 15 minutes slow
+``access_denied``       400 AccessDeniedException with the caller, the action and the resource in its message;
+                        ``action`` is the denied action (default: that of the operation, such as
                         ``sagemaker:CreateImage``)
-``broken_json``         200 with half of the JSON, which botocore takes for a success without content
-``truncated``           200 with half of the body that Content-Length announces; to botocore the same
-``repeating_token``     the page's NextToken is the one that was sent, so the same page comes forever
-``cyclic_token``        tokens that lead in a circle: A, B, A, B
+``broken_json``         200 with half of the JSON, which botocore parses as an empty response
+``truncated``           200 with half of the body that Content-Length announces, with the same effect
+``repeating_token``     the NextToken that was sent, so that the same page repeats forever
+``cyclic_token``        NextTokens that repeat in a cycle: A, B, A, B
 ``empty_page``          an empty page with a NextToken; the list continues after it
-``unknown_status``      the true answer with every status replaced by ``status`` (default ``ARCHIVED``)
+``unknown_status``      the normal response with every status replaced by ``status`` (default: ``ARCHIVED``)
 ======================  ===============================================================================
 
-A response that a fault creates or changes has the header ``X-Emulator-Fault`` with the kind.
+Each response that a fault creates or changes has the header ``X-Emulator-Fault`` with the kind.
 """
 
 from __future__ import annotations

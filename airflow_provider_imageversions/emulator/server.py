@@ -546,6 +546,9 @@ class EmulatorClient:
         """
         Make calls fail. Each call uses up the first fault that applies to it.
 
+        botocore makes three attempts after throttling, server errors and connection errors. Set ``times=3`` to make a
+        call of the hook fail with one of these.
+
         :param kind: The kind, see :mod:`airflow_provider_imageversions.emulator.faults`.
         :param operation: The operation that fails; None for all operations. (default: ``ListImageVersions``)
         :param image_name: The image whose calls fail. (default: all)
@@ -598,8 +601,8 @@ class Emulator(EmulatorClient):
     """
     SageMaker's image API on a local port, together with moto's other services.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`stop`. There is one state per process, because it is
-    moto's: two emulators in a process have the same images.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. moto keeps one state per process, so two
+    emulators in a process have the same images.
 
     :param port: The port; 0 chooses a free one. (default: 0)
     :param creation_seconds: Time in seconds that a version stays CREATING or DELETING, an image DELETING, and a

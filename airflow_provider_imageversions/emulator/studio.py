@@ -1,18 +1,18 @@
 """
-Studio: domains, user profiles, spaces, apps and app image configs, as far as they refer to versions of images.
+Domains, user profiles, spaces, apps and app image configs of SageMaker Studio, as far as they refer to images.
 
-What SageMaker does here is known from its documentation and service model, not from recorded answers:
+SageMaker's behavior is known from its documentation and service model, not from recorded responses:
 
-- An update replaces each structure of settings of one kind of app (such as ``JupyterLabAppSettings``) as a whole, and
-  keeps the other members of the user or space settings. There is no compare-and-set.
+- An update replaces the settings of an app (such as ``JupyterLabAppSettings``) as a whole, and keeps the other user or
+  space settings. There is no compare-and-set.
 - An update whose outcome is Update_Failed leaves the new settings in place.
-- Nothing checks what the settings name: deleting a version, an image or an app image config that is in use succeeds,
-  and so does an update with a version that does not exist.
-- A domain with user profiles or spaces, and one of those with apps, cannot be deleted.
+- Settings may refer to resources that do not exist: deleting a version, an image or an app image config that is in use
+  succeeds, and so does an update with a version that does not exist.
+- A domain with user profiles or spaces cannot be deleted, nor can a user profile or space with apps.
 - A deleted app remains listed as Deleted.
 
 Statuses change through moto's state transitions, as those of images do (``sagemaker::studio``, default: immediate).
-These operations take the place of moto's own domains, which know neither an update nor a status.
+These operations replace moto's own operations on domains, which support neither updates nor statuses.
 """
 
 from __future__ import annotations

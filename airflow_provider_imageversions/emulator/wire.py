@@ -88,12 +88,10 @@ def install() -> None:
     """
     Add the operations of images and of Studio to moto, for use under ``moto.mock_aws``.
 
-    Calling it again changes nothing.
-    There, images and versions are CREATED at once and versions deleted at once, as most of moto's resources are, and
-    so are domains, user profiles, spaces and apps.
-    An image is DELETING when it is first described after DeleteImage, and gone when it is described again. To
-    change that, use moto's ``state_manager.set_transition`` with ``sagemaker::image``,
-    ``sagemaker::image_deletion``, ``sagemaker::image_version`` or ``sagemaker::studio``.
+    Calling it again changes nothing. As with most of moto's resources, changes take effect at once: images and versions
+    are CREATED immediately, and versions are deleted immediately. Only an image is DELETING when it is first described
+    after DeleteImage, and gone when it is described again. To change that, use moto's ``state_manager.set_transition``
+    with ``sagemaker::image``, ``sagemaker::image_deletion``, ``sagemaker::image_version`` or ``sagemaker::studio``.
     """
     for operation in (*OPERATIONS, *STUDIO_OPERATIONS):
         setattr(SageMakerResponse, re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower(), _method(operation))

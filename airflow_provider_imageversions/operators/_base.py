@@ -93,8 +93,8 @@ class ChangingOperator(ImageOperator):
     """
     An operator that changes an image, and waits while another change is in progress.
 
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. (default: 3600)
     """
 
     def __init__(

@@ -62,13 +62,14 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param wait_for_completion: Wait until the version is deleted. (default: True)
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED (the message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
-    :return: The number of the version; ``None`` if no version had the alias.
+    :return: Number of the version; ``None`` if no version had the alias.
+    :rtype: int | None
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
@@ -183,20 +184,24 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param check_interval: Maximum time in seconds between status checks of a version that cannot be deleted yet.
-        (default: 30)
-    :param timeout: Time in seconds after which the task fails if the API cannot be called. Versions deleted before that
-        stay deleted. A version that is being changed for longer than a minute is kept, with a warning, so that it does
-        not delay the others. (default: 3600)
+    :param check_interval: Maximum time between status checks of a version that cannot be deleted yet, in seconds or as
+        a timedelta. (default: 30)
+    :param timeout: Time after which the task fails if the API cannot be called, in seconds or as a timedelta. Versions
+        deleted before that stay deleted. A version that is being changed for longer than a minute is kept, with a
+        warning, so that it does not delay the others. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
-    :return: ``{"deleted": [...], "kept": {"newest": [...], "age": [...], "alias": [...], "limit": [...], "in_use":
-        [...], "status": [...], "listed": [...], "used": [...]}, "used_by": {...}, "preview": bool}``, with version
-        numbers in ascending order. All keys are always present. ``newest``, ``age``, ``alias``, ``limit`` and
-        ``listed`` (in ``keep_versions``) are kept by the policy; ``used`` is kept by ``keep_used``, and ``used_by``
-        lists their users by version number (a string); ``in_use`` could not be deleted because of a concurrent change;
-        ``status`` is CREATING, DELETING or unknown. SageMaker completes the deletions some seconds later.
+    :return: A dict. All keys are always present, and version numbers are in ascending order:
+
+        - ``deleted``: the versions that are deleted, or would be with ``preview``. SageMaker completes the deletions
+          some seconds later.
+        - ``kept``: a list of versions for each reason: ``newest``, ``age`` (``keep_younger_than``), ``listed``
+          (``keep_versions``), ``alias``, ``used`` (``keep_used``), ``limit``, ``status`` (CREATING, DELETING or
+          unknown) and ``in_use`` (another change of the version prevented the deletion).
+        - ``used_by``: who uses the ``used`` versions, by version number (a string).
+        - ``preview``: the parameter.
+    :rtype: dict[str, Any]
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html

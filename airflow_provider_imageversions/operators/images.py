@@ -35,7 +35,7 @@ class _CreateParameters(CreateImageRequest):
 
 class SageMakerCreateImageOperator(ChangingOperator):
     """
-    Create an Amazon SageMaker image, wait until it is CREATED, and return its description.
+    Create an Amazon SageMaker image, and wait until it is CREATED.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param role_arn: ARN of the IAM role that SageMaker uses to pull the container images. (templated)
@@ -54,14 +54,17 @@ class SageMakerCreateImageOperator(ChangingOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param wait_for_completion: Wait until the image is CREATED, which takes seconds. (default: True)
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
-        image. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to wait for
+        concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or it exists and
         ``action_if_image_exists`` is ``fail``.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
+    :return: The image's description, as
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.describe_image` returns it.
+    :rtype: dict[str, Any]
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
@@ -213,14 +216,15 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param wait_for_completion: Wait until the image is deleted. (default: True)
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: A version has an alias or is in use, or the image is DELETE_FAILED (the
         message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
-    :return: ARN of the image; ``None`` if there was no image of this name.
+    :return: ARN of the image; ``None`` if there was no image with this name.
+    :rtype: str | None
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html

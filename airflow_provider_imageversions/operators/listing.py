@@ -59,9 +59,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
     """
     List the versions of an Amazon SageMaker image and push them to XCom as a list of records.
 
-    A record is plain JSON with SageMaker's own keys (``Version``, ``ImageVersionStatus``, ``ImageArn``,
-    ``ImageVersionArn``, ``CreationTime``, ``LastModifiedTime``, ``FailureReason``) and times as ISO-8601 strings in
-    UTC. Numbers, times and lists may also be strings, as templates render them. A filter that renders to nothing is an
+    Numbers, times and lists may also be strings, as templates render them. A filter that renders to nothing is an
     error.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
@@ -89,10 +87,13 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
-        result is larger than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4 MiB; 0: no limit) and would go
-        to the metadata database. Above 256 KB, there is a warning.
+        result would take more than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4194304) in Airflow's
+        metadata database. From 262144 bytes, the task logs a warning.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
         image.
+    :return: A record for each version, in the requested order, see
+        :class:`~airflow_provider_imageversions.model.ImageVersion`.
+    :rtype: list[ImageVersion]
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html

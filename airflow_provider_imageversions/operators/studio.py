@@ -69,12 +69,11 @@ class _UsageParameters(ImageRequest):
 
 class SageMakerImageVersionUsageOperator(ImageOperator):
     """
-    Find who uses which version of an image in Amazon SageMaker Studio, and push it to XCom.
+    Find which domains, apps, user profiles and spaces of Amazon SageMaker Studio use which version of an image.
 
-    It reads the custom images and default resource specs of domains, user profiles and spaces, and the resource specs
-    of apps. Reading is paced by ``[sagemaker_image_versions] usage_calls_per_second`` (default: 2), as spaces and user
-    profiles take one API call each; see
-    :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`.
+    The operator reads the custom images and default resource specs of domains, user profiles and spaces, and the
+    resource specs of apps. Each domain, user profile and space takes an API call. ``[sagemaker_image_versions]
+    usage_calls_per_second`` (default: 2) limits the rate.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
@@ -86,13 +85,15 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param timeout: Time in seconds after which the task fails if the API cannot be called. (default: 3600)
+    :param timeout: Time after which the task fails if the API cannot be called, in seconds or as a timedelta.
+        (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the
         permission.
-    :return: ``{"8": [{"kind": "space", "domain_id": ..., "name": ..., "app_type": "JupyterLab", "setting": ...,
-        "pinned": True, "running": True}, ...]}``, with version numbers as strings.
+    :return: The users of each version, by version number (a string), as
+        :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage` returns them.
+    :rtype: dict[str, list[dict[str, Any]]]
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
@@ -168,8 +169,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     """
     Roll a version of an image out to an Amazon SageMaker Studio domain or user profile, or roll it back.
 
-    The operator sets the version in the image's entry in the list of custom images of an app: in the default user
-    settings of the domain and its default space settings, if it has any, or in the settings of one user profile. It
+    The operator sets the version in the image's entry in an app's list of custom images. For a domain, it changes the
+    default user settings and, if the domain has any, the default space settings; for a user profile, its settings. It
     preserves all other entries, and all other settings of the app that botocore supports. Then it waits until the
     domain or the user profile is InService again.
 
@@ -206,20 +207,26 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param deferrable: Wait for the update in the triggerer. (default: ``[operators] default_deferrable``)
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED, the app image config does not exist, the list of
         custom images is full, or the update failed (the message has SageMaker's reason). If the update failed, the
         previous entry is restored.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
-    :raises SageMakerImageVersionPollingError: In a deferral, the trigger reported an error such as access denied.
+    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger reported an error such as access
+        denied.
     :raises AirflowSkipException: The settings have a version with a higher number, and ``only_if_newer`` is True.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
-    :return: ``{"image_name": ..., "domain_id": ..., "user_profile_name": ..., "app_type": ..., "changed": bool,
-        "current": {...}, "previous": {...}}``. ``current`` and ``previous`` have ``version``: a number, ``unpinned``
-        or ``absent``; ``previous`` is what ``restore`` takes.
+    :return: A dict:
+
+        - ``image_name``, ``domain_id``, ``user_profile_name`` and ``app_type``: the parameters.
+        - ``changed``: whether the settings were changed.
+        - ``current``: the image's entry now. Its ``version`` is a number, ``unpinned`` (Studio uses the newest version)
+          or ``absent`` (the image has no entry).
+        - ``previous``: the entry before the roll-out, the value for ``restore``.
+    :rtype: dict[str, Any]
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateDomain.html

@@ -83,15 +83,14 @@ class _CreateParameters(CreateImageVersionRequest):
 
 class SageMakerCreateImageVersionOperator(ChangingOperator):
     """
-    Create a version of an Amazon SageMaker image, wait until it is CREATED, and return its record with details.
+    Create a version of an Amazon SageMaker image, and wait until it is CREATED.
 
-    A retry creates no duplicate as long as SageMaker remembers the request's ClientToken, which is derived from the
-    DAG, run, task and map index and from the request itself. A retry after a crash, or a cleared run, continues with
-    the version that the first try created. Another version is created only if that version failed or was deleted. AWS
-    does not document how long a token is remembered. After that time, a retry creates another version; with
-    ``aliases``, SageMaker rejects the request, because the first version has them, and the task fails. Two Airflow
-    deployments that share an AWS account must not share DAG ids and run ids, and a template must not render to a
-    different value at each try, as the current time would.
+    A retry after a crash, or a cleared run, continues with the version that the first try created. Another version is
+    created only if that version failed or was deleted. This works as long as SageMaker remembers the request's
+    ClientToken, which is derived from the DAG, run, task and map index and from the request itself. AWS does not
+    document how long that is. Afterwards, a retry creates another version or, with ``aliases``, fails, because the
+    first version has them. Two Airflow deployments that share an AWS account must not share DAG ids and run ids, and a
+    template must not render to a different value at each try, as the current time would.
 
     If an asset of :func:`~airflow_provider_imageversions.assets.image_version_asset` for the image is among its
     ``outlets``, the task emits the same event as the asset's watcher, with the same ``event_id``, so that DAGs
@@ -128,18 +127,20 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         that is CREATING. (default: True)
     :param deferrable: Wait in the triggerer, where all waits for the same image share one API call per interval.
         (default: ``[operators] default_deferrable``)
-    :param check_interval: Maximum time in seconds between status checks. (default: 30)
-    :param timeout: Time in seconds after which the task fails. It includes the time to wait for an image that is
-        CREATING and for concurrent changes of the image. (default: 3600)
+    :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to wait for an
+        image that is CREATING and for concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises AirflowSkipException: The container image has not changed, and ``if_unchanged`` is ``skip``.
     :raises SageMakerImageOperationError: The version is CREATE_FAILED (the message has SageMaker's reason), an alias
         belongs to another version, or the image cannot have versions. A retry after CREATE_FAILED creates another
         version.
-    :raises SageMakerImageVersionPollingError: In a deferral, the trigger failed, or it reported an error such as access
-        denied.
+    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger failed, or reported an error
+        such as access denied.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.
+    :return: The version's record with details, see :class:`~airflow_provider_imageversions.model.ImageVersion`.
+    :rtype: ImageVersion
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
@@ -411,7 +412,7 @@ class _UpdateParameters(VersionMetadata, ImageRequest, VersionSelector):
 
 class SageMakerUpdateImageVersionOperator(ChangingOperator):
     """
-    Change the metadata and aliases of a version of an Amazon SageMaker image, and return its record with details.
+    Change the metadata and aliases of a version of an Amazon SageMaker image.
 
     The operator changes only what differs from the request, so it is safe to repeat. It waits while the version is
     CREATING. To move an alias from another version, use :class:`SageMakerPromoteImageVersionOperator`.
@@ -439,13 +440,16 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param check_interval: Maximum time in seconds between status checks while the version is CREATING. (default: 30)
-    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
-        version. (default: 3600)
+    :param check_interval: Maximum time between status checks while the version is CREATING, in seconds or as a
+        timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to wait for
+        concurrent changes of the version. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: An alias to add belongs to another version.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
+    :return: The version's record with details, see :class:`~airflow_provider_imageversions.model.ImageVersion`.
+    :rtype: ImageVersion
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
@@ -549,7 +553,7 @@ class _PromoteParameters(ImageRequest, VersionSelector):
 
 class SageMakerPromoteImageVersionOperator(ChangingOperator):
     """
-    Move aliases to a version of an Amazon SageMaker image, and return its record with details.
+    Move aliases to a version of an Amazon SageMaker image.
 
     Each alias is removed from the version that has it, if any, and added to this version. This takes two API calls, so
     no version has the alias for a moment. If the task is killed between the calls, its retry adds the alias to the
@@ -568,16 +572,18 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param check_interval: Maximum time in seconds between status checks while a version that has one of the aliases is
-        CREATING. (default: 30)
-    :param timeout: Time in seconds after which the task fails, including the time to wait for concurrent changes of the
-        versions. (default: 3600)
+    :param check_interval: Maximum time between status checks while a version that has one of the aliases is CREATING,
+        in seconds or as a timedelta. (default: 30)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to wait for
+        concurrent changes of the versions. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationError: The version is not CREATED and so cannot be promoted.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises AirflowSkipException: A version with a higher number has one of the aliases, and ``allow_rollback`` is
         False.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such version.
+    :return: The version's record with details, see :class:`~airflow_provider_imageversions.model.ImageVersion`.
+    :rtype: ImageVersion
 
     .. seealso::
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html

@@ -32,7 +32,7 @@ def test_the_latest_version_is_shown(emulator):
 
 
 # [START test_failure]
-def test_a_failed_version_stops_the_dag_with_its_reason(emulator):
+def test_a_failed_version_fails_the_sensor(emulator):
     emulator.create_versions("my-image", 1, status="CREATING")
     emulator.set_version("my-image", 1, status="CREATE_FAILED", failure_reason="no such base image")
     run = dag.test()

@@ -91,46 +91,49 @@ def unmarked(group):
 
 _HEAD = """\
 <!-- Made of tests/contract by `python -m tests.contract document`; change that. -->
-# What is assumed of SageMaker
+# SageMaker's behavior: known and assumed
 
-This package and its [emulator](testing.md) rest on the statements below. Each is a test in `tests/contract`, which
-`make test` runs against the emulator. Nobody has run them against an AWS account yet.
+AWS does not document everything that this package depends on. This page lists how the package and its
+[emulator](testing.md) expect SageMaker's image API to behave, and why. Each statement is a test in `tests/contract`,
+which `make test` runs against the emulator. Nobody has run them against an AWS account yet; you can, see
+[below](#check-the-statements-against-your-account).
 
-- *recorded*: a public answer of SageMaker shows it.
-- *documented*: AWS says so, or a project whose tests run against AWS.
+- *recorded*: a public response of SageMaker shows it.
+- *documented*: AWS says so, or a project whose tests run against AWS relies on it.
 - *assumed*: nothing public decides it. The emulator behaves like this, and SageMaker may not.
-
-To check them against your account, see [below](#check-them-against-your-account).
 
 """
 _TAIL = """
-## Check them against your account
+## Check the statements against your account
+
+You need a checkout of the repository, a role that SageMaker can assume and that may pull the base image from Amazon
+ECR, and the [permissions](security.md#permissions) of all operators:
 
 ```console
 make contract AWS_PROFILE=sandbox ROLE_ARN=arn:aws:iam::123456789012:role/sagemaker \\
     BASE_IMAGE=123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4
 ```
 
-The role is one that SageMaker can assume and that may pull the base image from Amazon ECR. The command
+The command
 
-1. runs the statements against the emulator, and prints what the same run will create in your account and what that
-   costs: next to nothing, as SageMaker does not charge for images and versions;
-2. asks before it creates anything (`CONFIRM=yes` does not ask);
+1. runs the statements against the emulator, and prints what the same run will create in your account, and what that
+   costs: nothing, as SageMaker does not charge for images and versions, or less than 0.01 USD with `EVENTS=yes`;
+2. asks before it creates anything, unless you set `CONFIRM=yes`;
 3. runs the statements. Each resource has a name that starts with `airflow-contract-` and the tag
    `created-by: airflow-provider-imageversions`;
-4. deletes what it created, also after Ctrl-C. `make contract CLEAN_UP=yes AWS_PROFILE=sandbox` deletes what a run left
-   that was killed; `DOMAIN_ID` and `EVENTS` as in that run;
-5. writes `build/contract/report.md`, with each statement, what it rests on, whether it holds, and the answers that the
-   emulator gives differently, and `build/contract/answers.json`, the answers without your account's ids. Copied to
-   `tests/contract/answers/`, they become tests of the emulator.
+4. deletes what it created, also after Ctrl-C. If it was killed, `make contract CLEAN_UP=yes AWS_PROFILE=sandbox`
+   deletes what is left; set `DOMAIN_ID` and `EVENTS` as in the killed run;
+5. writes `build/contract/report.md`, which says for each statement whether it holds and how the emulator's responses
+   differ, and `build/contract/answers.json`, the responses without your account's IDs. Copy the latter to
+   `tests/contract/answers/` to test the emulator with them.
 
 Two groups of statements run only if you ask for them:
 
-- `DOMAIN_ID=d-...`: SageMaker Studio. Choose a domain that nobody uses: its default user settings are changed and put
-  back, and a user profile is created in it. No app is started.
+- `DOMAIN_ID=d-...`: SageMaker Studio. Choose a domain that nobody uses: its default user settings are changed and
+  restored, and a user profile is created in it. No app is started.
 - `EVENTS=yes`: EventBridge. A rule and an Amazon SQS queue are created.
 
-`AWS_ENDPOINT_URL_SAGEMAKER` sends the calls elsewhere, such as to an emulator.
+To run the statements elsewhere, such as against an emulator, set `AWS_ENDPOINT_URL_SAGEMAKER`.
 """
 
 
@@ -140,11 +143,11 @@ def render():
     every = statements()
     counts = {kind: sum(s.basis.kind == kind for s in every) for kind in ("recorded", "documented", "assumed")}
     parts.append(f"Of {len(every)} statements, {', '.join(f'{count} are {kind}' for kind, count in counts.items())}.\n")
-    parts.append("\n## The assumed ones\n\n| | statement | why it is assumed |\n|---|---|---|\n")
+    parts.append("\n## Assumed behavior\n\n| | statement | why it is assumed |\n|---|---|---|\n")
     for group, heading in GROUPS.items():
         own = [s for s in every if s.group == group and s.basis.kind == "assumed"]
         parts += [f"| {heading} | {s.text} | {s.basis.source} |\n" for s in own]
-    parts.append("\n## The others\n\n| | statement | basis | source |\n|---|---|---|---|\n")
+    parts.append("\n## Recorded and documented behavior\n\n| | statement | basis | source |\n|---|---|---|---|\n")
     for group, heading in GROUPS.items():
         own = [s for s in every if s.group == group and s.basis.kind != "assumed"]
         parts += [f"| {heading} | {s.text} | {s.basis.kind} | {s.basis.source} |\n" for s in own]

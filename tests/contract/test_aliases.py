@@ -13,7 +13,7 @@ def aliases(account, image, **query):
 
 @documented("API Reference, CreateImageVersion and DescribeImageVersion")
 def test_an_alias_describes_its_version(account, three):
-    """DescribeImageVersion with an alias that CreateImageVersion or UpdateImageVersion added describes that version."""
+    """DescribeImageVersion with an alias that CreateImageVersion or UpdateImageVersion added returns that version."""
     account.client.update_image_version(ImageName=three, Version=1, AliasesToAdd=["old"])
     account.create_version(three, Aliases=["new"])
     assert account.client.describe_image_version(ImageName=three, Alias="old")["Version"] == 1
@@ -22,7 +22,7 @@ def test_an_alias_describes_its_version(account, three):
 
 @documented("API Reference, ListAliases")
 def test_aliases_are_listed_for_an_image_or_a_version(account, three):
-    """ListAliases shows the aliases of all versions, or of the one that it is given."""
+    """ListAliases returns the aliases of all versions, or of the given one."""
     account.client.update_image_version(ImageName=three, Version=1, AliasesToAdd=["a", "b"])
     account.client.update_image_version(ImageName=three, Version=2, AliasesToAdd=["c"])
     assert aliases(account, three) == ["a", "b", "c"]
@@ -37,9 +37,9 @@ def test_one_update_adds_and_removes_aliases(account, image):
     assert aliases(account, image) == ["kept", "new"]
 
 
-@assumed("aliases identify a version; promoting removes the alias from its version before")
+@assumed("an alias identifies one version; the promote operator removes it from the other version first")
 def test_an_alias_of_another_version_is_refused(account, three):
-    """Adding an alias that another version of the image has is refused with ResourceInUse."""
+    """Adding an alias that another version of the image has fails with ResourceInUse."""
     account.client.update_image_version(ImageName=three, Version=1, AliasesToAdd=["prod"])
     code, _ = account.refused("update_image_version", ImageName=three, Version=2, AliasesToAdd=["prod"])
     assert code == "ResourceInUse"
@@ -48,15 +48,15 @@ def test_an_alias_of_another_version_is_refused(account, three):
     assert account.client.describe_image_version(ImageName=three, Alias="prod")["Version"] == 1
 
 
-@assumed("the service model has no other error for DescribeImageVersion")
+@assumed("the only error of DescribeImageVersion in the service model")
 def test_an_alias_that_does_not_exist_is_not_found(account, three):
-    """DescribeImageVersion with an alias that no version has is refused with ResourceNotFound."""
+    """DescribeImageVersion with an alias that no version has fails with ResourceNotFound."""
     assert account.refused("describe_image_version", ImageName=three, Alias="missing")[0] == "ResourceNotFound"
 
 
-@assumed("the service model has no other error that fits")
+@assumed("the only error in the service model that fits")
 def test_an_alias_of_another_version_cannot_be_removed(account, three):
-    """UpdateImageVersion that removes an alias which the version does not have is refused with ResourceNotFound."""
+    """Removing an alias that the version does not have fails with ResourceNotFound."""
     account.client.update_image_version(ImageName=three, Version=1, AliasesToAdd=["prod"])
     code, _ = account.refused("update_image_version", ImageName=three, Version=2, AliasesToDelete=["prod"])
     assert code == "ResourceNotFound"
@@ -65,7 +65,7 @@ def test_an_alias_of_another_version_cannot_be_removed(account, three):
 
 @assumed("an alias belongs to a version")
 def test_an_alias_of_a_deleted_version_is_free(account, three):
-    """After a version was deleted, another version can have its alias."""
+    """After a version is deleted, another version can have its alias."""
     account.client.update_image_version(ImageName=three, Version=3, AliasesToAdd=["prod"])
     account.delete_version(three, 3)
     assert aliases(account, three) == []

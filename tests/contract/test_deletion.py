@@ -9,7 +9,7 @@ from tests.contract.statement import assumed, documented, recorded
 
 @recorded("boto/botocore issue 3782")
 def test_a_deleted_image_is_deleting_and_then_not_found(account, image):
-    """After DeleteImage, DescribeImage answers DELETING at first, and ResourceNotFound later."""
+    """After DeleteImage, an image is DELETING; later, DescribeImage fails with ResourceNotFound."""
     with account.prolonged():
         account.client.delete_image(ImageName=image)
         assert account.client.describe_image(ImageName=image)["ImageStatus"] == "DELETING"
@@ -26,9 +26,9 @@ def test_deleting_an_image_deletes_its_versions(account, image):
     assert account.refused("describe_image_version", ImageName=image, Version=1)[0] == "ResourceNotFound"
 
 
-@assumed("the image is still described; CreateImageOperator waits after this error")
+@assumed("DescribeImage still returns the image; SageMakerCreateImageOperator waits after this error")
 def test_an_image_that_is_being_deleted_keeps_its_name(account, image):
-    """CreateImage with the name of an image that is DELETING is refused with ResourceInUse."""
+    """CreateImage with the name of an image that is DELETING fails with ResourceInUse."""
     with account.prolonged():
         account.client.delete_image(ImageName=image)
         try:
@@ -40,9 +40,9 @@ def test_an_image_that_is_being_deleted_keeps_its_name(account, image):
     assert code == "ResourceInUse"
 
 
-@assumed("a new image of the same name is another one; the watcher compares creation times")
+@assumed("not documented; the watcher compares creation times")
 def test_an_image_that_is_created_again_starts_at_1(account):
-    """The first version of an image whose name an image had before has the number 1."""
+    """If an image is deleted and created again, its first version has the number 1."""
     image = account.create_image()
     account.create_version(image)
     account.client.delete_image(ImageName=image)
@@ -53,9 +53,9 @@ def test_an_image_that_is_created_again_starts_at_1(account):
     assert account.versions(image) == [1]
 
 
-@assumed("the enum of ImageVersionStatus has DELETING; TF waits for ResourceNotFound")
+@assumed("ImageVersionStatus has the value DELETING; hashicorp/terraform-provider-aws waits for ResourceNotFound")
 def test_a_deleted_version_is_deleting_and_then_not_found(account, three):
-    """After DeleteImageVersion, DescribeImageVersion answers DELETING at first, and ResourceNotFound later."""
+    """After DeleteImageVersion, a version is DELETING; later, DescribeImageVersion fails with ResourceNotFound."""
     with account.prolonged():
         account.client.delete_image_version(ImageName=three, Version=2)
         try:
@@ -69,9 +69,9 @@ def test_a_deleted_version_is_deleting_and_then_not_found(account, three):
     assert account.versions(three) == [3, 1]
 
 
-@recorded("hashicorp/terraform-provider-aws issue 44693; what is in the brackets is left out there")
+@recorded("hashicorp/terraform-provider-aws issue 44693, which leaves out the text in the brackets")
 def test_a_version_that_is_being_deleted_cannot_be_deleted(account, image):
-    """DeleteImageVersion of a version that is DELETING is refused with ResourceInUse."""
+    """DeleteImageVersion of a version that is DELETING fails with ResourceInUse."""
     account.create_version(image)
     with account.prolonged():
         account.client.delete_image_version(ImageName=image, Version=1)
@@ -82,22 +82,22 @@ def test_a_version_that_is_being_deleted_cannot_be_deleted(account, image):
     assert message.endswith(") is being deleted")
 
 
-@assumed("a wait for a number fails if a higher one is CREATED, and the watcher's position is a number")
+@assumed("not documented; a sensor for a number fails if a higher one is CREATED, and watchers store a number")
 def test_the_number_of_a_deleted_version_is_not_reused(account, three):
-    """The number of a version that was deleted is not given to another one, even if it was the highest."""
+    """The number of a deleted version is not used again, even if it was the highest."""
     account.delete_version(three, 3)
     assert account.create_version(three) == 4
     assert account.versions(three) == [4, 2, 1]
 
 
-@assumed("a deleted version is indistinguishable from one that never existed")
+@assumed("not documented")
 def test_the_latest_version_is_the_highest_that_exists(account, three):
-    """After the highest version was deleted, DescribeImageVersion without a number describes the next lower one."""
+    """After the highest version is deleted, DescribeImageVersion without a number returns the next lower one."""
     account.delete_version(three, 3)
     assert account.client.describe_image_version(ImageName=three)["Version"] == 2
 
 
 @documented("botocore's service model: an error of DeleteImageVersion")
 def test_a_version_that_does_not_exist_cannot_be_deleted(account, image):
-    """DeleteImageVersion of a number that does not exist is refused with ResourceNotFound."""
+    """DeleteImageVersion of a number that does not exist fails with ResourceNotFound."""
     assert account.refused("delete_image_version", ImageName=image, Version=7)[0] == "ResourceNotFound"

@@ -13,9 +13,9 @@ def custom_images(*entries):
     }
 
 
-@assumed("AWS says to detach an image first, and of no error if it is not")
+@assumed("AWS says to detach an image first, and mentions no error")
 def test_a_version_that_a_user_profile_names_can_be_deleted(account, image, config, profile):
-    """DeleteImageVersion of a version that the settings of a user profile name succeeds, and the settings stay."""
+    """DeleteImageVersion succeeds for a version in the settings of a user profile, and does not change the settings."""
     account.create_version(image)
     attached = custom_images((image, config, 1))
     which = profile(JupyterLabAppSettings=attached)
@@ -24,7 +24,7 @@ def test_a_version_that_a_user_profile_names_can_be_deleted(account, image, conf
     assert settings["JupyterLabAppSettings"] == attached
 
 
-@assumed("the roll-out operator checks the version itself")
+@assumed("not documented; the roll-out operator checks the version itself")
 def test_settings_may_name_a_version_that_does_not_exist(account, image, config, profile):
     """UpdateUserProfile with a custom image whose version does not exist succeeds."""
     which = profile()
@@ -35,9 +35,9 @@ def test_settings_may_name_a_version_that_does_not_exist(account, image, config,
     assert settings["JupyterLabAppSettings"] == attached
 
 
-@assumed("API Reference: `a collection of settings`; the roll-out operator writes the settings of one kind of app")
+@assumed("API Reference: `a collection of settings`; the roll-out operator writes the settings of one app")
 def test_an_update_of_a_user_profile_replaces_the_settings_of_one_app(account, image, config, profile):
-    """UpdateUserProfile replaces the list of custom images of the app that it names, and keeps other apps' settings."""
+    """UpdateUserProfile replaces the list of custom images of the given app, and keeps the settings of other apps."""
     account.create_version(image)
     other = custom_images((image, config))
     which = profile(JupyterLabAppSettings=custom_images((image, config, 1)), CodeEditorAppSettings=other)
@@ -49,9 +49,9 @@ def test_an_update_of_a_user_profile_replaces_the_settings_of_one_app(account, i
     assert settings["CodeEditorAppSettings"] == other
 
 
-@assumed("API Reference: `a collection of settings`; the roll-out operator writes the settings of one kind of app")
+@assumed("API Reference: `a collection of settings`; the roll-out operator writes the settings of one app")
 def test_an_update_of_a_domain_keeps_the_settings_of_other_apps(account, image, config, domain_id):
-    """UpdateDomain with the settings of one app keeps all other default user settings as they are."""
+    """UpdateDomain with the settings of one app keeps all other default user settings."""
     account.create_version(image)
     before = account.client.describe_domain(DomainId=domain_id)["DefaultUserSettings"]
     lab = before.get("JupyterLabAppSettings", {})
@@ -68,7 +68,7 @@ def test_an_update_of_a_domain_keeps_the_settings_of_other_apps(account, image, 
 
 @documented("API Reference, UpdateDomain and DescribeDomain")
 def test_a_domain_is_updating_for_a_while(account, image, config, domain_id):
-    """After UpdateDomain, the domain is Updating, refuses another update with ResourceInUse, and becomes InService."""
+    """After UpdateDomain, the domain is Updating, another update fails with ResourceInUse, and it becomes InService."""
     account.create_version(image)
     lab = account.client.describe_domain(DomainId=domain_id)["DefaultUserSettings"].get("JupyterLabAppSettings", {})
     update = {"DomainId": domain_id, "DefaultUserSettings": {"JupyterLabAppSettings": lab}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.contract.statement import assumed, documented
 
 
-@documented("hashicorp/terraform-provider-aws and Ansible's amazon.ai collection read the values back at once")
+@documented("hashicorp/terraform-provider-aws and Ansible's amazon.ai collection read the values immediately")
 def test_an_update_of_a_version_takes_effect_at_once(account, image):
-    """DescribeImageVersion right after UpdateImageVersion has the new values, and the version is CREATED."""
+    """Right after UpdateImageVersion, DescribeImageVersion returns the new values, and the version is CREATED."""
     account.create_version(image)
     account.client.update_image_version(ImageName=image, Version=1, ReleaseNotes="new", VendorGuidance="STABLE")
     described = account.client.describe_image_version(ImageName=image, Version=1)
@@ -17,14 +17,14 @@ def test_an_update_of_a_version_takes_effect_at_once(account, image):
 
 @documented("hashicorp/terraform-provider-aws sends only what changed")
 def test_an_update_keeps_what_it_does_not_name(account, image):
-    """UpdateImageVersion keeps the members that it is not given."""
+    """UpdateImageVersion does not change members that are left out."""
     account.create_version(image, MLFramework="PyTorch 2.4", Aliases=["prod"])
     account.client.update_image_version(ImageName=image, Version=1, ReleaseNotes="new")
     described = account.client.describe_image_version(ImageName=image, Alias="prod")
     assert (described["MLFramework"], described["ReleaseNotes"]) == ("PyTorch 2.4", "new")
 
 
-@assumed("nothing says so; a sensor with `created_after` does not rest on it")
+@assumed("not documented; a sensor with `created_after` does not depend on it")
 def test_an_update_changes_the_last_modified_time(account, image):
     """UpdateImageVersion sets LastModifiedTime."""
     account.create_version(image)
@@ -33,9 +33,9 @@ def test_an_update_changes_the_last_modified_time(account, image):
     assert account.client.describe_image_version(ImageName=image, Version=1)["LastModifiedTime"] > before
 
 
-@assumed("the service model declares ResourceInUse; the operators accept ValidationException, too")
+@assumed("the service model declares ResourceInUse; the operators also accept ValidationException")
 def test_a_version_that_is_creating_cannot_be_updated(account, image):
-    """UpdateImageVersion of a version that is CREATING is refused with ResourceInUse."""
+    """UpdateImageVersion of a version that is CREATING fails with ResourceInUse."""
     with account.prolonged():
         account.client.create_image_version(ImageName=image, BaseImage=account.base_image)
         status = account.client.describe_image_version(ImageName=image, Version=1)["ImageVersionStatus"]

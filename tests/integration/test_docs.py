@@ -116,6 +116,11 @@ def test_each_command_exists(page):
                     name, _, extra = what.partition("[")
                     assert name in {"airflow-provider-imageversions", "aiobotocore", "pytest"}, command
                     assert not extra or extra.rstrip("]") in extras, command
+            case ["export", *_]:
+                from airflow.configuration import conf
+
+                for section, option in re.findall(r"\bAIRFLOW__([A-Z]+)__([A-Z_]+)=", " ".join(command)):
+                    assert conf.has_option(section, option), command
             case ["airflow", *arguments]:
                 from airflow.cli.cli_parser import get_parser
 
@@ -152,6 +157,9 @@ OTHERS = {
     "InvalidSignatureException",
     "Unable to locate credentials",
     "You must specify a region.",
+    "Could not connect to the endpoint URL: …",
+    "Connect timeout on endpoint URL: …",
+    "Read timeout on endpoint URL: …",
     "ThrottlingException … Rate exceeded",
     "ResourceInUse",
     "ResourceLimitExceeded",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -96,3 +97,20 @@ def test_versions_of_several_images_with_one_number_have_a_run_each():
     assert [names["name_run"](each) for each in payloads] == ["churn-model-1-3f2a9c01", "fraud-model-1-3f2a9c01"]
     condition = found["retrain_several__image_versions"].timetable.asset_condition
     assert list(condition.objects) == names["images"]
+
+
+def test_the_life_cycle_guide_creates_promotes_and_prunes(studio, connection, run):
+    (dag,) = dags("lifecycle")[0].values()
+    client, results = studio.client("sagemaker"), {}
+    ti = run.context["ti"]
+    ti.xcom_pull = lambda task_ids: results[task_ids]
+    for number in range(1, 13):
+        ti.run_id = f"manual-{number}"
+        for name in ("create_image", "create", "promote", "prune"):
+            task = copy.copy(dag.task_dict[name])
+            ti.task_id = name
+            task.render_template_fields({**run.context, "params": dag.params.dump()})
+            results[name] = run(task)
+    assert client.describe_image_version(ImageName="churn-model", Alias="prod")["Version"] == 12
+    assert results["prune"]["deleted"] == [2]
+    assert results["prune"]["kept"]["newest"] == list(range(3, 13))

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 
 import botocore.client
 import pytest
@@ -404,20 +405,31 @@ def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulat
 # Two at once
 
 
-def test_two_rollouts_of_different_images_at_once_lose_neither(account, run, emulator, context):
+def test_two_rollouts_of_different_images_at_once_lose_neither(account, connection, emulator, context):
     account.image("other", 2)
     domain = account.domain(**lab(custom_image("a", 1)))
-    # Longer than one of them takes between reading and writing.
-    emulator.creation_seconds = 4
+    emulator.creation_seconds = 600
     results = {}
 
     def roll_out(name, number):
+        connection(name, login=name)
         own = {**context, "task_state_store": Store()}
-        results[name] = rollout(domain, number, image_name=name, report_remaining=False).execute(own)
+        task = rollout(domain, number, image_name=name, report_remaining=False, aws_conn_id=name)
+        results[name] = task.execute(own)
+
+    def calls_while_updating():
+        calls = [call for call in emulator.calls() if call["access_key_id"] in {IMAGE, "other"}]
+        updated = [call for call in calls if (call["operation"], call["status"]) == ("UpdateDomain", 200)]
+        return [call for call in calls if updated and call["time"] > updated[0]["time"]]
 
     threads = [threading.Thread(target=roll_out, args=pair) for pair in ((IMAGE, 3), ("other", 2))]
     for thread in threads:
         thread.start()
+    # The domain stays Updating until both have met the update of one of them.
+    while len({call["access_key_id"] for call in calls_while_updating()}) < 2:
+        assert all(thread.is_alive() for thread in threads), results
+        time.sleep(0.1)
+    emulator.creation_seconds = 0
     for thread in threads:
         thread.join()
     assert sorted(images(account, domain), key=lambda entry: entry["ImageName"]) == [

@@ -110,8 +110,21 @@ def test_cleaning_up(called, domain):
     assert called(image) - USAGE == {"DeleteImage"}
 
 
-def test_the_policy_allows_finding_out_who_uses_a_version_and_no_more():
-    (policy,) = map(json.loads, re.findall(r"### Studio\n.*?```json\n(.*?)```", PAGE, re.DOTALL))
+def allowed(page, heading):
+    """The actions of the policy below a heading."""
+    policy = json.loads(re.search(rf"^#+ {heading}\n.*?```json\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1])
     actions = [statement["Action"] for statement in policy["Statement"]]
-    allowed = [action for each in actions for action in ([each] if isinstance(each, str) else each)]
-    assert sorted(allowed) == sorted(f"sagemaker:{action}" for action in USAGE)
+    return sorted(action for each in actions for action in ([each] if isinstance(each, str) else each))
+
+
+def test_the_policy_allows_rolling_out_to_a_domain_and_no_more():
+    needed = [listed(f"{ROLLOUT}{label}") for label in ("domain", "`only_if_newer`", "`report_remaining`")]
+    assert allowed(PAGE, "Studio") == sorted(f"sagemaker:{action}" for action in set().union(*needed))
+
+
+def test_the_policy_of_the_clean_up_guide_allows_pruning_and_no_more():
+    page = (Path(__file__).parents[2] / "docs" / "cleanup.md").read_text()
+    needed = {*USAGE, "ListAliases", "DeleteImageVersion", "ListImages"}
+    found = allowed(page, "Allow the task to read and delete")
+    assert sorted(set(found)) == sorted(f"sagemaker:{action}" for action in needed)
+    assert {action for action in found if found.count(action) > 1} == {"sagemaker:ListAliases"}

@@ -1,36 +1,42 @@
-"""The tasks of docs/lifecycle.md, in a DAG."""
+"""The DAG of docs/lifecycle.md."""
 
-from airflow.sdk import DAG
+# [START lifecycle]
+from airflow.sdk import DAG, task
 
-from airflow_provider_imageversions.assets import image_version_asset
 from airflow_provider_imageversions.operators import (
     SageMakerCreateImageOperator,
     SageMakerCreateImageVersionOperator,
     SageMakerPromoteImageVersionOperator,
+    SageMakerPruneImageVersionsOperator,
 )
 
-with DAG("lifecycle", schedule=None) as dag:
-    # [START lifecycle_create_image]
-    SageMakerCreateImageOperator(
+BASE_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/churn:latest"
+
+with DAG("release_churn_model", schedule=None, params={"base_image": BASE_IMAGE}) as dag:
+    create_image = SageMakerCreateImageOperator(
         task_id="create_image",
         image_name="churn-model",
         role_arn="arn:aws:iam::123456789012:role/sagemaker",
         action_if_image_exists="recreate",
         retries=3,
     )
-    # [END lifecycle_create_image]
+    create = SageMakerCreateImageVersionOperator(
+        task_id="create", image_name="churn-model", base_image="{{ params.base_image }}", deferrable=True
+    )
 
-    # [START lifecycle_outlet]
-    image = image_version_asset("churn-model", include_details=True)
-    SageMakerCreateImageVersionOperator(task_id="create", image_name="churn-model", base_image="...", outlets=[image])
-    # [END lifecycle_outlet]
+    @task
+    def check(version):
+        print("Run your checks of", version["ContainerImage"], "here, and raise an error if one fails")
 
-    # [START lifecycle_promote]
-    SageMakerPromoteImageVersionOperator(
+    promote = SageMakerPromoteImageVersionOperator(
         task_id="promote",
         image_name="churn-model",
         version="{{ ti.xcom_pull('create')['Version'] }}",
         aliases=["prod"],
         allow_rollback=False,
     )
-    # [END lifecycle_promote]
+    prune = SageMakerPruneImageVersionsOperator(
+        task_id="prune", image_name="churn-model", keep_newest=10, keep_used=True
+    )
+    create_image >> create >> check(create.output) >> promote >> prune
+# [END lifecycle]

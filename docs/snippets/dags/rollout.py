@@ -1,8 +1,6 @@
-"""The DAGs of docs/rollout.md and docs/cleanup.md."""
+"""The DAGs of docs/rollout.md and docs/cleanup.md, and one of docs/lifecycle.md."""
 
 from __future__ import annotations
-
-from datetime import timedelta
 
 try:
     from airflow.sdk import DAG
@@ -62,6 +60,8 @@ with DAG("rollout_everywhere", schedule=None):
 # [END mapped]
 
 # [START prune]
+from datetime import timedelta
+
 from airflow_provider_imageversions.operators import SageMakerPruneImageVersionsOperator
 
 with DAG("clean_up", schedule="@weekly"):
@@ -71,6 +71,7 @@ with DAG("clean_up", schedule="@weekly"):
         keep_newest=5,
         keep_younger_than=timedelta(days=90),
         keep_used=True,
+        preview=True,  # remove this when you agree with what would be deleted
     )
 # [END prune]
 
