@@ -188,6 +188,7 @@ class _Poll:
         self._started = self._serial = self._succeeded = 0
         self._reported = -1
         self._began = self._asked_for_details = _schedule.FIRST
+        self._interval = 0.0
         self._polls = self._calls = self._failures = 0
         self._failing = FaultTimer()
         self._failing_since = 0.0
@@ -202,6 +203,8 @@ class _Poll:
         """Add a subscription; return the serial number of the last read that started before it."""
         self._subscriptions.add(subscription)
         self._registry.subscribers += 1
+        if subscription.interval < self._interval:
+            self.wake()
         # An older read, or one in progress, may not contain the version that this subscriber waits for.
         self._request(Reason.NEW_SUBSCRIBER)
         return self._started
@@ -227,7 +230,7 @@ class _Poll:
         """Poll as soon as the rate allows. While polls fail, wait for the next retry instead."""
         if self._result is None or self._result.fault in _HEALTHY:
             self._requested = self._requested or reason
-        self.wake()
+            self.wake()
 
     def report_change(self, change: StateChange) -> None:
         """
@@ -242,6 +245,7 @@ class _Poll:
         self._changes[change] = now
         self._reported = self._started
         self._request(Reason.WAKE_UP)
+        self.wake()
 
     async def result_after(self, seen: int, target: Target | VersionsAbove) -> tuple[PollResult, int]:
         """Wait for a result that is newer than ``seen`` and covers the target."""
@@ -395,14 +399,14 @@ class _Poll:
                 return self._requested
             if not all(result.covers(other.target) for other in self._subscriptions):
                 return Reason.READ_DEEPER
-            interval = self._shortest_interval()
+            self._interval = self._shortest_interval()
             is_first, woken = self._polls == 1, self._reported >= self._succeeded
-            gap = _schedule.gap(result, interval, jitter, failures=self._failures, is_first=is_first, woken=woken)
+            gap = _schedule.gap(result, self._interval, jitter, failures=self._failures, is_first=is_first, woken=woken)
             self._woken.clear()
             try:
                 await asyncio.wait_for(self._woken.wait(), self._began + gap - time.monotonic())
             except asyncio.TimeoutError:
-                if interval < before:
+                if self._interval < before:
                     return Reason.SHORTER_INTERVAL
                 return Reason.RETRY if self._failures else Reason.INTERVAL
 
@@ -550,8 +554,8 @@ class _Limiter:
         for turn in self._queue.take_turns(now):
             if not turn.done():
                 turn.set_result(None)
-        if self._queue.backlog:
-            self._timer = self._loop.call_later(self._queue.delay(now), self._advance)
+        if delay := self._queue.delay(now):
+            self._timer = self._loop.call_later(delay, self._advance)
 
     def learn(self, further_calls: int = 0, *, throttled: bool) -> None:
         """Count the additional calls of a poll, and adapt the rate to SageMaker's responses."""
