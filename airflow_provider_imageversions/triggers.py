@@ -56,14 +56,14 @@ class _AwsTrigger(BaseTrigger):
         region_name: str | None,
         verify: bool | str | None,  # noqa: FBT001  # not only a boolean
         botocore_config: dict[str, Any] | None,
-        unknown: Iterable[str],
+        _later: Iterable[str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
-        self.unknown = sorted(unknown)
+        self.unknown = sorted(_later)
 
     def _serialize(self, *own: str) -> tuple[str, dict[str, Any]]:
         arguments = {name: getattr(self, name) for name in own}
