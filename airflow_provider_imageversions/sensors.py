@@ -30,7 +30,7 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait, WaitParameters
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
@@ -99,7 +99,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     """
 
     _READS: ClassVar[bool] = True
-    _parameters = WaitParameters
+    _parameters = Wait
     template_fields: Sequence[str] = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
     created_after: datetime | str | None
     # A client has locks, which cannot be copied.

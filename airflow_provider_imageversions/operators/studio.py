@@ -338,7 +338,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             version = errors.none_if_not_found(hook.describe_image_version, self.image_name, version=number)
             if version is None:
                 raise self._error(f"version {number} does not exist, so it cannot be rolled out")
-            self._raise_if_failed(decide.attachable(version))
+            self._raise_if_failed(decide.refusal(version, "rolled out"))
         identity = {"AppImageConfigName": config}
         if errors.none_if_not_found(hook.describe_studio, "describe_app_image_config", identity) is None:
             raise self._error(

@@ -586,7 +586,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             moving = [alias for alias in aliases if alias not in has]
             if not moving:
                 return None
-            self._raise_if_failed(decide.promotable(version))
+            self._raise_if_failed(decide.refusal(version, "promoted"))
             describe = partial(errors.none_if_not_found, hook.describe_image_version, image_name)
             owners = {alias: describe(alias=alias) for alias in moving}
             # All are checked before one is detached, so that a skipped task has changed nothing.
