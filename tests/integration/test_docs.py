@@ -188,17 +188,23 @@ def explained():
     return [words(code) for line in (*headings, *terms) for code in re.findall(r"`([^`]+)`", line)]
 
 
+def parts_of(message):
+    """The parts of a message that each come from one text of the source, which may build a message from several."""
+    # The source adds the subject of many a message.
+    message = re.sub(r"^(SageMaker image …:|botocore_config) ", "", message)
+    return [text for part in re.split(r"…|[:;,] |(?==)", message) if (text := part.strip(" .,:()"))]
+
+
 def test_each_quoted_message_exists():
     sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
     texts = [text_of(node) for node in nodes if node not in docstrings]
     known = "\n".join(words(text) for text in texts if text)
-    # Words of its longest part without a value: the code may build one message from several texts, and begin or
-    # end one of them with a name.
-    parts = {message: max(re.split(r"…|[:;] ", message), key=len) for message in explained() if message not in OTHERS}
-    stable = {message: " ".join(part.split()[1:5] or part.split()) for message, part in parts.items()}
-    assert {message: part for message, part in stable.items() if part.rstrip(",.'") not in known} == {}
+    parts = {message: parts_of(message) for message in explained() if message not in OTHERS}
+    assert [message for message in parts if not parts[message]] == []
+    unknown = {message: [part for part in parts[message] if part not in known] for message in parts}
+    assert [(message, missing) for message, missing in unknown.items() if missing] == []
 
 
 # --- Reference -------------------------------------------------------------------------------------------
