@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_imageversions
+from tests.fault_table import PARTS, TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -236,3 +237,10 @@ def test_each_metric_is_described():
     sent = re.findall(r"\{_PREFIX\}\.(\w+)", (PACKAGE / "_metrics.py").read_text())
     assert sent
     assert set(re.findall(r"^\| `sagemaker_image_versions\.(\w+)", page, re.MULTILINE)) == set(sent)
+
+
+def test_each_number_of_faults_is_that_of_the_table():
+    pages = {path: (ROOT / path).read_text() for path in ("README.md", "docs/promises.md")}
+    counts = {path: re.findall(r"(\d+) faults\b", text) for path, text in pages.items()}
+    assert counts == dict.fromkeys(pages, [str(len(TABLE))])
+    assert re.findall(r"(\d+) classes and modes", pages["docs/promises.md"]) == [str(len(PARTS))]
