@@ -475,8 +475,8 @@ async def test_no_credentials_after_the_fallback_are_an_error_with_a_grace_of_it
 def test_an_invalid_proxy_ends_a_wait_even_with_soft_fail(ambient, run, mode, monkeypatch):
     end_of_grace(monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:notaport")
+    once = {"retries": {"total_max_attempts": 1}}
     with pytest.raises(error_of(mode, HTTPClientError), match="notaport"):
-        once = {"retries": {"total_max_attempts": 1}}
         run(sensor(**mode, aws_conn_id=None, botocore_config=once, timeout=10, soft_fail=True))
 
 
