@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _PREFIX = "sagemaker_image_versions"
 _HOST = socket.gethostname()
+_warned: set[type[Exception]] = set()
 
 
 def _never_raises(send: Callable[P, None]) -> Callable[P, None]:
@@ -34,18 +35,11 @@ def _never_raises(send: Callable[P, None]) -> Callable[P, None]:
         try:
             send(*arguments, **named)
         except Exception as error:  # noqa: BLE001  # Airflow's setting can name any class as the client
-            _warn_once(type(error), describe_error(error))
+            if type(error) not in _warned:
+                _warned.add(type(error))
+                _log.warning("Could not send metrics about SageMaker images: %s", describe_error(error))
 
     return guarded
-
-
-_warned: set[type[Exception]] = set()
-
-
-def _warn_once(kind: type[Exception], text: str) -> None:
-    if kind not in _warned:
-        _warned.add(kind)
-        _log.warning("Could not send metrics about SageMaker images: %s", text)
 
 
 @_never_raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import PAGE_SIZE_MAX
@@ -11,13 +11,11 @@ from airflow_provider_imageversions.errors import classify_error, none_if_not_fo
 from airflow_provider_imageversions.model import LISTED_FIELDS, ErrorKind, Target, VersionsAbove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from airflow_provider_imageversions._sessions import Log
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
     from airflow_provider_imageversions.model import ImageVersion
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,45 +51,50 @@ class PollResult:
         )
 
 
+def poll_versions(
+    hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]
+) -> PollResult:
+    """
+    Return what :func:`read_versions` returns, or its error. Blocks.
+
+    :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+    """
+    try:
+        return read_versions(hook, image_name, targets)
+    except Exception as error:
+        fault = classify_error(error)
+        if fault is None:
+            raise
+        return PollResult(targets, fault=fault, error=error)
+
+
 def read_versions(
-    hook: SageMakerImageVersionsHook, image_name: str, targets: Collection[Target | VersionsAbove]
+    hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]
 ) -> PollResult:
     """
     Read as much of an image's versions as the targets need. Blocks.
 
     Usually, this takes one call. A version that is not on the first page takes one more call, not all pages in between.
 
-    :raises Exception: Only errors that :func:`~airflow_provider_imageversions.errors.classify_error` does not know.
+    :raises Exception: No target could be read.
     """
-    try:
-        return _read(hook, image_name, frozenset(targets))
-    except Exception as error:
-        fault = classify_error(error)
-        if fault is None:
-            raise
-        return PollResult(targets=frozenset(targets), fault=fault, error=error)
-
-
-def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[Target | VersionsAbove]) -> PollResult:
-    in_list = [target for target in targets if alias_of(target) is None]
-    aliases = {alias for alias in map(alias_of, targets) if alias is not None}
     found: dict[str | None, list[ImageVersion]] = {}
     refused: dict[str | None, Exception] = {}
-    calls = len(aliases)
-    if in_list:
-        listed = _unless_refused(_list_down, hook, image_name, in_list)
-        if isinstance(listed, Exception):
-            refused[None] = listed
-            calls += 1
-        else:
-            found[None], pages = listed
-            calls += pages
-    for alias in aliases:
-        version = _unless_refused(_describe, hook, image_name, alias=alias)
-        if isinstance(version, Exception):
-            refused[alias] = version
-        else:
-            found[alias] = [] if version is None else [version]
+    calls = 0
+    for alias in set(map(alias_of, targets)):
+        made = 1
+        try:
+            if alias is None:
+                in_list = [target for target in targets if alias_of(target) is None]
+                found[None], made = _list_down(hook, image_name, in_list)
+            else:
+                found[alias] = _describe(hook, image_name, alias=alias)
+        except Exception as error:
+            if classify_error(error) is not ErrorKind.PERMANENT:
+                raise
+            # The other targets can still be read.
+            refused[alias] = error
+        calls += made
     if refused and not found:
         raise next(iter(refused.values()))
     waits = [target for target in targets if isinstance(target, Target) and target.alias in found]
@@ -103,16 +106,6 @@ def _read(hook: SageMakerImageVersionsHook, image_name: str, targets: frozenset[
 
 def alias_of(target: Target | VersionsAbove) -> str | None:
     return target.alias if isinstance(target, Target) else None
-
-
-def _unless_refused(read: Callable[..., T], *arguments: Any, **named: Any) -> T | Exception:
-    """Return the result of a call, or its error if it is permanent, so that other targets can still be read."""
-    try:
-        return read(*arguments, **named)
-    except Exception as error:
-        if classify_error(error) is not ErrorKind.PERMANENT:
-            raise
-        return error
 
 
 def _list_down(
@@ -128,11 +121,13 @@ def _list_down(
         if len(versions) == PAGE_SIZE_MAX:
             for far_down in [target for target in pending if isinstance(target, Target) and target.version is not None]:
                 described += 1
-                found = _unless_refused(_describe, hook, image_name, version=far_down.version)
-                if isinstance(found, Exception):
+                try:
+                    versions += _describe(hook, image_name, version=far_down.version)
+                except Exception as error:
+                    if classify_error(error) is not ErrorKind.PERMANENT:
+                        raise
                     # It is also on one of the next pages.
                     continue
-                versions += [] if found is None else [found]
                 if not isinstance(decide.outcome(versions, far_down), decide.Waiting):
                     pending.remove(far_down)
         if not pending:
@@ -140,10 +135,11 @@ def _list_down(
     return versions, described + max(1, -(-len(versions) // PAGE_SIZE_MAX))
 
 
-def _describe(hook: SageMakerImageVersionsHook, image_name: str, **selector: Any) -> ImageVersion | None:
-    found = none_if_not_found(hook.describe_image_version, image_name, **selector)
-    # The same record as in a list, because only some waits need details.
-    return found and cast("ImageVersion", {key: value for key, value in found.items() if key in LISTED_FIELDS})
+def _describe(hook: SageMakerImageVersionsHook, image_name: str, **selector: Any) -> list[ImageVersion]:
+    """Return one version, as it is in a list, because only some waits need details; none if it does not exist."""
+    found = none_if_not_found(hook.describe_image_version, image_name, **selector) or {}
+    record = {key: value for key, value in found.items() if key in LISTED_FIELDS}
+    return [cast("ImageVersion", record)] if record else []
 
 
 def write_logs(log: Any, image_name: str, lines: Iterable[Log]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions import _sessions
 
 if TYPE_CHECKING:
-    from airflow_provider_imageversions.model import ErrorKind
+    from collections.abc import Hashable
+
+    from airflow_provider_imageversions._reading import PollResult
 
 BURST = 10.0
 """Maximum number of API calls that a connection makes in a region at once, after a quiet time."""
@@ -35,42 +36,28 @@ class Reason(Enum):
     WAKE_UP = "wake-up"
 
 
-@dataclass(frozen=True)
-class LastPoll:
-    """
-    The state that determines the time of the next poll.
-
-    :param fault: Kind of error of the last poll. (default: ``None``, it succeeded)
-    :param lasting: Seconds since the first of the consecutive polls with this kind of error. (default: 0)
-    :param failures: Number of consecutive failed polls. An image that does not exist is not a failure. (default: 0)
-    :param is_first: Whether it was the first poll of the image. (default: False)
-    :param woken: Whether a change was reported after the last successful poll. (default: False)
-    """
-
-    fault: ErrorKind | None = None
-    lasting: float = 0.0
-    failures: int = 0
-    is_first: bool = False
-    woken: bool = False
-
-
-def gap(last: LastPoll, interval: float, jitter: float) -> float:
+def gap(
+    last: PollResult, interval: float, jitter: float, *, failures: int, is_first: bool = False, woken: bool = False
+) -> float:
     """
     Return the seconds between the start of the last poll and the start of the next.
 
-    :param last: The last poll.
+    :param last: The result of the last poll.
     :param interval: The shortest interval in seconds that a subscriber asks for.
     :param jitter: A random number from 0 to 1.
+    :param failures: Number of consecutive failed polls. An image that does not exist is not a failure.
+    :param is_first: Whether the last poll was the first one of the image. (default: False)
+    :param woken: Whether a change was reported after the last successful poll. (default: False)
     """
     if last.fault in _sessions.GRACE:
-        in_grace = last.lasting < _sessions.GRACE[last.fault]
-        return min(interval, _sessions.GRACE_PACE) if in_grace else interval
-    if last.failures:
-        if last.woken:
+        is_over = _sessions.has_outlasted_grace(last.fault, last.lasting)
+        return interval if is_over else min(interval, _sessions.GRACE_PACE)
+    if failures:
+        if woken:
             interval = min(interval, _sessions.GRACE_PACE)
-        ceiling = min(interval * 2.0 ** min(last.failures - 1, 30), max(_sessions.BACKOFF_CAP, interval))
+        ceiling = _sessions.doubled(interval, failures - 1, max(_sessions.BACKOFF_CAP, interval))
         return max(jitter * ceiling, min(interval, 1.0))
-    if last.is_first:
+    if is_first:
         # Spread polls that started at the same time, for example after a restart of the triggerer.
         return interval * (1 + jitter) / 2
     return interval
@@ -83,8 +70,7 @@ def queue_retry_delay(failures: int, jitter: float) -> float:
     :param failures: Number of consecutive failures, 1 or more.
     :param jitter: A random number from 0 to 1.
     """
-    ceiling = min(_sessions.GRACE_PACE * 2.0 ** min(failures, 30), _sessions.BACKOFF_CAP)
-    return (1 + jitter) / 2 * ceiling
+    return (1 + jitter) / 2 * _sessions.doubled(_sessions.GRACE_PACE, failures, _sessions.BACKOFF_CAP)
 
 
 class CallQueue:
@@ -101,36 +87,38 @@ class CallQueue:
         self.full_rate = self.rate = rate
         self._credit = BURST
         self._counted_at = now
-        self._waiting: list[tuple[float, int, float]] = []
-        self._tickets = itertools.count()
+        self._waiting: list[tuple[float, int, float, Hashable]] = []
+        self._arrivals = itertools.count()
 
-    def add(self, priority: float, calls: float = 1.0) -> int:
+    def add(self, turn: Hashable, priority: float, calls: float = 1.0) -> None:
         """
-        Request a turn; return its ticket.
+        Request a turn.
 
+        :param turn: The turn.
         :param priority: Lower goes first, such as the time of the last poll. Equal priorities go in order of arrival.
         :param calls: Number of API calls to make in that turn.
         """
-        ticket = next(self._tickets)
-        heapq.heappush(self._waiting, (priority, ticket, calls))
-        return ticket
+        heapq.heappush(self._waiting, (priority, next(self._arrivals), calls, turn))
 
-    def remove(self, ticket: int) -> None:
-        """Cancel a request for a turn. Tickets that are not waiting are ignored."""
-        self._waiting = [entry for entry in self._waiting if entry[1] != ticket]
+    def cancel(self, turn: Hashable, calls: float) -> None:
+        """Cancel a turn, whether or not it has been taken: others must not wait for calls that are not made."""
+        waiting = [entry for entry in self._waiting if entry[3] != turn]
+        if len(waiting) == len(self._waiting):
+            self._credit += calls
+        self._waiting = waiting
         heapq.heapify(self._waiting)
 
-    def take_turns(self, now: float) -> list[int]:
-        """Return the tickets whose turn it is, in order, and count their calls as made."""
+    def take_turns(self, now: float) -> list[Any]:
+        """Return the turns that can be taken, in order, and count their calls as made."""
         turns = []
         while self._waiting and self.delay(now) <= 0:
-            _, ticket, calls = heapq.heappop(self._waiting)
+            _, _, calls, turn = heapq.heappop(self._waiting)
             self._credit -= calls
-            turns.append(ticket)
+            turns.append(turn)
         return turns
 
     def delay(self, now: float) -> float:
-        """Return the seconds until the next turn; 0 if no call is waiting."""
+        """Return the seconds until the next turn; 0 if none is waiting."""
         self._credit = min(BURST, self._credit + max(0.0, now - self._counted_at) * self.rate)
         self._counted_at = max(now, self._counted_at)
         if not self._waiting:
@@ -140,7 +128,7 @@ class CallQueue:
         return missing / self.rate if missing > 1e-6 else 0.0  # noqa: PLR2004
 
     def count(self, calls: float) -> None:
-        """Count calls beyond those of a turn; a negative number subtracts calls that were not made."""
+        """Count calls beyond those of a turn; a negative number, if there were fewer."""
         self._credit -= calls
 
     def adapt(self, *, throttled: bool) -> None:
@@ -153,14 +141,7 @@ class CallQueue:
     @property
     def backlog(self) -> float:
         """Seconds that the waiting calls will take at the current rate."""
-        return sum(calls for _, _, calls in self._waiting) / self.rate
-
-
-class Backlog(Enum):
-    """A change of whether the polls of a connection are late."""
-
-    FELL_BEHIND = "fell behind"
-    CAUGHT_UP = "caught up"
+        return sum(calls for _, _, calls, _ in self._waiting) / self.rate
 
 
 class BacklogMonitor:
@@ -173,12 +154,12 @@ class BacklogMonitor:
 
     def __init__(self) -> None:
         self.is_behind = False
-        self._changing_since: float | None = None
+        self._changing_since = math.inf
         self._shortest = math.inf
 
-    def observe(self, now: float, late: float, interval: float) -> Backlog | None:
+    def observe(self, now: float, late: float, interval: float) -> bool:
         """
-        Count a poll; return the change that it causes, if any.
+        Count a poll; return whether it changes :attr:`is_behind`.
 
         :param now: The clock reading in seconds.
         :param late: Seconds between the time at which the poll was due and its start.
@@ -186,17 +167,10 @@ class BacklogMonitor:
         """
         # Compare with the shortest interval that is late, because a delay may be insignificant for longer ones.
         shortest = min(interval, self._shortest)
-        if (late > BEHIND * shortest) is self.is_behind:
-            self._changing_since = None
-            self._shortest = shortest if self.is_behind else math.inf
-            return None
-        self._shortest = shortest
-        if self._changing_since is None:
-            self._changing_since = now
-        if now - self._changing_since < shortest:
-            return None
-        self.is_behind, self._changing_since = not self.is_behind, None
-        if self.is_behind:
-            return Backlog.FELL_BEHIND
-        self._shortest = math.inf
-        return Backlog.CAUGHT_UP
+        changes = (late > BEHIND * shortest) is not self.is_behind
+        self._changing_since = min(now, self._changing_since) if changes else math.inf
+        has_changed = now - self._changing_since >= shortest
+        if has_changed:
+            self.is_behind, self._changing_since = not self.is_behind, math.inf
+        self._shortest = shortest if self.is_behind or self._changing_since < math.inf else math.inf
+        return has_changed

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import parse_time
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_imageversions._reading import PollResult
     from airflow_provider_imageversions.model import ImageVersion, WatchConfig
+
+    T = TypeVar("T")
+    Steps = Generator["Step", tuple[Any, float], T]
 
 BACKOFF_CAP = 300.0
 """Maximum time in seconds between two polls while SageMaker or the network fails (or the interval, if longer)."""
@@ -51,7 +54,17 @@ _LONG_AGO = "0001-01-01T00:00:00+00:00"
 _ANSWERS = {ErrorKind.PERMANENT, ErrorKind.MISSING}
 _FIRST_PAUSES = (0.5, 1.0)
 _SHORTEST_RETRY = 0.1
-_MAX_DOUBLINGS = 30
+
+
+def doubled(pause: float, times: int, longest: float) -> float:
+    """
+    Return a pause that is doubled several times, up to the longest one.
+
+    :param pause: The first pause in seconds.
+    :param times: How often to double it. Above 30 times, any pause is longer than the longest one.
+    :param longest: The longest pause in seconds.
+    """
+    return min(pause * 2.0 ** min(times, 30), longest)
 
 
 def has_outlasted_grace(kind: ErrorKind | None, lasting: float) -> bool:
@@ -64,14 +77,12 @@ def has_outlasted_grace(kind: ErrorKind | None, lasting: float) -> bool:
     return kind in GRACE and lasting >= GRACE[kind]
 
 
+@dataclass(slots=True)
 class FaultTimer:
     """Measure how long calls have failed with the same kind of error without interruption."""
 
-    __slots__ = ("_kind", "_since")
-
-    def __init__(self) -> None:
-        self._kind: ErrorKind | None = None
-        self._since = 0.0
+    _kind: ErrorKind | None = field(default=None, init=False)
+    _since: float = field(default=0.0, init=False)
 
     def lasts(self, kind: ErrorKind | None, now: float) -> float:
         """
@@ -153,6 +164,7 @@ class NeedDetails(Step):
     version: ImageVersion
 
 
+@dataclass(slots=True)
 class StatusLogger:
     """
     Decide what to log: changes, rather than every poll.
@@ -161,12 +173,9 @@ class StatusLogger:
         at level DEBUG.
     """
 
-    __slots__ = ("_kind", "_logged_until", "_note")
-
-    def __init__(self, logged_until: datetime | None = None) -> None:
-        self._logged_until = logged_until
-        self._note: str | None = None
-        self._kind: ErrorKind | None = None
+    logged_until: datetime | None = None
+    _note: str | None = field(default=None, init=False)
+    _kind: ErrorKind | None = field(default=None, init=False)
 
     def log(
         self, level: Literal["info", "warning", "error"], text: str, *, since: str | None = None
@@ -181,10 +190,9 @@ class StatusLogger:
         if text == self._note:
             return ()
         self._note = text
-        until = self._logged_until
-        if until is not None and since is not None and parse_time("since", since) < until:
-            return (Log("debug", text),)
-        return (Log(level, text),)
+        until = self.logged_until
+        is_old = until is not None and since is not None and parse_time("since", since) < until
+        return (Log("debug" if is_old else level, text),)
 
     def log_fault(self, kind: ErrorKind, error: Exception | None) -> tuple[Log, ...]:
         """
@@ -204,6 +212,18 @@ class StatusLogger:
         """Return what to log about a successful poll."""
         before, self._kind = self._kind, None
         return () if before is None else self.log("info", "can be polled again")
+
+    def log_waiting(self, target: Target | VersionsAbove | None, outcome: decide.Waiting) -> tuple[Log, ...]:
+        """
+        Return what to log while waiting.
+
+        :param target: The version to wait for, if the wait is for a version.
+        :param outcome: The outcome.
+        """
+        text = outcome.note if target is None else f"waiting for {target}: {outcome.note}"
+        if outcome.unknown:
+            return self.log("warning", f"{text}, which this package does not know")
+        return self.log("info", text, since=outcome.since)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -272,7 +292,7 @@ class WaitSession:
             if self.include_details:
                 return NeedDetails(outcome.version, logs=logs)
             return Succeed(outcome, logs=logs)
-        logs += log_waiting(self.status, self.target, outcome)
+        logs += self.status.log_waiting(self.target, outcome)
         left = min(self.deadline, self.patience_until) - now
         if left <= 0:
             return TimeOut(outcome, logs=logs)
@@ -339,15 +359,14 @@ class WaitSession:
         # One that is CREATED is awaited, too, while its details cannot be read.
         is_listed = not isinstance(outcome, decide.Waiting) or outcome.version is not None
         if self._was_listed and not is_listed:
-            return decide.deleted_while_awaited(number)
+            return decide.Failed(f"version {number} was deleted before it was CREATED")
         self._was_listed = is_listed
         return outcome
 
     def _next_interval(self, now: float, jitter: float) -> float:
         if self.eager:
-            pause = _spread(jitter, *_FIRST_PAUSES) * 2.0 ** min(self._polls, _MAX_DOUBLINGS)
             self._polls += 1
-            return min(self.interval, pause)
+            return doubled(_spread(jitter, *_FIRST_PAUSES), self._polls - 1, self.interval)
         # Polls for other waits do not extend the interval.
         if self.backoff_from is not None and now - self.backoff_from >= self.interval / 2:
             self.interval = min(self.interval * 2, self.max_wait)
@@ -357,8 +376,7 @@ class WaitSession:
     def _pause_after_error(self, now: float, jitter: float) -> float:
         if not self.eager:
             return self._next_interval(now, jitter)
-        longest = min(2.0 ** min(self._failures - 1, _MAX_DOUBLINGS), LONGEST_PAUSE)
-        return _spread(jitter, _SHORTEST_RETRY, longest)
+        return _spread(jitter, _SHORTEST_RETRY, doubled(1.0, self._failures - 1, LONGEST_PAUSE))
 
     def _log_error(self, kind: ErrorKind, error: Exception, *, of_details: bool, is_fatal: bool) -> tuple[Log, ...]:
         shown = describe_error(error)
@@ -369,22 +387,6 @@ class WaitSession:
         if self.changes:
             return self.status.log("info", f"retrying after an error: {shown}")
         return self.status.log_fault(kind, error)
-
-
-def log_waiting(
-    status: StatusLogger, target: Target | VersionsAbove | None, outcome: decide.Waiting
-) -> tuple[Log, ...]:
-    """
-    Return what to log while waiting.
-
-    :param status: Decides whether to log it.
-    :param target: The version to wait for, if the wait is for a version.
-    :param outcome: The outcome.
-    """
-    text = outcome.note if target is None else f"waiting for {target}: {outcome.note}"
-    if outcome.unknown:
-        return status.log("warning", f"{text}, which this package does not know")
-    return status.log("info", text, since=outcome.since)
 
 
 def _spread(jitter: float, low: float, high: float) -> float:
@@ -456,14 +458,14 @@ class NewVersions:
         """Return the cursor of the first start, which may have been before the versions could be read."""
         return decide.baseline(result.versions, self._config.start_from, started=blind_since)
 
-    def detect(
-        self,
-        result: PollResult,
-        cursor: Cursor,
-        may_be_lost: Callable[[str], bool],  # noqa: ARG002  # its cursor stays before what may be lost
-        later: Container[int] = (),
-    ) -> Detection | None:
-        """Return what was detected; ``None`` if the next poll has to read more first."""
+    def detect(self, result: PollResult, cursor: Cursor, later: Container[int] = ()) -> Detection | None:
+        """
+        Return what was detected; ``None`` if the next poll has to read more first.
+
+        :param result: A successful poll.
+        :param cursor: The cursor before.
+        :param later: Numbers of versions to leave for later. (default: none)
+        """
         needed = decide.lowest_unsettled(result.versions, cursor)
         if needed.number < self.target.number:
             self.target = needed
@@ -490,6 +492,7 @@ class AliasMoves:
     Detect moves of an alias.
 
     :param config: What is watched.
+    :param may_be_lost: Returns whether a crash may have lost the event with this identity.
     """
 
     cursor_type = AliasCursor
@@ -497,8 +500,9 @@ class AliasMoves:
     # have to be emitted again.
     commits_first = True
 
-    def __init__(self, config: WatchConfig) -> None:
+    def __init__(self, config: WatchConfig, may_be_lost: Callable[[str], bool]) -> None:
         self.alias = str(config.alias)
+        self._may_be_lost = may_be_lost
         self._from_earliest = config.start_from == "earliest"
         self.target = Target(alias=self.alias)
 
@@ -511,14 +515,12 @@ class AliasMoves:
             return AliasCursor()
         return decide.detect_alias_move(result.outcomes[self.target], AliasCursor(), self.alias)[1]
 
-    def detect(
-        self, result: PollResult, cursor: AliasCursor, may_be_lost: Callable[[str], bool], later: Container[int] = ()
-    ) -> Detection:
+    def detect(self, result: PollResult, cursor: AliasCursor, later: Container[int] = ()) -> Detection:
         """Return what was detected, see :meth:`NewVersions.detect`."""
         if later:
             return Detection([], cursor)
         outcome = result.outcomes[self.target]
-        found = decide.detect_alias_move(outcome, cursor, self.alias, unsure=may_be_lost(cursor.event_id))
+        found = decide.detect_alias_move(outcome, cursor, self.alias, unsure=self._may_be_lost(cursor.event_id))
         return Detection(*found, waiting=outcome if isinstance(outcome, decide.Waiting) else None)
 
     @staticmethod
@@ -534,12 +536,13 @@ class _Unstored:
 
     :param cursor: The cursor after them.
     :param event_ids: Identities of these events and of those before.
-    :param since: When the first request after these events was answered, by the clock of the session.
+    :param since: When the first request after these events was answered, by the clock of the session. (default: not
+        yet)
     """
 
     cursor: Any
     event_ids: frozenset[str]
-    since: float | None = None
+    since: float = math.inf
 
 
 class WatchSession:
@@ -568,7 +571,7 @@ class WatchSession:
         include_details: bool,
         started: datetime,
     ) -> None:
-        self._detector: Any = NewVersions(config) if config.alias is None else AliasMoves(config)
+        self._detector: Any = NewVersions(config) if config.alias is None else AliasMoves(config, self._may_be_lost)
         self._interval = interval
         self._include_details = include_details
         self._started = started
@@ -597,7 +600,7 @@ class WatchSession:
         target: Target | VersionsAbove = self._detector.target
         return target
 
-    def run(self) -> Generator[Step, tuple[Any, float], None]:
+    def run(self) -> Steps[None]:
         """Yield the next step; the driver sends its result, with the seconds of a monotonic clock."""
         result: PollResult | None = None
         while True:
@@ -606,7 +609,7 @@ class WatchSession:
                 result = yield from self._ask(Poll(self.target, interval))
             result = yield from self._handle(result)
 
-    def _handle(self, result: PollResult) -> Generator[Step, tuple[Any, float], PollResult | None]:
+    def _handle(self, result: PollResult) -> Steps[PollResult | None]:
         """Handle a result; return it if it has more versions to emit."""
         if self._cursor is None and result.fault in {None, ErrorKind.MISSING}:
             # An image that does not exist has no versions to skip.
@@ -618,16 +621,15 @@ class WatchSession:
             self._slow_down(result)
             return None
         self._logs += self._status.log_recovery()
-        found: Detection | None = self._detector.detect(result, self._cursor, self._may_be_lost)
+        found = self._detector.detect(result, self._cursor)
         if found is None:
             return None
         if found.waiting is not None:
-            self._logs += log_waiting(self._status, self.target, found.waiting)
+            self._logs += self._status.log_waiting(self.target, found.waiting)
         records, is_readable = yield from self._read_details(found.versions)
         after, left = found.cursor, {version["Version"] for version in found.versions[len(records) :]}
         if left:
-            rest = self._detector.detect(result, self._cursor, self._may_be_lost, left)
-            after = self._cursor if rest is None else rest.cursor
+            after = self._detector.detect(result, self._cursor, left).cursor
         if not (yield from self._emit(records, after)):
             return None
         self._cursor = after
@@ -635,9 +637,7 @@ class WatchSession:
         self._detector.aim(self._cursor, result.versions)
         return result if left and is_readable else None
 
-    def _read_details(
-        self, versions: list[ImageVersion]
-    ) -> Generator[Step, tuple[Any, float], tuple[list[ImageVersion], bool]]:
+    def _read_details(self, versions: list[ImageVersion]) -> Steps[tuple[list[ImageVersion], bool]]:
         """Return the versions to emit next, with details if requested, and whether all details could be read."""
         records: list[ImageVersion] = []
         for version in versions[:DETAILS_AT_ONCE] if self._include_details else ():
@@ -650,7 +650,7 @@ class WatchSession:
         self._is_blocked = False
         return records if self._include_details else versions, True
 
-    def _emit(self, versions: list[ImageVersion], after: Any) -> Generator[Step, tuple[Any, float], bool]:
+    def _emit(self, versions: list[ImageVersion], after: Any) -> Steps[bool]:
         """Emit events; return ``False`` if they must not be emitted because the state could not be stored before."""
         if not versions:
             return True
@@ -666,14 +666,14 @@ class WatchSession:
         self._has_emitted = True
         return True
 
-    def _advance(self, *, has_emitted: bool) -> Generator[Step, tuple[Any, float], None]:
+    def _advance(self, *, has_emitted: bool) -> Steps[None]:
         """Advance the stored cursor: at once if nothing was emitted, otherwise when Airflow has stored the events."""
         if has_emitted or (self._unstored and self._cursor != self._unstored[-1].cursor):
             self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
-        if any(each.since is None for each in self._unstored) and (yield from self._save(again=True)):
+        if any(each.since == math.inf for each in self._unstored) and (yield from self._save(again=True)):
             for each in self._unstored:
-                each.since = self._now if each.since is None else each.since
-        while self._unstored and self._is_stored(self._unstored[0]):
+                each.since = min(each.since, self._now)
+        while self._unstored and self._now - self._unstored[0].since >= STORED_AFTER:
             stored = self._unstored.pop(0)
             self._committed = stored.cursor
             self._sent = [identity for identity in self._sent if identity not in stored.event_ids]
@@ -681,14 +681,11 @@ class WatchSession:
             self._committed = self._cursor
         yield from self._save()
 
-    def _is_stored(self, events: _Unstored) -> bool:
-        return events.since is not None and self._now - events.since >= STORED_AFTER
-
     def _may_be_lost(self, identity: str) -> bool:
         """Return whether an event from before the last restart may be lost, and was not emitted again yet."""
         return identity in self._sent_before and not self._has_emitted
 
-    def _save(self, *, again: bool = False) -> Generator[Step, tuple[Any, float], bool]:
+    def _save(self, *, again: bool = False) -> Steps[bool]:
         state = {self._detector.cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-SENT_KEPT:]}
         if state == self._saved and not again:
             return True
@@ -705,7 +702,7 @@ class WatchSession:
         text = f"No events will be emitted until this is resolved. Retrying every {pace:.0f} seconds: {shown}"
         self._logs += (Log("error", text),)
 
-    def _ask(self, step: Step) -> Generator[Step, tuple[Any, float], Any]:
+    def _ask(self, step: Step) -> Steps[Any]:
         logs, self._logs = self._logs, ()
         answer, self._now = yield replace(step, logs=logs)
         return answer

@@ -10,15 +10,15 @@ import random
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _metrics, _schedule, _sessions
-from airflow_provider_imageversions._reading import PollResult, alias_of, read_versions
-from airflow_provider_imageversions._schedule import Backlog, BacklogMonitor, CallQueue, LastPoll, Reason
+from airflow_provider_imageversions._reading import PollResult, alias_of, poll_versions
+from airflow_provider_imageversions._schedule import BacklogMonitor, CallQueue, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
@@ -28,9 +28,6 @@ from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from airflow_provider_imageversions.model import ImageVersion, StateChange, Target, VersionsAbove
 
@@ -54,11 +51,11 @@ _HEALTHY = {None, ErrorKind.MISSING}
 """Results that do not mean an outage: SageMaker has responded even if the image does not exist."""
 
 
-def subscribe(
-    source: object, image_name: str, target: Target | VersionsAbove, interval: float, *, wake_queue: str | None = None
-) -> Subscription:
+class Subscription(AbstractContextManager["Subscription"]):
     """
-    Return a subscription to the running event loop's poll for this image and connection.
+    A subscription to the running event loop's poll for an image and a connection.
+
+    It ends as a context manager. The last one that ends also ends the poll and its client.
 
     :param source: The trigger that has the parameters of the connection.
     :param image_name: Name of the image.
@@ -67,25 +64,25 @@ def subscribe(
     :param wake_queue: URL of an SQS queue whose messages start the polls of the images that they name at once.
         (default: ``None``)
     """
-    registry = _registry()
-    poll = registry.poll(aws_parameters(source), image_name)
-    reader = None if wake_queue is None else registry.reader(poll.client, wake_queue)
-    return Subscription(poll, target, interval, reader)
-
-
-class Subscription:
-    """A subscriber of a poll. Use it as a context manager: the last one that leaves ends the poll and its client."""
 
     def __init__(
-        self, poll: _Poll, target: Target | VersionsAbove, interval: float, reader: QueueReader | None = None
+        self,
+        source: object,
+        image_name: str,
+        target: Target | VersionsAbove,
+        interval: float,
+        wake_queue: str | None = None,
     ) -> None:
-        self._poll = poll
-        self._reader = reader
+        registry = _registry()
+        self._poll = registry.poll(aws_parameters(source), image_name)
+        self._reader = None if wake_queue is None else registry.reader(self._poll.client, wake_queue)
         self.target = target
         self.interval = interval
-        self._seen = 0
         self._refused = FaultTimer()
         self._details_failing = FaultTimer()
+        self._seen = self._poll.join(self)
+        if self._reader is not None:
+            self._reader.join(self)
 
     async def next(self) -> PollResult:
         """
@@ -128,15 +125,7 @@ class Subscription:
         self._details_failing.lasts(None, time.monotonic())
         return detailed
 
-    def __enter__(self) -> Self:
-        self._seen = self._poll.join(self)
-        if self._reader is not None:
-            self._reader.join(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._reader is not None:
             self._reader.leave(self)
         self._poll.leave(self)
@@ -146,12 +135,11 @@ class _BatchedNotifier:
     """Wake all waiters in batches."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def wait(self) -> None:
         """Wait for the next :meth:`release`."""
-        place = self._loop.create_future()
+        place = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         await place
 
@@ -166,7 +154,7 @@ class _BatchedNotifier:
             if not place.done():
                 place.set_result(None)
         if released:
-            self._loop.call_soon(self._wake_batch, released)
+            asyncio.get_running_loop().call_soon(self._wake_batch, released)
 
 
 class PollCrashedError(RuntimeError):
@@ -190,10 +178,8 @@ class _Poll:
         self._registry = registry
         self._image_name = image_name
         self._label = f"SageMaker image {image_name!r}"
-        self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
         self._details: dict[int, tuple[asyncio.Task[ImageVersion], _BatchedNotifier]] = {}
-        self._task: asyncio.Task[None] | None = None
         self._crash: BaseException | None = None
         self._result: PollResult | None = None
         self._published = _BatchedNotifier()
@@ -201,7 +187,7 @@ class _Poll:
         # change was reported.
         self._started = self._serial = self._succeeded = 0
         self._reported = -1
-        self._began = _schedule.FIRST
+        self._began = self._asked_for_details = _schedule.FIRST
         self._interval = 0.0
         self._polls = self._calls = self._failures = 0
         self._failing = FaultTimer()
@@ -209,17 +195,16 @@ class _Poll:
         self._changes: dict[StateChange, float] = {}
         self._requested: Reason | None = None
         self._woken = asyncio.Event()
+        _log.info("%s: started polling through connection %r", self._label, client.conn_id)
+        self._task = registry.spawn(self._run())
+        self._task.add_done_callback(self._ended)
 
     def join(self, subscription: Subscription) -> int:
         """Add a subscription; return the serial number of the last read that started before it."""
         self._subscriptions.add(subscription)
         self._registry.subscribers += 1
-        if self._task is None:
-            _log.info("%s: started polling through connection %r", self._label, self.client.conn_id)
-            self._task = self._registry.spawn(self._run())
-            self._task.add_done_callback(self._ended)
         if subscription.interval < self._interval:
-            self._woken.set()
+            self.wake()
         # An older read, or one in progress, may not contain the version that this subscriber waits for.
         self._request(Reason.NEW_SUBSCRIBER)
         return self._started
@@ -229,8 +214,7 @@ class _Poll:
         self._subscriptions.discard(subscription)
         self._registry.subscribers -= 1
         if not self._subscriptions:
-            if self._task is not None:
-                self._task.cancel()
+            self._task.cancel()
             self._registry.forget(self)
             _metrics.report_subscribers(self._registry.subscribers)
             _log.info(
@@ -246,7 +230,7 @@ class _Poll:
         """Poll as soon as the rate allows. While polls fail, wait for the next retry instead."""
         if self._result is None or self._result.fault in _HEALTHY:
             self._requested = self._requested or reason
-            self._woken.set()
+            self.wake()
 
     def report_change(self, change: StateChange) -> None:
         """
@@ -254,14 +238,14 @@ class _Poll:
 
         While polls fail, this brings the next retry forward, but does not start it at once.
         """
-        now = self._loop.time()
+        now = time.monotonic()
         self._changes = {known: at for known, at in self._changes.items() if now - at < SAME_CHANGE_WITHIN}
         if change in self._changes:
             return
         self._changes[change] = now
         self._reported = self._started
         self._request(Reason.WAKE_UP)
-        self._woken.set()
+        self.wake()
 
     async def result_after(self, seen: int, target: Target | VersionsAbove) -> tuple[PollResult, int]:
         """Wait for a result that is newer than ``seen`` and covers the target."""
@@ -276,10 +260,8 @@ class _Poll:
         """Request a version's details, once for all subscribers that need them at the same time."""
         number = version["Version"]
         if number not in self._details:
-            task, waiters = self._details[number] = (
-                self._registry.spawn(self._request_details(version)),
-                _BatchedNotifier(),
-            )
+            task, waiters = self._registry.spawn(self._request_details(version)), _BatchedNotifier()
+            self._details[number] = task, waiters
             task.add_done_callback(lambda done: (self._details.pop(number), done.cancelled() or done.exception()))
             task.add_done_callback(lambda _: waiters.release())
         task, waiters = self._details[number]
@@ -289,8 +271,11 @@ class _Poll:
     async def _request_details(self, version: ImageVersion) -> ImageVersion:
         hook = await self.client.hook()
         limiter = self.client.limiter(hook)
-        # Before all polls, because the version cannot be delivered without its details.
-        await limiter.take(_schedule.FIRST, calls=2)
+        # The first request since the last poll is as urgent as a first poll, because a version cannot be delivered
+        # without its details. Further ones take turns with the polls, so that a watcher of many versions does not hold
+        # up the other images.
+        priority, self._asked_for_details = self._asked_for_details, time.monotonic()
+        await limiter.take(priority, calls=2)
         self._count_calls(2)
         try:
             return await self.client.run(hook.add_details, self._image_name, version)
@@ -312,7 +297,8 @@ class _Poll:
             # A missing connection that the fallback will fix does not count against a wait.
             counts = self._failures and not self.client.awaits_fallback
             result = replace(result, lasting=self._failing.lasts(result.fault if counts else None, time.monotonic()))
-            self._publish(result)
+            self._result, self._serial = result, self._started
+            self._published.release()
             reason = await self._pause(result)
 
     async def _poll(self, reason: Reason) -> PollResult:
@@ -327,7 +313,7 @@ class _Poll:
                 if fault is None:
                     raise
                 self._begin()
-                result = PollResult(targets=frozenset(), calls=0, fault=fault, error=error)
+                result = PollResult(frozenset(), calls=0, fault=fault, error=error)
             else:
                 limiter = self.client.limiter(hook)
                 late = await limiter.take(_schedule.FIRST if last else self._began)
@@ -336,8 +322,8 @@ class _Poll:
                 waited += late
                 # Only now, so that the first call serves all who came while the first client was made.
                 targets = self._begin()
-                result = await self.client.run(read_versions, hook, self._image_name, targets)
-                took += self._loop.time() - self._began
+                result = await self.client.run(poll_versions, hook, self._image_name, targets)
+                took += time.monotonic() - self._began
                 calls += result.calls
                 limiter.learn(result.calls - 1, throttled=result.fault is ErrorKind.THROTTLED)
             if result.fault is not ErrorKind.CREDENTIALS or last:
@@ -349,7 +335,8 @@ class _Poll:
     def _begin(self) -> frozenset[Target | VersionsAbove]:
         self._requested = None
         self._started += 1
-        self._began = self._loop.time()
+        self._began = time.monotonic()
+        self._asked_for_details = _schedule.FIRST
         return frozenset(subscription.target for subscription in self._subscriptions)
 
     @property
@@ -366,27 +353,26 @@ class _Poll:
         self._count_calls(calls)
         _metrics.count_poll(result, took, self._tags)
         _metrics.report_subscribers(self._registry.subscribers)
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug(
-                "SageMaker image %(image)r: polled; connection: %(connection)s; region: %(region)s; "
-                "reason: %(reason)s; subscribers: %(subscribers)d; calls: %(calls)d; waited: %(waited).3f s; "
-                "duration: %(duration).3f s; result: %(result)s",
-                {
-                    "image": self._image_name,
-                    "connection": self.client.conn_id,
-                    "region": self.client.region,
-                    "reason": reason.value,
-                    "subscribers": len(self._subscriptions),
-                    "calls": calls,
-                    "duration": took,
-                    "waited": waited,
-                    "result": _summarize(result),
-                },
-            )
+        _log.debug(
+            "SageMaker image %(image)r: polled; connection: %(connection)s; region: %(region)s; reason: %(reason)s; "
+            "subscribers: %(subscribers)d; calls: %(calls)d; waited: %(waited).3f s; duration: %(duration).3f s; "
+            "result: %(result)s",
+            {
+                "image": self._image_name,
+                "connection": self.client.conn_id,
+                "region": self.client.region,
+                "reason": reason.value,
+                "subscribers": len(self._subscriptions),
+                "calls": calls,
+                "duration": took,
+                "waited": waited,
+                "result": _summarize(result),
+            },
+        )
 
     def _count_outcome(self, result: PollResult) -> None:
         """Count failures in a row, and log when an outage starts and ends."""
-        now = self._loop.time()
+        now = time.monotonic()
         if result.fault not in _HEALTHY:
             if not self._failures:
                 self._failing_since = now
@@ -401,11 +387,6 @@ class _Poll:
             )
         self._failures = 0
 
-    def _publish(self, result: PollResult) -> None:
-        self._result = result
-        self._serial = self._started
-        self._published.release()
-
     def _shortest_interval(self) -> float:
         return min((other.interval for other in self._subscriptions), default=_sessions.BACKOFF_CAP)
 
@@ -419,17 +400,11 @@ class _Poll:
             if not all(result.covers(other.target) for other in self._subscriptions):
                 return Reason.READ_DEEPER
             self._interval = self._shortest_interval()
-            last = LastPoll(
-                result.fault,
-                result.lasting,
-                self._failures,
-                is_first=self._polls == 1,
-                woken=self._reported >= self._succeeded,
-            )
-            due = self._began + _schedule.gap(last, self._interval, jitter)
+            is_first, woken = self._polls == 1, self._reported >= self._succeeded
+            gap = _schedule.gap(result, self._interval, jitter, failures=self._failures, is_first=is_first, woken=woken)
             self._woken.clear()
             try:
-                await asyncio.wait_for(self._woken.wait(), due - self._loop.time())
+                await asyncio.wait_for(self._woken.wait(), self._began + gap - time.monotonic())
             except asyncio.TimeoutError:
                 if self._interval < before:
                     return Reason.SHORTER_INTERVAL
@@ -474,13 +449,14 @@ class _Client:
     async def hook(self) -> SageMakerImageVersionsHook:
         """Return the hook with its client, which is replaced when it is old."""
         async with self._lock:
-            clock = asyncio.get_running_loop().time
-            if self._hook is not None and clock() < self._renewal:
+            if self._hook is not None and time.monotonic() < self._renewal:
                 return self._hook
             try:
                 self._hook = await self._open()
+                self._end = time.monotonic() + LONGEST_LIFETIME
+                lifetime = random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
             except Exception as error:
-                if self._hook is None or classify_error(error) is None or clock() >= self._end:
+                if self._hook is None or classify_error(error) is None or time.monotonic() >= self._end:
                     raise
                 # It still works. The cause may be an outage of Airflow's database or secrets backend.
                 _log.warning(
@@ -488,10 +464,8 @@ class _Client:
                     self._hook.aws_conn_id,
                     describe_error(error),
                 )
-                self._renewal = clock() + RENEWAL_PAUSE
-            else:
-                self._renewal = clock() + random.uniform(*CLIENT_LIFETIME)  # noqa: S311  # spreads work, keeps no secret
-                self._end = clock() + LONGEST_LIFETIME
+                lifetime = RENEWAL_PAUSE
+            self._renewal = time.monotonic() + lifetime
             return self._hook
 
     async def _open(self) -> SageMakerImageVersionsHook:
@@ -508,22 +482,19 @@ class _Client:
         self.awaits_fallback = False
         try:
             await hook.preload_connection()
-        except MissingConnectionError:
+        except Exception as error:
+            kind = ErrorKind.CREDENTIALS if isinstance(error, MissingConnectionError) else None
+            lasting = self._missing.lasts(kind, time.monotonic())
             # No worker has decided this. In Airflow 3, an outage of its database is indistinguishable from a missing
             # connection, so the error must last. Credentials of a connection are never replaced with those of the
             # machine.
-            lasting = self._missing.lasts(ErrorKind.CREDENTIALS, time.monotonic())
-            if not hook.may_fall_back or self._had_connection:
+            if kind is None or not hook.may_fall_back or self._had_connection:
                 raise
-            if lasting < _sessions.GRACE[ErrorKind.CREDENTIALS]:
-                self.awaits_fallback = True
+            self.awaits_fallback = not _sessions.has_outlasted_grace(kind, lasting)
+            if self.awaits_fallback:
                 raise
             hook.fall_back()
-        except Exception:
-            self._missing.lasts(None, time.monotonic())
-            raise
         else:
-            self._missing.lasts(None, time.monotonic())
             self._had_connection |= hook.has_connection
 
     def limiter(self, hook: SageMakerImageVersionsHook) -> _Limiter:
@@ -554,7 +525,6 @@ class _Limiter:
         self._queue = CallQueue(rate, self._loop.time())
         self._monitor = BacklogMonitor()
         self._label = label
-        self._turns: dict[int, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self, priority: float, calls: int = 1) -> float:
@@ -565,17 +535,13 @@ class _Limiter:
         :param calls: Number of API calls.
         """
         asked = self._loop.time()
-        ticket = self._queue.add(priority, calls)
-        turn = self._turns[ticket] = self._loop.create_future()
+        turn = self._loop.create_future()
+        self._queue.add(turn, priority, calls)
         self._advance()
         try:
             await turn
         except asyncio.CancelledError:
-            if self._turns.pop(ticket, None) is None:
-                # It had its turn. Others must not wait for calls that are not made.
-                self._queue.count(-calls)
-            else:
-                self._queue.remove(ticket)
+            self._queue.cancel(turn, calls)
             self._advance()
             raise
         return self._loop.time() - asked
@@ -585,12 +551,11 @@ class _Limiter:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        for ticket in self._queue.take_turns(now):
-            turn = self._turns.pop(ticket)
+        for turn in self._queue.take_turns(now):
             if not turn.done():
                 turn.set_result(None)
-        if self._turns:
-            self._timer = self._loop.call_later(self._queue.delay(now), self._advance)
+        if delay := self._queue.delay(now):
+            self._timer = self._loop.call_later(delay, self._advance)
 
     def learn(self, further_calls: int = 0, *, throttled: bool) -> None:
         """Count the additional calls of a poll, and adapt the rate to SageMaker's responses."""
@@ -605,20 +570,21 @@ class _Limiter:
         :param late: Seconds by which a poll was late.
         :param interval: Its interval in seconds.
         """
-        change = self._monitor.observe(self._loop.time(), late, interval)
-        if change is Backlog.CAUGHT_UP:
+        if not self._monitor.observe(self._loop.time(), late, interval):
+            return
+        if not self._monitor.is_behind:
             _log.info("SageMaker polls through %s: on time again", self._label)
-        elif change is Backlog.FELL_BEHIND:
-            queue = self._queue
-            intervals = "poke_interval of sensors, or poll_interval of watchers"
-            advice = f"Raise [sagemaker_image_versions] calls_per_second, {intervals}"
-            if queue.rate < queue.full_rate:
-                advice = f"SageMaker throttles these calls, currently to {queue.rate:.2g}. Raise {intervals}"
-            _log.warning(
-                "SageMaker polls through %s: %.0f seconds behind, because more calls are due than "
-                "calls_per_second=%g allows. All images are polled equally often. %s",
-                *(self._label, max(late, queue.backlog), queue.full_rate, advice),
-            )
+            return
+        queue = self._queue
+        intervals = "poke_interval of sensors, or poll_interval of watchers"
+        advice = f"Raise [sagemaker_image_versions] calls_per_second, {intervals}"
+        if queue.rate < queue.full_rate:
+            advice = f"SageMaker throttles these calls, currently to {queue.rate:.2g}. Raise {intervals}"
+        _log.warning(
+            "SageMaker polls through %s: %.0f seconds behind, because more calls are due than "
+            "calls_per_second=%g allows. All images are polled equally often. %s",
+            *(self._label, max(late, queue.backlog), queue.full_rate, advice),
+        )
 
 
 class _Registry:
@@ -630,6 +596,7 @@ class _Registry:
             raise ValueError(
                 f"[sagemaker_image_versions] calls_per_second={self._rate} is not valid: it must be above 0."
             )
+        self._loop = asyncio.get_running_loop()
         self._limiters: dict[tuple[str | None, str], _Limiter] = {}
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
         self.polls: dict[tuple[str, str], _Poll] = {}
@@ -684,11 +651,12 @@ class _Registry:
             poll.client.close()
         if not self.polls:
             self.pool.shutdown(wait=False)
-            for loop in [loop for loop, registry in _registries.items() if registry is self]:
-                del _registries[loop]
+            # After a crash, the loop may have another registry before the last subscriber leaves this one.
+            if _registries.get(self._loop) is self:
+                del _registries[self._loop]
 
 
-_registries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Registry] = WeakKeyDictionary()
+_registries: dict[asyncio.AbstractEventLoop, _Registry] = {}
 
 
 def _registry() -> _Registry:

@@ -8,7 +8,8 @@ import random
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions._shared_poller import Subscription, _Client, _Registry
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 RECEIVE_SECONDS = 5
@@ -45,25 +45,22 @@ class QueueReader:
         self._client = client
         self._queue_url = queue_url
         self._subscriptions: set[Subscription] = set()
-        self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sagemaker-image-versions-queue")
         self._hook: SageMakerImageVersionsHook | None = None
         self._queue: Any = None
         self._reported: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._failures = 0
+        self._task = registry.spawn(self._run())
 
     def join(self, subscription: Subscription) -> None:
-        """Add a subscription, and start with the first one."""
+        """Add a subscription."""
         self._subscriptions.add(subscription)
-        if self._task is None:
-            self._task = self._registry.spawn(self._run())
 
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription, and end with the last one."""
         self._subscriptions.discard(subscription)
         if not self._subscriptions:
-            if self._task is not None:
-                self._task.cancel()
+            self._task.cancel()
             self._registry.readers.pop((self._client, self._queue_url), None)
             self._thread.shutdown(wait=False)
             self._close()
@@ -81,21 +78,31 @@ class QueueReader:
 
     async def _read(self) -> None:
         await self._open()
-        messages = await self._in_thread(_receive)
-        done = [message for message in messages if self._is_done(message)]
+        answer = await self._call(
+            self._queue.receive_message,
+            MaxNumberOfMessages=MESSAGES_AT_ONCE,
+            WaitTimeSeconds=RECEIVE_SECONDS,
+            VisibilityTimeout=HIDDEN_FROM_OTHERS,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        done = [message for message in answer.get("Messages", []) if self._is_done(message)]
         if done:
-            await self._in_thread(_delete, done)
+            entries = [{"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]} for at, message in enumerate(done)]
+            # A message that cannot be deleted is received again.
+            await self._call(self._queue.delete_message_batch, Entries=entries)
 
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def _call(self, call: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
         in_thread = sync_to_async(call, thread_sensitive=False, executor=self._thread)
-        return await in_thread(self._queue, self._queue_url, *arguments)
+        return await in_thread(QueueUrl=self._queue_url, **parameters)
 
     async def _open(self) -> None:
         hook = await self._client.hook()
         if hook is self._hook:
             return
         self._close()
-        self._queue = await self._client.run(_open_queue, hook, self._queue_url)
+        self._queue = await self._client.run(
+            partial(hook.get_queue_client, self._queue_url, wait_seconds=RECEIVE_SECONDS)
+        )
         self._hook = hook
 
     def _close(self) -> None:
@@ -117,6 +124,7 @@ class QueueReader:
         return time.time() - sent > KEPT_FOR_OTHERS
 
     async def _pause(self, error: Exception) -> None:
+        kind = classify_error(error)
         if not self._failures:
             _log.warning(
                 "Queue %s: could not be read; polling continues at poll_interval. Retrying at least every %.0f "
@@ -124,34 +132,10 @@ class QueueReader:
                 self._queue_url,
                 _sessions.BACKOFF_CAP,
                 describe_error(error),
-                exc_info=None if classify_error(error) else error,
+                exc_info=None if kind else error,
             )
-        if classify_error(error) is ErrorKind.CREDENTIALS:
+        if kind is ErrorKind.CREDENTIALS:
             self._client.discard(self._hook)
         self._failures += 1
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         await asyncio.sleep(_schedule.queue_retry_delay(self._failures, jitter))
-
-
-def _open_queue(hook: SageMakerImageVersionsHook, queue_url: str) -> Any:
-    return hook.get_queue_client(queue_url, wait_seconds=RECEIVE_SECONDS)
-
-
-def _receive(queue: Any, queue_url: str) -> list[dict[str, Any]]:
-    answer = queue.receive_message(
-        QueueUrl=queue_url,
-        MaxNumberOfMessages=MESSAGES_AT_ONCE,
-        WaitTimeSeconds=RECEIVE_SECONDS,
-        VisibilityTimeout=HIDDEN_FROM_OTHERS,
-        MessageSystemAttributeNames=["SentTimestamp"],
-    )
-    messages: list[dict[str, Any]] = answer.get("Messages", [])
-    return messages
-
-
-def _delete(queue: Any, queue_url: str, messages: list[Mapping[str, Any]]) -> None:
-    entries = [
-        {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
-    ]
-    # A message that cannot be deleted is received again.
-    queue.delete_message_batch(QueueUrl=queue_url, Entries=entries)

@@ -6,20 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from airflow_provider_imageversions import decide
-from airflow_provider_imageversions._reading import read_versions, write_logs
-from airflow_provider_imageversions._sessions import (
-    Fail,
-    FaultTimer,
-    NeedDetails,
-    PollAgain,
-    Raise,
-    Retry,
-    StatusLogger,
-    Succeed,
-    TimeOut,
-    WaitSession,
-)
+from airflow_provider_imageversions import _reading, _sessions, decide
 from airflow_provider_imageversions.errors import SageMakerImageOperationTimeoutError, classify_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.model import ErrorKind
@@ -28,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from airflow_provider_imageversions._sessions import Step
     from airflow_provider_imageversions.model import Target
+
+    ApiCall = Callable[[SageMakerImageVersionsHook], Any]
 
 T = TypeVar("T")
 
@@ -53,10 +41,11 @@ class WorkerPoller:
         self._interval = interval
         self._timeout = timeout
         self._deadline = time.monotonic() + (timeout if left is None else left)
-        self._status = StatusLogger()
+        self._status = _sessions.StatusLogger()
         self._hook: SageMakerImageVersionsHook | None = None
         self._had_connection = False
-        self._failing = {"poll": FaultTimer(), "details": FaultTimer()}
+        self._polls_failing = _sessions.FaultTimer()
+        self._details_failing = _sessions.FaultTimer()
 
     @property
     def hook(self) -> SageMakerImageVersionsHook:
@@ -74,7 +63,7 @@ class WorkerPoller:
 
     def session(
         self, target: Target, *, include_details: bool, silent_fail: bool, logged_until: datetime | None
-    ) -> WaitSession:
+    ) -> _sessions.WaitSession:
         """
         Return the session of a sensor that polls with :meth:`check`.
 
@@ -83,16 +72,16 @@ class WorkerPoller:
         :param silent_fail: Whether to log an error that needs a person to fix it, and continue.
         :param logged_until: See :class:`~airflow_provider_imageversions._sessions.StatusLogger`.
         """
-        return WaitSession(
+        return _sessions.WaitSession(
             target=target,
             include_details=include_details,
             interval=self._interval,
             deadline=self._deadline,
             silent_fail=silent_fail,
-            status=StatusLogger(logged_until),
+            status=_sessions.StatusLogger(logged_until),
         )
 
-    def check(self, session: WaitSession) -> Step:
+    def check(self, session: _sessions.WaitSession) -> _sessions.Step:
         """
         Poll once for a sensor, or several times while an error may be temporary.
 
@@ -102,12 +91,9 @@ class WorkerPoller:
         target = cast("Target", session.target)
 
         def poll(hook: SageMakerImageVersionsHook) -> decide.Outcome:
-            result = read_versions(hook, self._image_name, [target])
-            if result.error is not None:
-                raise result.error
-            return result.outcomes[target]
+            return _reading.read_versions(hook, self._image_name, frozenset({target})).outcomes[target]
 
-        while isinstance(step := self._poll(session, poll), Retry):
+        while isinstance(step := self._poll(session, poll), _sessions.Retry):
             time.sleep(step.seconds)
         return step
 
@@ -137,7 +123,8 @@ class WorkerPoller:
         :param include_details: Whether to add details to the version. (default: False)
         :raises SageMakerImageOperationTimeoutError: The step did not succeed within the timeout.
         """
-        found = self._wait(self._operator_session(target=target, include_details=include_details), step)
+        session = self._operator_session(target=target, include_details=include_details)
+        found: T | decide.Waiting = self._wait(session, step)
         if isinstance(found, decide.Waiting):
             raise self._timed_out(found.note)
         return found
@@ -152,10 +139,12 @@ class WorkerPoller:
         :param patience: Maximum time in seconds to wait for a concurrent change.
         :raises Exception: See :meth:`call`.
         """
-        return self._wait(self._operator_session(patience_until=time.monotonic() + patience), step)
+        session = self._operator_session(patience_until=time.monotonic() + patience)
+        found: T | decide.Waiting = self._wait(session, step)
+        return found
 
-    def _operator_session(self, **options: Any) -> WaitSession:
-        return WaitSession(
+    def _operator_session(self, **options: Any) -> _sessions.WaitSession:
+        return _sessions.WaitSession(
             interval=self._interval,
             deadline=self._deadline,
             status=self._status,
@@ -164,42 +153,34 @@ class WorkerPoller:
             **options,
         )
 
-    def _wait(
-        self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], T | decide.Waiting]
-    ) -> T | decide.Waiting:
-        while isinstance(step := self._poll(session, poll), PollAgain):
+    def _wait(self, session: _sessions.WaitSession, poll: ApiCall) -> Any:
+        while isinstance(step := self._poll(session, poll), _sessions.PollAgain):
             time.sleep(step.seconds)
         match step:
-            case Succeed(found):
-                return cast("T", found)
-            case Fail(reason):
-                return cast("T", decide.Failed(reason))
-            case TimeOut(waiting, None):
+            case _sessions.Succeed(found):
+                return found
+            case _sessions.Fail(reason):
+                return decide.Failed(reason)
+            case _sessions.TimeOut(waiting, None):
                 return waiting
-            case TimeOut(waiting, cause):
+            case _sessions.TimeOut(waiting, cause):
                 raise self._timed_out(waiting.note) from cause
-            case Raise(error):
+            case _sessions.Raise(error):
                 raise error
         raise AssertionError(step)
 
-    def _poll(self, session: WaitSession, poll: Callable[[SageMakerImageVersionsHook], Any]) -> Step:
-        step = self._attempt(session, "poll", lambda: poll(self.hook), session.receive)
-        if isinstance(step, NeedDetails):
+    def _poll(self, session: _sessions.WaitSession, poll: ApiCall) -> _sessions.Step:
+        step = self._attempt(session, poll)
+        if isinstance(step, _sessions.NeedDetails):
             version = step.version
-            read = lambda: self.hook.add_details(self._image_name, version)  # noqa: E731  # used once
-            step = self._attempt(session, "details", read, lambda record, now, _: session.receive_details(record, now))
+            step = self._attempt(session, lambda hook: hook.add_details(self._image_name, version), of_details=True)
         return step
 
-    def _attempt(
-        self,
-        session: WaitSession,
-        what: str,
-        call: Callable[[], Any],
-        receive: Callable[[Any, float, float], Step],
-    ) -> Step:
+    def _attempt(self, session: _sessions.WaitSession, call: ApiCall, *, of_details: bool = False) -> _sessions.Step:
+        failing = self._details_failing if of_details else self._polls_failing
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         try:
-            found = call()
+            found = call(self.hook)
         except Exception as error:
             kind = classify_error(error)
             if kind is None:
@@ -207,13 +188,13 @@ class WorkerPoller:
             if kind is ErrorKind.CREDENTIALS:
                 self._forget_client()
             now = time.monotonic()
-            lasting = self._failing[what].lasts(kind, now)
-            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=what == "details")
+            lasting = failing.lasts(kind, now)
+            step = session.receive_error(kind, error, now, lasting=lasting, jitter=jitter, of_details=of_details)
         else:
             now = time.monotonic()
-            self._failing[what].lasts(None, now)
-            step = receive(found, now, jitter)
-        write_logs(self._source.log, self._image_name, step.logs)
+            failing.lasts(None, now)
+            step = session.receive_details(found, now) if of_details else session.receive(found, now, jitter)
+        _reading.write_logs(self._source.log, self._image_name, step.logs)
         return step
 
     def _forget_client(self) -> None:

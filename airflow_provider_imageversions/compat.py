@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
@@ -77,42 +76,6 @@ ENDS_FROM_TRIGGER = hasattr(XCom, "aset")
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
-
-__all__ = [
-    "ENDS_FROM_TRIGGER",
-    "STARTS_FROM_TRIGGER",
-    "AirflowException",
-    "AirflowFailException",
-    "AirflowNotFoundException",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "AirflowTaskTimeout",
-    "BaseEventTrigger",
-    "BaseHook",
-    "BaseOperator",
-    "BaseSensorOperator",
-    "PokeReturnValue",
-    "Stats",
-    "Variable",
-    "asset_or_time_schedule",
-    "assets_have_access_control",
-    "conf",
-    "delete_xcom",
-    "get_async_connection",
-    "has_asset_state",
-    "is_trigger_timeout",
-    "keeps_xcom_in_database",
-    "push_xcom",
-    "read_asset_events",
-    "read_asset_progress",
-    "read_asset_state",
-    "read_task_state",
-    "stores_xcom_in_database",
-    "waits_since",
-    "write_asset_progress",
-    "write_asset_state",
-    "write_task_state",
-]
 
 
 async def get_async_connection(conn_id: str, hook: type[BaseHook] = BaseHook) -> Any:
@@ -241,17 +204,13 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     :param asset: The asset.
     :param key: The key.
     """
-    from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
-
-    variable = _progress_variable(asset, key)
-    if "asset_state_store" not in context:
-        return Variable.get(variable, default=None, deserialize_json=True)
-    store = context["asset_state_store"][asset]
-    stored = store.get(key)
+    store = context["asset_state_store"][asset] if "asset_state_store" in context else None
+    stored = None if store is None else store.get(key)
     if stored is None:
-        # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
-        stored = Variable.get(variable, default=None, deserialize_json=True)
-        if stored is not None:
+        variable = _progress_variable(asset, key)
+        stored = Variable.get(variable, None, deserialize_json=True)
+        if store is not None and stored is not None:
+            # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
             store.set(key, stored)
             Variable.delete(variable)
     return stored
@@ -269,9 +228,11 @@ def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value
     if "asset_state_store" in context:
         context["asset_state_store"][asset].set(key, value)
         return
-    from airflow.sdk import Variable  # noqa: PLC0415  # only Airflow 3 has it
-
     Variable.set(_progress_variable(asset, key), value, serialize_json=True)
+
+
+def _task_of_xcom(task_instance: Any) -> dict[str, Any]:
+    return {name: getattr(task_instance, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
 
 
 async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
@@ -282,14 +243,7 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
     :param key: The XCom's key.
     :param value: The XCom's value.
     """
-    await XCom.aset(
-        key=key,
-        value=value,
-        dag_id=task_instance.dag_id,
-        task_id=task_instance.task_id,
-        run_id=task_instance.run_id,
-        map_index=task_instance.map_index,
-    )
+    await XCom.aset(key=key, value=value, **_task_of_xcom(task_instance))
 
 
 def delete_xcom(task_instance: Any, key: str) -> None:
@@ -299,11 +253,9 @@ def delete_xcom(task_instance: Any, key: str) -> None:
     :param task_instance: The task instance.
     :param key: The XCom's key.
     """
-    identity: dict[str, Any] = {
-        name: getattr(task_instance, name) for name in ("dag_id", "task_id", "run_id", "map_index")
-    }
-    if XCom.get_one(key=key, **identity) is not None:
-        XCom.delete(key=key, **identity)
+    task = _task_of_xcom(task_instance)
+    if XCom.get_one(key=key, **task) is not None:
+        XCom.delete(key=key, **task)
 
 
 def waits_since(context: Mapping[str, Any]) -> datetime | None:
@@ -341,8 +293,7 @@ def read_task_state(context: Mapping[str, Any], key: str) -> Any:
     if store is not None:
         return store.get(key)
     # The parameter for the default has another name in Airflow 2.
-    found = Variable.get(key, None, deserialize_json=False)
-    return None if found is None else json.loads(found)
+    return Variable.get(key, None, deserialize_json=True)
 
 
 def write_task_state(context: Mapping[str, Any], key: str, value: Any) -> None:

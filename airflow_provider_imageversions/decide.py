@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_imageversions._parameters import parse_time
@@ -94,15 +95,6 @@ def outcome(versions: Iterable[ImageVersion], target: Target) -> Outcome:
     return _outcome_of_any([v for v in newest_first if _matches(v, target)], target)
 
 
-def deleted_while_awaited(number: int) -> Failed:
-    """
-    Return the outcome of a wait for a version that is no longer listed.
-
-    :param number: Number of the version.
-    """
-    return Failed(f"version {number} was deleted before it was CREATED")
-
-
 def _outcome_of_number(newest_first: list[ImageVersion], number: int) -> Outcome:
     for version in newest_first:
         if version["Version"] == number:
@@ -130,17 +122,15 @@ def _outcome_of_version(version: ImageVersion) -> Outcome:
 
 def _outcome_of_any(newest_first: list[ImageVersion], target: Target) -> Outcome:
     outcomes = [_outcome_of_version(version) for version in newest_first]
-    for result in outcomes:
-        if isinstance(result, Ready):
-            return result
-    for result in outcomes:
-        if isinstance(result, Waiting):
-            return result
-    if outcomes:
-        reasons = [result.reason for result in outcomes if isinstance(result, Failed)]
-        more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
-        return Failed(f"{target} can no longer become CREATED: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
-    return Waiting(f"there is no match yet for {target}")
+    for kind in (Ready, Waiting):
+        for result in outcomes:
+            if isinstance(result, kind):
+                return result
+    reasons = [result.reason for result in outcomes if isinstance(result, Failed)]
+    if not reasons:
+        return Waiting(f"there is no match yet for {target}")
+    more = f"; and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
+    return Failed(f"{target} can no longer become CREATED: {'; '.join(reasons[:_REASONS_SHOWN])}{more}")
 
 
 def _matches(version: ImageVersion, target: Target) -> bool:
@@ -354,14 +344,14 @@ def is_image_being_deleted(image: Mapping[str, Any]) -> bool:
     return bool(image["ImageStatus"] == _IMAGE_DELETING)
 
 
-def is_same_image(image: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def is_same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """
-    Return whether two descriptions are of the same image, rather than of a later image with the same name.
+    Return whether two descriptions are of the same image or version, rather than of a later one with the same name.
 
-    :param image: A response of DescribeImage.
-    :param other: A response at another time.
+    :param now: A response of DescribeImage, or a version's record.
+    :param before: A response or a record at another time.
     """
-    return bool(image["CreationTime"] == other["CreationTime"])
+    return bool(now["CreationTime"] == before["CreationTime"])
 
 
 def has_image_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -391,7 +381,7 @@ def image_remains(image: Mapping[str, Any] | None, deleted: Mapping[str, Any]) -
     :param image: The response of DescribeImage; ``None`` if no image has this name.
     :param deleted: The response before the deletion.
     """
-    if image is None or not is_same_image(image, deleted):
+    if image is None or not is_same(image, deleted):
         return None
     status = image["ImageStatus"]
     if status == _IMAGE_DELETE_FAILED:
@@ -408,12 +398,17 @@ def adoptable(version: ImageVersion | None) -> bool:
     return version is not None and not isinstance(_outcome_of_version(version), Failed)
 
 
-def promotable(version: ImageVersion) -> Failed | None:
-    """Return why an alias cannot be moved to a version; ``None`` if it can."""
+def refusal(version: ImageVersion, done: str) -> Failed | None:
+    """
+    Return why a version cannot be promoted or rolled out; ``None`` if it can.
+
+    :param version: The version.
+    :param done: What is to be done with it, such as ``"promoted"``.
+    """
     status = version["ImageVersionStatus"]
     if status == CREATED:
         return None
-    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be promoted")
+    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be {done}")
 
 
 def unchanged_since(
@@ -460,18 +455,6 @@ def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     return [*missing, *(f"alias {alias!r}" for alias in aliases)]
 
 
-def attachable(version: ImageVersion) -> Failed | None:
-    """
-    Return why a version cannot be attached to a domain or a user profile; ``None`` if it can.
-
-    :param version: The version.
-    """
-    status = version["ImageVersionStatus"]
-    if status == CREATED:
-        return None
-    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be rolled out")
-
-
 def remains(version: ImageVersion | None) -> Waiting | Failed | None:
     """
     Return what to wait for until a version is deleted; ``None`` if it is deleted.
@@ -499,16 +482,6 @@ def in_creation(version: ImageVersion) -> Waiting | None:
     """
     number, status = version["Version"], version["ImageVersionStatus"]
     return Waiting(f"version {number} is {status}") if status == ImageVersionStatus.CREATING else None
-
-
-def is_same_version(version: ImageVersion, other: ImageVersion) -> bool:
-    """
-    Return whether two records with the same number are of the same version, rather than of a recreated image.
-
-    :param version: The version's record.
-    :param other: Its record at another time.
-    """
-    return version["CreationTime"] == other["CreationTime"]
 
 
 KEPT = ("newest", "age", "alias", "limit", "in_use", "status", "listed", "used")
@@ -541,6 +514,7 @@ def prune(
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
     created = [version["Version"] for version in newest_first if version["ImageVersionStatus"] == CREATED]
     newest, listed = set(created[: max(policy.keep_newest or 0, 1)]), set(policy.keep_versions)
+    kept_since = None if policy.keep_younger_than is None else now - timedelta(seconds=policy.keep_younger_than)
     turns: list[ImageVersion] = []
     for version in newest_first:
         status = version["ImageVersionStatus"]
@@ -550,7 +524,7 @@ def prune(
             yield version, "status"
         elif version["Version"] in listed:
             yield version, "listed"
-        elif policy.keep_younger_than is not None and _age(version, now) < policy.keep_younger_than:
+        elif kept_since is not None and _created(version) > kept_since:
             yield version, "age"
         else:
             turns.append(version)
@@ -565,10 +539,6 @@ def prune(
         else:
             left -= 1
             yield version, None
-
-
-def _age(version: ImageVersion, now: datetime) -> float:
-    return (now - _created(version)).total_seconds()
 
 
 def newest_created(versions: Iterable[ImageVersion]) -> int | None:
@@ -595,16 +565,12 @@ def select(
     :param limit: Maximum number; nothing is read from ``versions`` beyond the last one.
     :param bounds: Only versions whose times are within these, by the API's names, such as ``CreationTimeAfter``.
     """
-    left = limit
-    if left == 0:
-        return
-    for version in versions:
-        if (statuses is None or version["ImageVersionStatus"] in statuses) and _is_within(version, bounds or {}):
-            yield version
-            if left is not None:
-                left -= 1
-                if not left:
-                    return
+    selected = (
+        version
+        for version in versions
+        if (statuses is None or version["ImageVersionStatus"] in statuses) and _is_within(version, bounds or {})
+    )
+    return islice(selected, limit)
 
 
 def _is_within(version: Mapping[str, Any], bounds: Mapping[str, datetime]) -> bool:

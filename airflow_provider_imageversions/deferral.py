@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._parameters import truncated_repr
@@ -82,8 +82,7 @@ def read_event(event: Any) -> ImageVersion | decide.Failed:
     """
     match event:
         case {"status": "ready", "version": dict(version)}:
-            record: Any = version
-            return record  # type: ignore[no-any-return]  # the trigger's own record
+            return cast("ImageVersion", version)
         case {"status": "failed", "reason": str(reason)}:
             return decide.Failed(reason)
         case {"status": "error", "error": str(error)}:

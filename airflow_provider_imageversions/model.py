@@ -45,32 +45,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
-    "DETAIL_FIELDS",
-    "LISTED_FIELDS",
-    "WAIT_PARAMETERS",
-    "WATCHED_BY_DEFAULT",
-    "WATCHED_STATUSES",
-    "AliasCursor",
     "CreateImageRequest",
     "CreateImageVersionRequest",
-    "Cursor",
-    "ErrorKind",
     "ImageVersion",
     "ImageVersionStatus",
-    "PrunePolicy",
-    "SettledRun",
-    "StateChange",
-    "Target",
     "UpdateImageRequest",
     "UpdateImageVersionRequest",
-    "VersionsAbove",
-    "Wait",
-    "WaitParameters",
-    "WatchConfig",
-    "clean_text",
     "event_id",
-    "event_payload",
-    "to_record",
 ]
 
 
@@ -148,16 +129,9 @@ class ImageVersion(TypedDict, total=False):
     """``NOT_PROVIDED``, ``STABLE``, ``TO_BE_ARCHIVED`` or ``ARCHIVED``."""
 
 
-LISTED_FIELDS = (
-    "Version",
-    "ImageVersionStatus",
-    "ImageArn",
-    "ImageVersionArn",
-    "CreationTime",
-    "LastModifiedTime",
-    "FailureReason",
-)
-DETAIL_FIELDS = tuple(name for name in ImageVersion.__annotations__ if name not in LISTED_FIELDS)
+_FIELDS = tuple(ImageVersion.__annotations__)
+_LISTED = _FIELDS.index("FailureReason") + 1
+LISTED_FIELDS, DETAIL_FIELDS = _FIELDS[:_LISTED], _FIELDS[_LISTED:]
 
 # Most databases reject a lone surrogate or a NUL; a terminal interprets an escape sequence.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -340,7 +314,6 @@ class VersionsAbove:
     number: int = -1
 
 
-_STATE_CHANGE = "SageMaker Image Version State Change"
 _IMAGE_ARN = re.compile(r"arn:[^:]+:sagemaker:(?P<region>[^:]+):[0-9]+:image/(?P<image_name>.+)", re.IGNORECASE)
 
 
@@ -376,12 +349,11 @@ class StateChange:
             event = json.loads(body)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(event, dict) or event.get("detail-type") != _STATE_CHANGE:
-            return None
-        detail = event.get("detail")
-        if not isinstance(detail, dict):
-            return None
-        image = _IMAGE_ARN.fullmatch(str(detail.get("ImageArn")))
+        match event:
+            case {"detail-type": "SageMaker Image Version State Change", "detail": {"ImageArn": str(arn)} as detail}:
+                image = _IMAGE_ARN.fullmatch(arn)
+            case _:
+                image = None
         if image is None:
             return None
         return cls(
@@ -483,39 +455,21 @@ class Target(Parameters):
 
 
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
-class WaitParameters(Target):
-    """The parameters of a sensor, apart from those of the connection; see also :class:`Target`."""
+class Wait(Target):
+    """What a sensor and its trigger wait for; see also :class:`Target`."""
 
     image_name: str = attrs.field(metadata=parsed_by(parse_image_name))
     include_details: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
 
-
-class Wait(NamedTuple):
-    """What a sensor and its trigger wait for."""
-
-    image_name: str
-    target: Target
-    include_details: bool
-
-    @classmethod
-    def of(cls, source: Any) -> Wait:
-        """
-        Parse the parameters of a sensor or a trigger.
-
-        :param source: An object with an attribute for each of :data:`WAIT_PARAMETERS`.
-        :raises ValueError: A parameter is outside its limits.
-        """
-        return cls(
-            parse_image_name("image_name", source.image_name),
-            Target.of(source),
-            parse_boolean("include_details", source.include_details),
-        )
+    @property
+    def target(self) -> Target:
+        """The version to wait for, which may be equal for several images."""
+        return Target.of(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as JSON, equal for equal waits."""
-        target = {name: getattr(self.target, name) for name in Target.names()}
-        texts = {name: value.isoformat() for name, value in target.items() if isinstance(value, datetime)}
-        return {"image_name": self.image_name, **target, **texts, "include_details": self.include_details}
+        values = attrs.asdict(self).items()
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values}
 
 
 WAIT_PARAMETERS = ("image_name", *Target.names(), "include_details")

@@ -39,7 +39,7 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait, WaitParameters
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait
 from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
@@ -165,7 +165,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self._logged_until: datetime | None = None
         self._found: ImageVersion | None = None
         self._warned: set[str] = set()
-        WaitParameters.check_literals(self, self._template)
+        Wait.check_literals(self, self._template)
         check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger

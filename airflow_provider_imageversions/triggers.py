@@ -22,24 +22,7 @@ from airflow_provider_imageversions import _metrics, _sessions, _shared_poller, 
 from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions._parameters import invalid_parameter, parse_boolean, parse_queue_url, parse_seconds
 from airflow_provider_imageversions._reading import write_logs
-from airflow_provider_imageversions._sessions import (
-    Emit,
-    Fail,
-    FaultTimer,
-    NeedDetails,
-    Poll,
-    PollAgain,
-    Raise,
-    Retry,
-    Save,
-    Succeed,
-    WaitSession,
-    WatchSession,
-)
-from airflow_provider_imageversions.compat import (
-    BaseEventTrigger,
-    push_xcom,
-)
+from airflow_provider_imageversions.compat import BaseEventTrigger, push_xcom
 from airflow_provider_imageversions.deferral import describe_wait
 from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
 from airflow_provider_imageversions.hooks import (
@@ -49,23 +32,45 @@ from airflow_provider_imageversions.hooks import (
     check_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import (
-    WAIT_PARAMETERS,
-    WATCHED_BY_DEFAULT,
-    Wait,
-    WatchConfig,
-    event_payload,
-)
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, WATCHED_BY_DEFAULT, Wait, WatchConfig, event_payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from jinja2 import Environment
 
-    from airflow_provider_imageversions.model import ImageVersion
+    from airflow_provider_imageversions.model import ImageVersion, Target
 
 
-class SageMakerStudioUpdateTrigger(BaseTrigger):
+class _AwsTrigger(BaseTrigger):
+    """
+    A trigger with the parameters of a connection.
+
+    It accepts any arguments that another version of this package has stored: a constructor that raises in the triggerer
+    can leave a task deferred forever. ``run()`` reports errors instead.
+    """
+
+    def __init__(
+        self,
+        aws_conn_id: str | None,
+        region_name: str | None,
+        verify: bool | str | None,  # noqa: FBT001  # not only a boolean
+        botocore_config: dict[str, Any] | None,
+        _later: Iterable[str],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        self.unknown = sorted(_later)
+
+    def _serialize(self, *own: str) -> tuple[str, dict[str, Any]]:
+        arguments = {name: getattr(self, name) for name in own}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {**arguments, **aws_parameters(self)}
+
+
+class SageMakerStudioUpdateTrigger(_AwsTrigger):
     """
     Wait in the triggerer until a domain or a user profile of Amazon SageMaker Studio is no longer being updated.
 
@@ -101,22 +106,14 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
         botocore_config: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        super().__init__(aws_conn_id, region_name, verify, botocore_config, _later)
         self.domain_id = domain_id
         self.user_profile_name = user_profile_name
         self.check_interval = check_interval
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
-        own = ("domain_id", "user_profile_name", "check_interval")
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
-        )
+        return self._serialize("domain_id", "user_profile_name", "check_interval")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit one event."""
@@ -127,12 +124,12 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
             payload = {"status": "error", "error": describe_error(error)}
         yield TriggerEvent(payload)
 
-    async def _wait(self) -> dict[str, str]:
+    async def _wait(self) -> dict[str, Any]:
         operation, identity = "describe_domain", {"DomainId": self.domain_id}
         if self.user_profile_name is not None:
             operation, identity = "describe_user_profile", {**identity, "UserProfileName": self.user_profile_name}
-        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), FaultTimer()
-        session, clock = WaitSession(interval=self.check_interval, eager=True), asyncio.get_running_loop().time
+        hook, failing = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self)), _sessions.FaultTimer()
+        session = _sessions.WaitSession(interval=self.check_interval, eager=True)
         while True:
             jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
@@ -142,18 +139,20 @@ class SageMakerStudioUpdateTrigger(BaseTrigger):
                 kind = classify_error(error)
                 if kind is None:
                     raise
-                step = session.receive_error(kind, error, clock(), lasting=failing.lasts(kind, clock()), jitter=jitter)
+                now = time.monotonic()
+                step = session.receive_error(kind, error, now, lasting=failing.lasts(kind, now), jitter=jitter)
                 if kind is ErrorKind.CREDENTIALS:
                     hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
             else:
-                failing.lasts(None, clock())
-                step = session.receive(studio.update_outcome(document), clock(), jitter)
+                now = time.monotonic()
+                failing.lasts(None, now)
+                step = session.receive(studio.update_outcome(document), now, jitter)
             for line in step.logs:
                 getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
             match step:
-                case Raise(fatal):
+                case _sessions.Raise(fatal):
                     return {"status": "error", "error": describe_error(fatal)}
-                case PollAgain(seconds):
+                case _sessions.PollAgain(seconds):
                     await asyncio.sleep(seconds)
                 case _:
                     return {"status": "done"}
@@ -169,7 +168,7 @@ def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersi
         )
 
 
-class SageMakerImageVersionTrigger(BaseTrigger):
+class SageMakerImageVersionTrigger(_AwsTrigger):
     """
     Wait in the triggerer for the version that a deferred ``SageMakerImageVersionSensor`` waits for.
 
@@ -233,9 +232,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         rendered: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
-        # Accepts any arguments that another version of this package has stored: a constructor that raises in the
-        # triggerer can leave a task deferred forever. run() reports errors with an event.
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        super().__init__(aws_conn_id, region_name, verify, botocore_config, _later)
         self.image_name = image_name
         self.version = version
         self.alias = alias
@@ -247,26 +244,15 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.silent_fail = silent_fail
         self.end_from_trigger = end_from_trigger
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
         self.rendered = rendered
         self._unrendered: str | None = None
         self._waited_for: dict[str, Any] | None = None
-        self.unknown = sorted(_later)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
-        own = (
-            *WAIT_PARAMETERS,
-            *("poll_interval", "exponential_backoff", "max_wait", "silent_fail", "end_from_trigger"),
-            *(() if self.rendered is None else ("rendered",)),
-        )
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {**{name: getattr(self, name) for name in own}, **aws_parameters(self)},
-        )
+        own = ("poll_interval", "exponential_backoff", "max_wait", "silent_fail", "end_from_trigger")
+        optional = () if self.rendered is None else ("rendered",)
+        return self._serialize(*WAIT_PARAMETERS, *own, *optional)
 
     def render_template_fields(self, context: Any, jinja_env: Environment | None = None) -> None:
         """
@@ -327,33 +313,32 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             image_name, target, include_details = self._parse(source)
         except ValueError as error:
             return {"status": "error", "error": str(error)}
-        clock = asyncio.get_running_loop().time
-        session = WaitSession(
+        session = _sessions.WaitSession(
             target=target,
             include_details=include_details,
             interval=self.poll_interval,
             silent_fail=self.silent_fail,
-            backoff_from=clock() if self.exponential_backoff else None,
+            backoff_from=time.monotonic() if self.exponential_backoff else None,
             max_wait=self.max_wait or math.inf,
         )
-        with _shared_poller.subscribe(source, image_name, target, self.poll_interval) as subscription:
+        with _shared_poller.Subscription(source, image_name, target, self.poll_interval) as subscription:
             while True:
-                step = session.receive_poll(await subscription.next(), clock())
+                step = session.receive_poll(await subscription.next(), time.monotonic())
                 write_logs(self.log, image_name, step.logs)
-                if isinstance(step, NeedDetails):
-                    step = session.receive_details(await subscription.add_details(step.version), clock())
+                if isinstance(step, _sessions.NeedDetails):
+                    step = session.receive_details(await subscription.add_details(step.version), time.monotonic())
                     write_logs(self.log, image_name, step.logs)
                 match step:
-                    case Succeed(decide.Ready(version)):
+                    case _sessions.Succeed(decide.Ready(version)):
                         return {"status": "ready", "version": version}
-                    case Fail(reason):
+                    case _sessions.Fail(reason):
                         return {"status": "failed", "reason": reason}
-                    case Raise(fatal):
+                    case _sessions.Raise(fatal):
                         return {"status": "error", "error": describe_error(fatal)}
-                    case Retry():
+                    case _sessions.Retry():
                         # The shared poll makes such pauses for all of its waits.
                         pass
-                    case PollAgain(seconds):
+                    case _sessions.PollAgain(seconds):
                         subscription.interval = seconds
 
     def _source(self) -> Any:
@@ -365,7 +350,7 @@ class SageMakerImageVersionTrigger(BaseTrigger):
             raise invalid_parameter("rendered", self.rendered, f"it must be a dict with keys among {', '.join(names)}.")
         return SimpleNamespace(**{name: self.rendered.get(name, getattr(self, name)) for name in names})
 
-    def _parse(self, source: Any) -> Wait:
+    def _parse(self, source: Any) -> tuple[str, Target, bool]:
         """Check the arguments; without a worker, some of them are still strings."""
         if self._unrendered is not None:
             raise ValueError(self._unrendered)
@@ -379,10 +364,10 @@ class SageMakerImageVersionTrigger(BaseTrigger):
         check_aws_parameters(aws_parameters(source))
         wait = Wait.of(source)
         self._waited_for = describe_wait(wait, source)
-        return wait
+        return wait.image_name, wait.target, wait.include_details
 
 
-class SageMakerImageVersionEventTrigger(BaseEventTrigger):
+class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
     """
     Emit an event for each image version that reaches one of the given statuses, or each time an alias moves.
 
@@ -456,8 +441,8 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         botocore_config: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
-        # Accepts any arguments, as above; assets.image_version_asset() checks them when the DAG is parsed.
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        # assets.image_version_asset() checks the arguments when the DAG is parsed.
+        super().__init__(aws_conn_id, region_name, verify, botocore_config, _later)
         self.image_name = image_name
         self.statuses = list(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else statuses
         self.start_from = start_from.isoformat() if isinstance(start_from, datetime) else start_from
@@ -465,25 +450,16 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
         self.poll_interval = poll_interval
         self.include_details = include_details
         self.wake_queue = wake_queue
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
-        self.unknown = sorted(_later)
         self.kept: list[Any] = []
         """The state between restarts of the watcher, where Airflow has no state store for assets."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
-        own = (
-            *("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details"),
-            *(() if self.wake_queue is None else ("wake_queue",)),
-        )
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            # Unknown arguments by name only, so that the triggerer can log them. Their values were not checked.
-            {**dict.fromkeys(self.unknown), **{name: getattr(self, name) for name in own}, **aws_parameters(self)},
-        )
+        own = ("image_name", "statuses", "start_from", "alias", "poll_interval", "include_details")
+        optional = () if self.wake_queue is None else ("wake_queue",)
+        path, arguments = self._serialize(*own, *optional)
+        # Unknown arguments by name only, so that the triggerer can log them. Their values were not checked.
+        return path, {**dict.fromkeys(self.unknown), **arguments}
 
     def differences(self, other: SageMakerImageVersionEventTrigger) -> list[str]:
         """
@@ -556,16 +532,12 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
             self.log.error("Invalid watcher arguments; the watcher stays inactive until they are fixed: %s", error)  # noqa: TRY400  # no bug
             return
         self._warn_of_rival()
-        name, store, clock = config.image_name, CursorStore(self), asyncio.get_running_loop().time
-        states = await store.read()
-        session = WatchSession(
-            config,
-            states,
-            interval=self.poll_interval,
-            include_details=self.include_details,
-            started=datetime.now(timezone.utc),
+        name, store = config.image_name, CursorStore(self)
+        states, started = await store.read(), datetime.now(timezone.utc)
+        session = _sessions.WatchSession(
+            config, states, interval=self.poll_interval, include_details=self.include_details, started=started
         )
-        with _shared_poller.subscribe(
+        with _shared_poller.Subscription(
             self, name, session.target, self.poll_interval, wake_queue=wake_queue
         ) as subscription:
             steps = session.run()
@@ -574,16 +546,16 @@ class SageMakerImageVersionEventTrigger(BaseEventTrigger):
                 write_logs(self.log, name, step.logs)
                 answer: Any = None
                 match step:
-                    case Poll(target, interval):
+                    case _sessions.Poll(target, interval):
                         subscription.interval = interval
                         subscription.retarget(target)
                         answer = await subscription.next()
-                    case NeedDetails(version):
+                    case _sessions.NeedDetails(version):
                         answer = await subscription.add_details(version)
-                    case Save(state):
+                    case _sessions.Save(state):
                         answer = await store.write(state)
-                    case Emit(version, event):
+                    case _sessions.Emit(version, event):
                         payload = event_payload(version, name, subscription.region, **event)
                         _metrics.count_event(payload)
                         yield TriggerEvent(payload)
-                step = steps.send((answer, clock()))
+                step = steps.send((answer, time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -60,6 +61,7 @@ SAFE_ALONE = frozenset({*_TIMES, *(f"dag_run.{time}" for time in _TIMES)})
 SAFE_ITEMS = "params"
 """A name whose items are safe, but not its methods: in the triggerer, the object has another type."""
 _METHODS = frozenset(dir(dict)) - {"get"}
+_NO_TEMPLATE = re.compile("(?!)")  # matches nothing, so that each string is a literal
 _PULLS = {"ti.xcom_pull", "task_instance.xcom_pull"}
 
 
@@ -134,9 +136,7 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     is_limited = task.max_active_tis_per_dag is not None or task.max_active_tis_per_dagrun is not None
     obstacles = {
         "this Airflow, older than 3.3, cannot start a task in the triggerer": not STARTS_FROM_TRIGGER,
-        "an XComArg or a callable is not resolved in the triggerer": any(
-            _is_resolved_at_run_time(value) for value in values
-        ),
+        "an XComArg or a callable is not resolved in the triggerer": not is_literal(values, _NO_TEMPLATE),
         "params with a JSON schema or without a value may end the triggerer": _may_be_invalid(task),
         "pool slots are not counted in the triggerer": task.pool != "default_pool" or task.pool_slots != 1,
         "max_active_tis_per_dag and max_active_tis_per_dagrun do not apply in the triggerer": is_limited,
@@ -150,12 +150,6 @@ def obstacles_to_start(task: Any, fields: Iterable[str]) -> list[str]:
     if templates:
         found += _obstacles_of_templates(task, dag, templates)
     return found
-
-
-def _is_resolved_at_run_time(value: object) -> bool:
-    if isinstance(value, (dict, list, tuple, set, frozenset)):
-        return any(map(_is_resolved_at_run_time, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, str) and not is_literal(value)
 
 
 def _obstacles_of_templates(task: Any, dag: Any, templates: list[str]) -> list[str]:

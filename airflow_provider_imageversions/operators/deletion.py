@@ -144,7 +144,7 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
         if not may_be_status_conflict(error):
             raise
         now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
-        if now is None or not decide.is_same_version(now, version) or decide.is_being_deleted(now):
+        if now is None or not decide.is_same(now, version) or decide.is_being_deleted(now):
             return None
         version.update(now)
         # One that was CREATING may have become CREATED between the refusal and this check.

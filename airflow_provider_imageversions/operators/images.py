@@ -269,7 +269,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
             image = none_if_not_found(hook.describe_image, image_name)
-            if image is None or not decide.is_same_image(image, deleted) or decide.is_image_being_deleted(image):
+            if image is None or not decide.is_same(image, deleted) or decide.is_image_being_deleted(image):
                 return None
             aliases = () if parameters.delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:

@@ -368,7 +368,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             version = none_if_not_found(hook.describe_image_version, image_name, version=number)
             if version is None:
                 return decide.Failed(f"version {number} does not exist, so it cannot be rolled out")
-            if (refusal := decide.attachable(version)) is not None:
+            if (refusal := decide.refusal(version, "rolled out")) is not None:
                 return refusal
         config = {"AppImageConfigName": entry["AppImageConfigName"]}
         if none_if_not_found(hook.describe_studio, "describe_app_image_config", config) is None:

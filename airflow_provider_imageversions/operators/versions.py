@@ -621,7 +621,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             moving = [alias for alias in aliases if alias not in has]
             if not moving:
                 return None
-            if (refusal := decide.promotable(version)) is not None:
+            if (refusal := decide.refusal(version, "promoted")) is not None:
                 return refusal
             owners = {
                 alias: none_if_not_found(hook.describe_image_version, image_name, alias=alias) for alias in moving

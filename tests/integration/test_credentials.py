@@ -413,7 +413,7 @@ def test_a_known_connection_never_falls_back_in_a_worker(emulator, connection, a
 
 def subscribe(**arguments):
     trigger = SageMakerImageVersionTrigger(image_name=IMAGE, **arguments)
-    return _shared_poller.subscribe(trigger, IMAGE, Target(), 0.1)
+    return _shared_poller.Subscription(trigger, IMAGE, Target(), 0.1)
 
 
 async def test_without_a_worker_aws_default_must_be_missing_for_a_while(emulator, ambient, monkeypatch, capsys):

@@ -290,7 +290,7 @@ async def test_without_a_state_store_a_failed_watcher_continues_where_it_was(wat
     await watching.told_of(2)
     await watching.until(lambda: not watching.trigger.kept[0]["sent"])
     with monkeypatch.context() as patch:
-        patch.setattr(_reading, "_read", lambda *_: 1 / 0)
+        patch.setattr(_reading, "read_versions", lambda *_: 1 / 0)
         await watching.until(lambda: not _shared_poller._registries)
     emulator.create_versions(IMAGE, 2)
     await watching.told_of(2, 3, 4)
@@ -451,14 +451,14 @@ async def test_a_crashed_poll_is_restarted(watch, emulator, monkeypatch):
     emulator.create_versions(IMAGE, 1)
     watching = watch()
     await watching.until(lambda: polls(emulator) > 1)
-    original = _reading._read
+    original = _reading.read_versions
 
     def broken(*_):
-        monkeypatch.setattr(_reading, "_read", original)
+        monkeypatch.setattr(_reading, "read_versions", original)
         raise KeyError("bug")
 
-    monkeypatch.setattr(_reading, "_read", broken)
-    await watching.until(lambda: _reading._read is original)
+    monkeypatch.setattr(_reading, "read_versions", broken)
+    await watching.until(lambda: _reading.read_versions is original)
     emulator.create_versions(IMAGE, 1)
     await watching.told_of(2)
 

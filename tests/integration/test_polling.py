@@ -35,7 +35,7 @@ def trigger(**arguments):
 
 
 def subscribe(target=None, interval=60.0, image_name=IMAGE, wake_queue=None, **parameters):
-    return _shared_poller.subscribe(
+    return _shared_poller.Subscription(
         trigger(**parameters), image_name, target or Target(), interval, wake_queue=wake_queue
     )
 
@@ -454,7 +454,7 @@ async def test_an_unexpected_exception_reaches_every_waiter(emulator, connection
     many = 2 * _shared_poller.WOKEN_AT_ONCE + 1
     waits = [asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(many)]
     await eventually(lambda: polls(emulator) > 0)
-    monkeypatch.setattr(_reading, "_read", broken)
+    monkeypatch.setattr(_reading, "read_versions", broken)
     events = await asyncio.wait_for(asyncio.gather(*waits), 5)
     assert all(event.payload["status"] == "error" and "bug" in event.payload["error"] for event in events)
     monkeypatch.undo()
@@ -575,6 +575,24 @@ async def test_calls_that_are_cancelled_before_their_turn_cost_nothing():
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
     assert await asyncio.wait_for(limiter.take(0), 10) < 0.5
+
+
+async def test_details_go_first_but_one_image_does_not_hold_up_the_others(emulator, connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "5")
+    for image in ("ready", "known", "new"):
+        emulator.create_versions(image, 2)
+    with subscribe(VersionsAbove(), image_name="ready") as ready, subscribe(image_name="known") as known:
+        versions = (await ready.next()).versions
+        await known.next()
+        limiter = _shared_poller._registry().limiter("aws_default", "us-east-1")
+        limiter.learn(BURST, throttled=False)  # from now on, all calls queue
+        before = len(emulator.calls())
+        with subscribe(image_name="new") as new:
+            await eventually(lambda: limiter._queue.backlog)
+            known.retarget(VersionsAbove())
+            await asyncio.gather(known.next(), new.next(), *map(ready.add_details, versions))
+    calls = [(call["operation"], call["parameters"]["ImageName"]) for call in emulator.calls()[before:]]
+    assert [image for operation, image in calls if operation != "ListAliases"] == ["new", "ready", "known", "ready"]
 
 
 async def test_the_region_is_known_while_the_client_is_renewed(emulator, connection):

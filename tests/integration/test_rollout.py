@@ -578,8 +578,10 @@ def test_without_a_state_store_it_is_an_airflow_variable(account, domain, run, c
         """In place of Airflow's, whose database is not there."""
 
         @staticmethod
-        def get(key, default=None, *, deserialize_json=False):  # noqa: ARG004  # likewise
-            return kept.get(key, default)
+        def get(key, default=None, *, deserialize_json=False):
+            if key not in kept:
+                return default
+            return json.loads(kept[key]) if deserialize_json else kept[key]
 
         @staticmethod
         def set(key, value, *, serialize_json=False):

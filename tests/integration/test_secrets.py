@@ -110,7 +110,7 @@ def bug(emulator, monkeypatch):
     def broken(*_):
         raise KeyError("bug")
 
-    monkeypatch.setattr(_reading, "_read", broken)
+    monkeypatch.setattr(_reading, "read_versions", broken)
     return ONCE
 
 

@@ -323,13 +323,13 @@ def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, conn
     connection("other", region_name="us-west-2")
     emulator.create_versions(IMAGE, 1, region_name="eu-west-1")
     seen = []
-    original = _reading._read
+    original = _reading.read_versions
 
     def take(hook, *arguments):
         seen.append(hook)
         return original(hook, *arguments)
 
-    monkeypatch.setattr(_reading, "_read", take)
+    monkeypatch.setattr(_reading, "read_versions", take)
     given = {name: GIVEN[name] for name in AWS_PARAMETERS} | {"verify": False}
     for mode in ({"deferrable": True}, {"mode": "poke"}):
         run(sensor(**given, **mode))

@@ -211,10 +211,16 @@ async def test_another_triggerer_receives_the_event_of_an_image_that_only_it_pol
 
 
 async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue, send, monkeypatch):
-    def refuse(*_):
+    def refuse(**_):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(_wake_queue, "_delete", refuse)
+    def get_queue_client(self, *arguments, **options):
+        client = original(self, *arguments, **options)
+        client.delete_message_batch = refuse
+        return client
+
+    original = SageMakerImageVersionsHook.get_queue_client
+    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", get_queue_client)
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()

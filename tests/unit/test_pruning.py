@@ -219,7 +219,7 @@ def test_which_errors_may_come_from_the_status(code, expected):
 def test_what_a_status_means_for_a_retry_a_promotion_and_a_deletion(status, adopted, promoted, remaining):
     one = version(1, status)
     assert decide.adoptable(one) == adopted
-    assert (decide.promotable(one) is None) == promoted
+    assert (decide.refusal(one, "promoted") is None) == promoted
     assert isinstance(decide.remains(one), remaining)
     assert decide.is_being_deleted(one) == (status == "DELETING")
     assert (decide.in_creation(one) is not None) == (status == "CREATING")

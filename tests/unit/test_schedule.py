@@ -9,62 +9,65 @@ import statistics
 
 import pytest
 
+from airflow_provider_imageversions._reading import PollResult
 from airflow_provider_imageversions._schedule import (
     BURST,
     FIRST,
     SLOWEST_RATE,
-    Backlog,
     BacklogMonitor,
     CallQueue,
-    LastPoll,
     gap,
     queue_retry_delay,
 )
 from airflow_provider_imageversions.errors import ErrorKind
 
 
-@pytest.mark.parametrize(
-    ("last", "earliest", "latest"),
-    [
-        (LastPoll(), 60, 60),
-        (LastPoll(is_first=True), 30, 60),
-        (LastPoll(woken=True), 60, 60),
-        (LastPoll(ErrorKind.MISSING), 60, 60),
-        (LastPoll(ErrorKind.MISSING, is_first=True), 30, 60),
-        (LastPoll(ErrorKind.TRANSIENT, failures=1), 1, 60),
-        (LastPoll(ErrorKind.TRANSIENT, failures=1, is_first=True), 1, 60),
-        (LastPoll(ErrorKind.TRANSIENT, failures=2), 1, 120),
-        (LastPoll(ErrorKind.TRANSIENT, failures=3), 1, 240),
-        (LastPoll(ErrorKind.TRANSIENT, failures=4), 1, 300),
-        (LastPoll(ErrorKind.THROTTLED, failures=5000), 1, 300),
-        (LastPoll(ErrorKind.IN_USE, failures=1), 1, 60),
-        (LastPoll(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
-        (LastPoll(ErrorKind.TRANSIENT, failures=3, woken=True), 1, 20),
-        (LastPoll(ErrorKind.PERMANENT, failures=1), 5, 5),
-        (LastPoll(ErrorKind.PERMANENT, lasting=9.9, failures=2), 5, 5),
-        (LastPoll(ErrorKind.PERMANENT, lasting=10, failures=3), 60, 60),
-        (LastPoll(ErrorKind.CREDENTIALS, lasting=119.9, failures=9), 5, 5),
-        (LastPoll(ErrorKind.CREDENTIALS, lasting=120, failures=9), 60, 60),
-    ],
-)
-def test_the_gap_between_two_polls_follows_the_last_result(last, earliest, latest):
-    assert gap(last, 60, jitter=0) == earliest
-    assert gap(last, 60, jitter=1) == latest
+def last(fault=None, lasting=0.0, failures=0, **options):
+    return {"last": PollResult(frozenset(), fault=fault, lasting=lasting), "failures": failures, **options}
 
 
 @pytest.mark.parametrize(
-    ("interval", "last", "earliest", "latest"),
+    ("poll", "earliest", "latest"),
     [
-        (0.5, LastPoll(ErrorKind.TRANSIENT, failures=1), 0.5, 0.5),
-        (2, LastPoll(ErrorKind.PERMANENT, failures=1), 2, 2),
-        (900, LastPoll(ErrorKind.TRANSIENT, failures=1), 1, 900),
-        (900, LastPoll(ErrorKind.TRANSIENT, failures=2), 1, 900),
-        (900, LastPoll(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
+        (last(), 60, 60),
+        (last(is_first=True), 30, 60),
+        (last(woken=True), 60, 60),
+        (last(ErrorKind.MISSING), 60, 60),
+        (last(ErrorKind.MISSING, is_first=True), 30, 60),
+        (last(ErrorKind.TRANSIENT, failures=1), 1, 60),
+        (last(ErrorKind.TRANSIENT, failures=1, is_first=True), 1, 60),
+        (last(ErrorKind.TRANSIENT, failures=2), 1, 120),
+        (last(ErrorKind.TRANSIENT, failures=3), 1, 240),
+        (last(ErrorKind.TRANSIENT, failures=4), 1, 300),
+        (last(ErrorKind.THROTTLED, failures=5000), 1, 300),
+        (last(ErrorKind.IN_USE, failures=1), 1, 60),
+        (last(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
+        (last(ErrorKind.TRANSIENT, failures=3, woken=True), 1, 20),
+        (last(ErrorKind.PERMANENT, failures=1), 5, 5),
+        (last(ErrorKind.PERMANENT, lasting=9.9, failures=2), 5, 5),
+        (last(ErrorKind.PERMANENT, lasting=10, failures=3), 60, 60),
+        (last(ErrorKind.CREDENTIALS, lasting=119.9, failures=9), 5, 5),
+        (last(ErrorKind.CREDENTIALS, lasting=120, failures=9), 60, 60),
     ],
 )
-def test_back_off_keeps_to_short_and_long_intervals(interval, last, earliest, latest):
-    assert gap(last, interval, jitter=0) == earliest
-    assert gap(last, interval, jitter=1) == latest
+def test_the_gap_between_two_polls_follows_the_last_result(poll, earliest, latest):
+    assert gap(interval=60, jitter=0, **poll) == earliest
+    assert gap(interval=60, jitter=1, **poll) == latest
+
+
+@pytest.mark.parametrize(
+    ("interval", "poll", "earliest", "latest"),
+    [
+        (0.5, last(ErrorKind.TRANSIENT, failures=1), 0.5, 0.5),
+        (2, last(ErrorKind.PERMANENT, failures=1), 2, 2),
+        (900, last(ErrorKind.TRANSIENT, failures=1), 1, 900),
+        (900, last(ErrorKind.TRANSIENT, failures=2), 1, 900),
+        (900, last(ErrorKind.TRANSIENT, failures=1, woken=True), 1, 5),
+    ],
+)
+def test_back_off_keeps_to_short_and_long_intervals(interval, poll, earliest, latest):
+    assert gap(interval=interval, jitter=0, **poll) == earliest
+    assert gap(interval=interval, jitter=1, **poll) == latest
 
 
 @pytest.mark.parametrize(("failures", "earliest", "latest"), [(1, 5, 10), (2, 10, 20), (6, 150, 300), (5000, 150, 300)])
@@ -75,19 +78,20 @@ def test_a_queue_is_read_again_after_a_growing_pause(failures, earliest, latest)
 
 def test_calls_beyond_the_burst_keep_to_the_rate():
     queue = CallQueue(rate=2, now=100)
-    tickets = [queue.add(FIRST) for _ in range(int(BURST) + 3)]
-    assert queue.take_turns(100) == tickets[:10]
+    for turn in range(int(BURST) + 3):
+        queue.add(turn, FIRST)
+    assert queue.take_turns(100) == list(range(10))
     assert queue.delay(100) == 0.5
     assert queue.take_turns(100.4) == []
-    assert queue.take_turns(100.5) == [tickets[10]]
-    assert queue.take_turns(102) == tickets[11:]
+    assert queue.take_turns(100.5) == [10]
+    assert queue.take_turns(102) == [11, 12]
     assert queue.delay(102) == 0
 
 
 def test_a_quiet_time_saves_up_one_burst_and_no_more():
     queue = CallQueue(rate=2, now=0)
-    for _ in range(30):
-        queue.add(FIRST)
+    for turn in range(30):
+        queue.add(turn, FIRST)
     assert len(queue.take_turns(0)) == 10
     assert len(queue.take_turns(1000)) == 10
 
@@ -95,34 +99,36 @@ def test_a_quiet_time_saves_up_one_burst_and_no_more():
 def test_the_image_that_was_polled_longest_ago_is_next_and_a_new_one_before_all():
     queue = CallQueue(rate=1, now=0)
     queue.count(BURST)
-    late, early, new, same = (queue.add(began) for began in (30, 10, FIRST, 10))
-    assert [queue.take_turns(second) for second in (1, 2, 3, 4)] == [[new], [early], [same], [late]]
+    for image, began in {"late": 30, "early": 10, "new": FIRST, "same": 10}.items():
+        queue.add(image, began)
+    assert [queue.take_turns(second) for second in (1, 2, 3, 4)] == [["new"], ["early"], ["same"], ["late"]]
 
 
 def test_further_calls_of_a_poll_delay_the_next_turn():
     queue = CallQueue(rate=1, now=0)
     queue.count(BURST + 3)
-    queue.add(FIRST, calls=2)
+    queue.add("details", FIRST, calls=2)
     assert queue.delay(0) == 5
     assert queue.backlog == 2
 
 
 def test_a_turn_of_more_calls_than_a_burst_comes_after_a_full_burst():
     queue = CallQueue(rate=1, now=0)
-    ticket = queue.add(FIRST, calls=BURST + 5)
-    assert queue.take_turns(0) == [ticket]
-    queue.add(FIRST)
+    queue.add("many", FIRST, calls=BURST + 5)
+    assert queue.take_turns(0) == ["many"]
+    queue.add("one", FIRST)
     assert queue.delay(0) == 6
 
 
 def test_a_turn_that_is_given_up_costs_nothing():
     queue = CallQueue(rate=1, now=0)
     queue.count(BURST)
-    given_up, kept = queue.add(FIRST), queue.add(5)
-    queue.remove(given_up)
-    assert queue.take_turns(1) == [kept]
-    queue.count(-1)
-    queue.add(FIRST)
+    queue.add("given up", FIRST)
+    queue.add("kept", 5)
+    queue.cancel("given up", 1)
+    assert queue.take_turns(1) == ["kept"]
+    queue.cancel("kept", 1)
+    queue.add("next", FIRST)
     assert queue.delay(1) == 0
 
 
@@ -145,7 +151,7 @@ def test_throttling_halves_the_rate_and_other_answers_restore_it(full, answers, 
     assert queue.rate == pytest.approx(rate)
 
 
-FELL, CAUGHT = Backlog.FELL_BEHIND, Backlog.CAUGHT_UP
+FELL, CAUGHT = True, False
 
 
 @pytest.mark.parametrize(
@@ -167,28 +173,27 @@ FELL, CAUGHT = Backlog.FELL_BEHIND, Backlog.CAUGHT_UP
 )
 def test_only_polls_that_are_late_for_a_whole_interval_count_as_behind(polls, changes):
     monitor = BacklogMonitor()
-    observed = {now: monitor.observe(now, late, interval) for now, late, interval in polls}
-    assert {now: change for now, change in observed.items() if change is not None} == changes
+    observed = {now: monitor.is_behind for now, late, interval in polls if monitor.observe(now, late, interval)}
+    assert observed == changes
 
 
 def simulate(images, interval, rate, seconds, seed):
     """Return when each image was polled, and what changed when, with a clock that goes from one event to the next."""
     jitter = random.Random(seed).random  # noqa: S311  # spreads polls
     queue, monitor = CallQueue(rate, 0.0), BacklogMonitor()
-    due, waiting, now = [(0.0, image) for image in range(images)], {}, 0.0
+    due, now = [(0.0, image) for image in range(images)], 0.0
     polled, changes = {image: [] for image in range(images)}, []
     while now < seconds:
         while due and due[0][0] <= now:
             at, image = heapq.heappop(due)
-            waiting[queue.add(polled[image][-1] if polled[image] else FIRST)] = image, at
-        for ticket in queue.take_turns(now):
-            image, at = waiting.pop(ticket)
-            if change := monitor.observe(now, now - at, interval):
-                changes.append((change, queue.backlog))
+            queue.add((image, at), polled[image][-1] if polled[image] else FIRST)
+        for image, at in queue.take_turns(now):
+            if monitor.observe(now, now - at, interval):
+                changes.append((monitor.is_behind, queue.backlog))
             polled[image].append(now)
-            last = LastPoll(is_first=len(polled[image]) == 1)
-            heapq.heappush(due, (now + gap(last, interval, jitter()), image))
-        upcoming = [at for at, _ in due[:1]] + ([now + queue.delay(now)] if waiting else [])
+            pause = gap(interval=interval, jitter=jitter(), **last(is_first=len(polled[image]) == 1))
+            heapq.heappush(due, (now + pause, image))
+        upcoming = [at for at, _ in due[:1]] + ([now + queue.delay(now)] if queue.backlog else [])
         now = max(now, min(upcoming))
     return polled, changes
 
@@ -202,7 +207,7 @@ def test_images_that_are_too_many_for_the_rate_are_polled_equally_often(seed):
     counts = [len(times) for times in polled.values()]
     assert max(counts) - min(counts) <= 1
     ((change, seconds_behind),) = changes
-    assert change is FELL
+    assert change == FELL
     # 500 calls take 500 seconds, 60 of which the interval allows for.
     assert seconds_behind == pytest.approx(440, abs=30)
 
