@@ -125,7 +125,7 @@ def run(options):
     rehearsed, created = rehearse(files)
     # Now, because cleaning up needs Airflow, and an import of it that Ctrl-C interrupts cannot be repeated.
     import_module("airflow_provider_imageversions.operators")
-    account = Account(options.role_arn, options.base_image, options.domain_id or None)
+    account = Account(options.role_arn, options.base_image, options.domain_id or None, interval=options.interval)
     _print_plan(account, created, options)
     if not (options.confirm or _agreed("Create them?")):
         return 1
@@ -212,7 +212,7 @@ def _difference(emulators, accounts):
 
 def clean_up_alone(options):
     """Delete what any run left; return the exit status."""
-    account = Account(domain_id=options.domain_id or None)
+    account = Account(domain_id=options.domain_id or None, interval=options.interval)
     found = _leftovers(account, PREFIX, events=options.events)
     print("\n".join(text for text, _ in found) or f"There is nothing whose name starts with {PREFIX}")
     if not found:
@@ -239,6 +239,7 @@ def main():
             continue
         command.add_argument("--domain-id", default="", help="a domain of Studio that is not used")
         command.add_argument("--events", action="store_true", help="with EventBridge and a queue")
+        command.add_argument("--interval", type=float, default=2.0, help="seconds between two checks of a status")
         command.add_argument("--confirm", action="store_true", help="do not ask for a confirmation")
         if name == "run":
             command.add_argument("--role-arn", required=True, help="a role that SageMaker can assume")

@@ -44,11 +44,12 @@ class Account:
     :param base_image: a container image in Amazon ECR
     :param domain_id: a domain of Studio
     :param emulator: the emulator, if it is one of this process that may be controlled
+    :param interval: seconds between two checks of a status
     """
 
-    def __init__(self, role_arn=ROLE_ARN, base_image=BASE_IMAGE, domain_id=None, emulator=None):
+    def __init__(self, role_arn=ROLE_ARN, base_image=BASE_IMAGE, domain_id=None, emulator=None, interval=0.05):
         self.role_arn, self.base_image, self.domain_id = role_arn, base_image, domain_id
-        self.emulator = emulator
+        self.emulator, self._interval = emulator, interval
         self._run = uuid.uuid4().hex[:6]
         self.prefix = f"{PREFIX}{self._run}-"
         self.session = _session()
@@ -142,10 +143,6 @@ class Account:
                 raise TimeoutError(f"Waited {TIMEOUT:g} seconds until {what}")
             time.sleep(self._interval)
         return found
-
-    @property
-    def _interval(self):
-        return 2.0 if self.emulator is None else 0.05
 
     @property
     def _task(self):

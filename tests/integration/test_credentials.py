@@ -475,11 +475,13 @@ async def test_no_credentials_after_the_fallback_are_an_error_with_a_grace_of_it
 def test_an_invalid_proxy_ends_a_wait_even_with_soft_fail(ambient, run, mode, monkeypatch):
     end_of_grace(monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:notaport")
+    once = {"retries": {"total_max_attempts": 1}}
     with pytest.raises(error_of(mode, HTTPClientError), match="notaport"):
-        run(sensor(**mode, aws_conn_id=None, timeout=10, soft_fail=True))
+        run(sensor(**mode, aws_conn_id=None, botocore_config=once, timeout=10, soft_fail=True))
 
 
-def test_a_region_of_the_connection_that_is_not_a_text_is_an_error_that_names_it(connection, run, mode):
+def test_a_region_of_the_connection_that_is_not_a_text_is_an_error_that_names_it(connection, run, mode, monkeypatch):
+    end_of_grace(monkeypatch)
     connection(region_name=5)
     with pytest.raises(error_of(mode, ValueError), match=r"aws_default.*region_name=5 is not valid"):
         run(sensor(**mode, soft_fail=True))

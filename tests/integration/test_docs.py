@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_imageversions
+from tests.fault_table import PARTS, TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -188,17 +189,29 @@ def explained():
     return [words(code) for line in (*headings, *terms) for code in re.findall(r"`([^`]+)`", line)]
 
 
+def parts_of(message):
+    """The parts of a message that each come from one text of the source, which may build a message from several."""
+    # The source adds the subject of many a message.
+    message = re.sub(r"^(SageMaker image …:|botocore_config) ", "", message)
+    return [text for part in re.split(r"…|[:;,] |(?==)", message) if (text := part.strip(" .,:()"))]
+
+
 def test_each_quoted_message_exists():
     sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
-    texts = [text_of(node) for node in nodes if node not in docstrings]
-    known = "\n".join(words(text) for text in texts if text)
-    # Words of its longest part without a value: the code may build one message from several texts, and begin or
-    # end one of them with a name.
-    parts = {message: max(re.split(r"…|[:;] ", message), key=len) for message in explained() if message not in OTHERS}
-    stable = {message: " ".join(part.split()[1:5] or part.split()) for message, part in parts.items()}
-    assert {message: part for message, part in stable.items() if part.rstrip(",.'") not in known} == {}
+    texts = {words(text_of(node) or "") for node in nodes if node not in docstrings}
+    known = "\n".join(texts)
+
+    def is_known(part):
+        # A text may end with another one, such as what cannot be done with a version.
+        splits = [(part[: space.start()], part[space.end() :]) for space in re.finditer(" ", part)]
+        return part in known or any(start in known and end in texts for start, end in splits)
+
+    parts = {message: parts_of(message) for message in explained() if message not in OTHERS}
+    assert [message for message in parts if not parts[message]] == []
+    unknown = {message: [part for part in parts[message] if not is_known(part)] for message in parts}
+    assert [(message, missing) for message, missing in unknown.items() if missing] == []
 
 
 # --- Reference -------------------------------------------------------------------------------------------
@@ -230,3 +243,16 @@ def test_each_metric_is_described():
     sent = re.findall(r"\{_PREFIX\}\.(\w+)", (PACKAGE / "_metrics.py").read_text())
     assert sent
     assert set(re.findall(r"^\| `sagemaker_image_versions\.(\w+)", page, re.MULTILINE)) == set(sent)
+
+
+def test_each_number_of_faults_is_that_of_the_table():
+    pages = {path: (ROOT / path).read_text() for path in ("README.md", "docs/promises.md")}
+    counts = {path: re.findall(r"(\d+) faults\b", text) for path, text in pages.items()}
+    assert counts == {path: [str(len(TABLE))] for path in pages}
+    assert re.findall(r"(\d+) classes and modes", pages["docs/promises.md"]) == [str(len(PARTS))]
+
+
+def test_each_module_is_in_the_layout():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = [path.name for path in PACKAGE.glob("*.py")]
+    assert [name for name in modules if re.search(rf"(?<![\w.]){re.escape(name)}", page) is None] == []

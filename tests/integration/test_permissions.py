@@ -181,7 +181,9 @@ SCENARIOS = {
         faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", check_interval=1)),
     ],
     "`SageMakerCreateImageVersionOperator` with `deferrable`": [
-        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True)),
+        faulty(
+            "in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True, check_interval=1)
+        ),
     ],
     "`SageMakerCreateImageVersionOperator` with `aliases`": [
         faulty("in_use", "CreateImageVersion", retried_after_failure),

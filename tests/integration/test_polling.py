@@ -709,13 +709,13 @@ async def test_an_image_that_does_not_exist_yet_is_no_outage(emulator, connectio
 async def test_too_many_images_for_the_rate_are_polled_equally_often_with_a_warning(
     emulator, connection, logged, monkeypatch
 ):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
-    images = [f"image-{number}" for number in range(30)]
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
+    images = [f"image-{number}" for number in range(12)]
     for image in images:
         emulator.create_versions(image, 1)
     with ExitStack() as stack:
         for image in images:
-            stack.enter_context(subscribe(interval=0.5, image_name=image))
+            stack.enter_context(subscribe(interval=0.25, image_name=image))
         await eventually(lambda: min(len(poll_lines(logged, image)) for image in images) >= 5, 60)
     counts = [len(poll_lines(logged, image)) for image in images]
     assert max(counts) - min(counts) <= 1

@@ -26,6 +26,11 @@ from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
 from tests.decision_table import START, TABLE
 
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
+except ImportError:
+    from airflow.exceptions import AirflowRescheduleException, TaskDeferred
+
 IMAGE = "my-image"
 
 
@@ -55,12 +60,10 @@ def seed(emulator, listed, alias=None):
         emulator.set_version(IMAGE, number, status=statuses[number], failure_reason=reason)
 
 
-def raised_by(task, context):
-    try:
+def deferral_of(task, context):
+    with pytest.raises(TaskDeferred) as caught:
         task.execute(context)
-    except BaseException as raised:  # noqa: BLE001 # Airflow's ways to suspend a task are no Exceptions
-        return raised
-    raise AssertionError
+    return caught.value
 
 
 def polls(emulator):
@@ -268,8 +271,9 @@ def test_a_deferral_has_the_sensor_s_timeout_and_a_last_check(emulator, connecti
 
 def test_reschedule_mode_asks_for_the_poke_interval(emulator, connection, context):
     seed(emulator, "1:CREATING")
-    rescheduled = raised_by(sensor(mode="reschedule", poke_interval=40), context)
-    assert 38 < (rescheduled.reschedule_date - datetime.now(timezone.utc)).total_seconds() <= 40
+    with pytest.raises(AirflowRescheduleException) as rescheduled:
+        sensor(mode="reschedule", poke_interval=40).execute(context)
+    assert 38 < (rescheduled.value.reschedule_date - datetime.now(timezone.utc)).total_seconds() <= 40
 
 
 # --- The deferral carries everything ---------------------------------------------------------------------
@@ -296,26 +300,21 @@ GIVEN = {
 def test_every_parameter_survives_the_deferral(emulator, connection, context):
     connection("other")
     arguments = {("poke_interval" if name == "poll_interval" else name): value for name, value in GIVEN.items()}
-    trigger = raised_by(sensor(**arguments, deferrable=True), context).trigger
+    trigger = deferral_of(sensor(**arguments, deferrable=True), context).trigger
     assert trigger.serialize() == ("airflow_provider_imageversions.triggers.SageMakerImageVersionTrigger", GIVEN)
     again = SageMakerImageVersionTrigger(**GIVEN)
     assert again.serialize() == trigger.serialize()
 
 
 def test_sensor_and_trigger_take_the_same_parameters():
-    def own(cls, base):
-        return set(inspect.signature(cls.__init__).parameters) - set(inspect.signature(base.__init__).parameters)
+    def parameters(cls):
+        return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs", "_later"}
 
-    of_sensor = own(SageMakerImageVersionSensor, compat.BaseSensorOperator) - {
-        "deferrable",
-        "start_from_trigger",
-        "end_from_trigger",
-        "kwargs",
-    }
-    of_trigger = set(inspect.signature(SageMakerImageVersionTrigger.__init__).parameters) - {"self", "_later"}
-    of_base = {"end_from_trigger", "exponential_backoff", "max_wait", "silent_fail", "poll_interval"}
-    assert of_trigger - of_base - {"rendered"} == of_sensor
-    assert set(SageMakerImageVersionSensor.template_fields) == of_sensor
+    of_sensor, of_trigger = parameters(SageMakerImageVersionSensor), parameters(SageMakerImageVersionTrigger)
+    assert of_sensor - of_trigger == {"deferrable", "start_from_trigger"}
+    assert of_trigger - of_sensor - parameters(compat.BaseSensorOperator) == {"poll_interval", "rendered"}
+    not_templated = of_sensor - set(SageMakerImageVersionSensor.template_fields)
+    assert not_templated == {"deferrable", "start_from_trigger", "end_from_trigger"}
     assert set(SageMakerImageVersionTrigger(image_name=IMAGE, rendered={}).serialize()[1]) == of_trigger
 
 
@@ -689,7 +688,7 @@ def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection
 
 def test_a_timeout_beyond_the_calendar_ends_neither_a_deferral_nor_the_scheduler(emulator, connection, context):
     """Airflow adds it to the time now."""
-    deferral = raised_by(sensor(version=9, timeout=1e12, deferrable=True), context)
+    deferral = deferral_of(sensor(version=9, timeout=1e12, deferrable=True), context)
     assert datetime.now(timezone.utc) + deferral.timeout
     if compat.STARTS_FROM_TRIGGER:
         assert datetime.now(timezone.utc) + sensor(timeout=1e12, start_from_trigger=True).start_trigger_args.timeout
@@ -853,7 +852,7 @@ def test_soft_fail_does_not_hide_an_event_that_can_t_be_read(context, event):
 def test_execution_timeout_ends_a_deferral_as_it_ends_a_worker(emulator, connection, context):
     emulator.create_versions(IMAGE, 1)
     task = sensor(version=9, deferrable=True, soft_fail=True, timeout=3600, execution_timeout=timedelta(seconds=5))
-    assert raised_by(task, context).timeout == timedelta(seconds=5)
+    assert deferral_of(task, context).timeout == timedelta(seconds=5)
     with pytest.raises(compat.AirflowTaskTimeout, match="execution_timeout of 5 seconds"):
         task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
