@@ -405,10 +405,15 @@ def refusal(version: ImageVersion, done: str) -> Failed | None:
     :param version: The version.
     :param done: What is to be done with it, such as ``"promoted"``.
     """
-    status = version["ImageVersionStatus"]
-    if status == CREATED:
+    outcome, status = _outcome_of_version(version), version["ImageVersionStatus"]
+    if isinstance(outcome, Ready):
         return None
-    return Failed(f"version {version['Version']} is {status}, and only a CREATED version can be {done}")
+    reason = f" ({failure_reason(version)})" if status == ImageVersionStatus.CREATE_FAILED else ""
+    advice = "Wait for it with SageMakerImageVersionSensor, or use" if isinstance(outcome, Waiting) else "Use"
+    return Failed(
+        f"version {version['Version']} is {status}{reason}, and only a CREATED version can be {done}. "
+        f"{advice} another version"
+    )
 
 
 def unchanged_since(

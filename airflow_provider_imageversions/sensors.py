@@ -185,8 +185,10 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=self.poke_interval)
-        # Each poke in reschedule mode is a separate process. This shows what the previous one has logged.
-        self._logged_until = now - 1.5 * interval if now - self._began > interval / 2 else None
+        # Each poke in reschedule mode is a separate process. This shows what the previous one has logged, unless the
+        # interval grows: then there are few polls, and each of them logs.
+        is_later = not self.exponential_backoff and now - self._began > interval / 2
+        self._logged_until = now - 1.5 * interval if is_later else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:

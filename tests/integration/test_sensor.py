@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -930,6 +931,18 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     assert 1 <= text.count("version 2 is CREATING") <= (2 if mode.get("mode") == "reschedule" else 1)
     (seconds,) = re.findall(r"version 2 is CREATED, after (\d+) seconds of waiting", text)
     assert int(seconds) >= 1
+
+
+@pytest.mark.parametrize("exponential_backoff", [False, True])
+def test_a_reschedule_logs_an_old_state_only_if_the_poll_before_may_not_have(
+    emulator, connection, context, capsys, exponential_backoff
+):
+    emulator.create_versions(IMAGE, 1, status="CREATING", start_time=time.time() - 60)
+    began = datetime.now(timezone.utc) - timedelta(minutes=5)
+    context["ti"].start_date = context["ti"].first_reschedule_date = began
+    with pytest.raises(AirflowRescheduleException):
+        sensor(version=1, mode="reschedule", timeout=3600, exponential_backoff=exponential_backoff).execute(context)
+    assert ("version 1 is CREATING" in capsys.readouterr().out) == exponential_backoff
 
 
 @pytest.mark.parametrize("region", ["us-iso-east-1", "us-isob-east-1"])

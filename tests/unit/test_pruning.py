@@ -225,6 +225,22 @@ def test_what_a_status_means_for_a_retry_a_promotion_and_a_deletion(status, adop
     assert (decide.in_creation(one) is not None) == (status == "CREATING")
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (
+            "CREATE_FAILED",
+            "version 1 is CREATE_FAILED (no base image), and only a CREATED version can be promoted. Use",
+        ),
+        ("CREATING", "is CREATING, and only a CREATED version can be promoted. Wait for it with SageMakerImageVersion"),
+        ("DELETING", "version 1 is DELETING, and only a CREATED version can be promoted. Use another version"),
+    ],
+)
+def test_a_refusal_has_the_reason_and_what_to_do(status, expected):
+    one = {**version(1, status), "FailureReason": "no base image"}
+    assert expected in decide.refusal(one, "promoted").reason
+
+
 def test_a_version_that_is_gone_is_not_adopted_and_does_not_remain():
     assert not decide.adoptable(None)
     assert decide.remains(None) is None
