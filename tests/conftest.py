@@ -4,6 +4,7 @@ import asyncio
 import copy
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -170,6 +171,11 @@ class TaskInstance:
 
         def get_first_reschedule_date(self, _context):
             return self.first_reschedule_date
+
+
+def execute_in_thread(task, context):
+    """Execute a task in a thread, where Airflow 2's guard against calls from outside its task runner fails."""
+    return inspect.unwrap(type(task).execute)(task, context)
 
 
 @pytest.fixture

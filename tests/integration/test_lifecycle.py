@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import signal
 import threading
 import time
@@ -30,7 +29,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
-from tests.conftest import TaskInstance, first_event, needs_watchers
+from tests.conftest import TaskInstance, execute_in_thread, first_event, needs_watchers
 
 try:
     from airflow.sdk.exceptions import TaskDeferred
@@ -87,8 +86,7 @@ def prune(**arguments):
 
 
 def execute(task):
-    """Execute a task in a thread, where Airflow 2's guard against that fails."""
-    return inspect.unwrap(type(task).execute)(task, {"ti": TaskInstance()})
+    return execute_in_thread(task, {"ti": TaskInstance()})
 
 
 def try_again(context):

@@ -26,6 +26,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerRolloutImageVersionOperator,
 )
 from airflow_provider_imageversions.studio import AmbiguousEntryError
+from tests.conftest import execute_in_thread
 from tests.studio import CONFIG, VERSION_ARN, Store, custom_image, spec
 
 IMAGE = "churn"
@@ -415,7 +416,7 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(account, connecti
         connection(name, login=name)
         own = {**context, "task_state_store": Store()}
         task = rollout(domain, number, image_name=name, report_remaining=False, aws_conn_id=name)
-        results[name] = task.execute(own)
+        results[name] = execute_in_thread(task, own)
 
     def calls_while_updating():
         calls = [call for call in emulator.calls() if call["access_key_id"] in {IMAGE, "other"}]
