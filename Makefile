@@ -17,8 +17,8 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test wheel-and-e2e contract unit integration lint format types docs wheel coverage e2e compat bench audit \
-	browser screenshots dist venv constraints clean
+.PHONY: help demo test wheel-and-e2e contract unit integration lint format types docs wheel coverage e2e compat bench \
+	audit browser screenshots dist venv constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
