@@ -19,7 +19,7 @@ from airflow_provider_imageversions._parameters import truncated_repr
 from airflow_provider_imageversions.model import to_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_imageversions._requests import Request
     from airflow_provider_imageversions.model import ImageVersion
@@ -64,6 +64,7 @@ _SUBJECTS = (
     ("UserProfileName", "user profile {!r}"),
     ("SpaceName", "space {!r}"),
     ("DomainId", "domain {!r}"),
+    ("DomainIdEquals", "domain {!r}"),
     ("AppImageConfigName", "app image config {!r}"),
 )
 
@@ -73,15 +74,10 @@ def subject_of(request: Mapping[str, Any]) -> str:
     return " of ".join(form.format(request[name]) for name, form in _SUBJECTS if name in request)
 
 
-def explain_missing(
-    error: botocore.exceptions.ClientError, request: Mapping[str, Any], region: str, aws_conn_id: str | None
-) -> botocore.exceptions.ClientError:
-    """Return the error with the resource, the region and the connection added to its message."""
-    answer: Any = {**error.response, "Error": {**error.response["Error"]}}
-    answer["Error"]["Message"] = (
-        f"{answer['Error'].get('Message', 'not found')} (SageMaker finds no {subject_of(request)} in region {region} "
-        f"through connection {aws_conn_id!r}: check the name, the region and the account of that connection)"
-    )
+def with_note(error: botocore.exceptions.ClientError, note: str) -> botocore.exceptions.ClientError:
+    """Return the error with a note added to its message."""
+    details = error.response["Error"]
+    answer: Any = {**error.response, "Error": {**details, "Message": f"{details.get('Message', '')} ({note})"}}
     return type(error)(answer, error.operation_name)
 
 
@@ -123,6 +119,29 @@ def complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if answer.get(key) is None:
         raise broken_response(f"it has no {key}")
     return answer
+
+
+def iter_pages(
+    fetch: Callable[[str | None], Mapping[str, Any]], what: str, token: str | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """
+    Yield the pages of a list. Unlike botocore's paginator, this detects tokens that repeat in a longer cycle.
+
+    :param fetch: Function that returns the page for a NextToken; ``None`` for the first page.
+    :param what: The list, for the error message.
+    :param token: NextToken of the page to start from. (default: the first page)
+    :raises botocore.exceptions.PaginationError: SageMaker returned a repeating NextToken.
+    """
+    tokens = {token}
+    while True:
+        page = fetch(token)
+        yield page
+        token = page.get("NextToken")
+        if not token:
+            return
+        if token in tokens:
+            raise botocore.exceptions.PaginationError(message=f"{what}: SageMaker returned a repeating NextToken")
+        tokens.add(token)
 
 
 _RECORD_TYPES = {"Version": int, "ImageVersionStatus": str, "ImageVersionArn": str, "CreationTime": datetime}

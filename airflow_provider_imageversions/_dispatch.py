@@ -165,24 +165,23 @@ def default_run_id(payload: Mapping[str, Any]) -> str:
 
 def payload_of(event: Any) -> dict[str, Any] | None:
     """
-    Return the payload of an asset event, or ``None`` if it is not an image version.
+    Return the payload of an asset event, or ``None`` if it is not an image version: users can create any event.
 
     :param event: The event. Its ``extra`` has the payload, whether a watcher or an operator has emitted it.
     """
     extra = event.extra or {}
     payload = extra.get("payload", extra)
-    return payload if isinstance(payload, dict) and _is_image_version(payload) else None
-
-
-def _is_image_version(payload: Mapping[str, Any]) -> bool:
-    identity, number, alias = (payload.get(key) for key in ("event_id", "Version", "alias"))
+    if not isinstance(payload, dict):
+        return None
+    number, identity, alias = (payload.get(key) for key in ("Version", "event_id", "alias"))
+    if type(number) is not int or not isinstance(identity, str) or not _EVENT_ID.fullmatch(identity):
+        return None
     try:
         if alias is not None:
             parse_alias("alias", alias)
     except ValueError:
-        return False
-    is_number = isinstance(number, int) and not isinstance(number, bool)
-    return is_number and isinstance(identity, str) and _EVENT_ID.fullmatch(identity) is not None
+        return None
+    return payload
 
 
 def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_several: bool) -> datetime:

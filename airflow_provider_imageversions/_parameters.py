@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ import attrs
 from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import TypeAlias
 
     from typing_extensions import Self
@@ -46,7 +47,6 @@ _IMAGE_NAME_MAX = 63
 _ALIAS_MAX = 128
 _NEXT_TOKEN_MAX = 8192
 PAGE_SIZE_MAX = 100
-SORT_BY = ("CREATION_TIME", "LAST_MODIFIED_TIME", "VERSION")
 SORT_ORDER = ("ASCENDING", "DESCENDING")
 _TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 50, 128, 256
 _REPR_MAX = 200
@@ -132,20 +132,26 @@ def parse_ecr_image(name: str, value: object) -> EcrImage:
     return EcrImage(found["registry"], found["region"], found["repository"], found["tag"] or "latest", found["digest"])
 
 
-def parse_domain_id(name: str, value: object) -> str:
-    """Return the id of a Studio domain."""
-    if not isinstance(value, str) or not re.fullmatch(r"d-(-*[a-z0-9]){1,61}", value):
-        raise invalid_parameter(name, value, "set it to the domain's id, such as d-abcdefghijkl, not its name or ARN.")
-    return value
+def pattern_parser(pattern: str | re.Pattern[str], allowed: str) -> Callable[[str, object], str]:
+    """Return a parser of text that matches a pattern; the error for other values says what is allowed."""
+    matches = re.compile(pattern).fullmatch
+
+    def parse(name: str, value: object) -> str:
+        if not isinstance(value, str) or not matches(value):
+            raise invalid_parameter(name, value, allowed)
+        return value
+
+    return parse
 
 
-def parse_studio_name(name: str, value: object) -> str:
-    """Return the name of a user profile or of an app image config."""
-    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", value) or is_blank(value):
-        raise invalid_parameter(
-            name, value, "it must be 1 to 63 letters, digits and hyphens, and not start or end with a hyphen."
-        )
-    return value
+parse_domain_id = pattern_parser(
+    r"d-(-*[a-z0-9]){1,61}", "set it to the domain's id, such as d-abcdefghijkl, not its name or ARN."
+)
+# "None" would be a valid name of a user profile or of an app image config.
+parse_studio_name = pattern_parser(
+    r"(?!None$)[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}",
+    "it must be 1 to 63 letters, digits and hyphens, and not start or end with a hyphen.",
+)
 
 
 def parse_alias(name: str, value: object) -> str:
@@ -166,19 +172,12 @@ def parse_time(name: str, value: object) -> datetime:
     """Return an aware datetime, or an ISO-8601 string with an offset, as a datetime in UTC."""
     moment = value
     if isinstance(value, str):
-        try:
+        # Otherwise, it remains a string, which is not a time.
+        with suppress(ValueError):
             moment = isoparse(value.strip())
-        except ValueError as error:
-            raise invalid_parameter(
-                name,
-                value,
-                "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
-            ) from error
     if not isinstance(moment, datetime):
         raise invalid_parameter(
-            name,
-            value,
-            "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00.",
+            name, value, "a time is an aware datetime or an ISO-8601 string such as 2026-01-31T12:00:00+00:00."
         )
     if moment.utcoffset() is None:
         raise invalid_parameter(
@@ -246,11 +245,15 @@ def parse_boolean(name: str, value: object) -> bool:
     raise invalid_parameter(name, value, "it must be True or False.")
 
 
-def parse_choice(name: str, value: object, *, choices: tuple[str, ...]) -> str:
-    """Return one of SageMaker's choices in upper case; lower case is accepted."""
-    if isinstance(value, str) and value.strip().upper() in choices:
-        return value.strip().upper()
-    raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
+def choice_parser(*choices: str) -> Parser:
+    """Return a parser of one of SageMaker's choices, which are in upper case; lower case is accepted."""
+
+    def parse(name: str, value: object) -> str:
+        if isinstance(value, str) and value.strip().upper() in choices:
+            return value.strip().upper()
+        raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
+
+    return parse
 
 
 def parse_member(name: str, value: object, *, choices: tuple[str, ...]) -> str:
@@ -270,13 +273,21 @@ def _parse_literal(name: str, value: str) -> object:
     raise invalid_parameter(name, value, "it cannot be parsed as a list or a dict.")
 
 
-def _parse_list(name: str, value: object) -> tuple[Any, ...]:
-    """Return strings from a list, a list as text or a comma-separated string."""
+def _parse_items(name: str, value: object, what: str) -> Collection[Any]:
+    """Return the items of a list, a list as text or a comma-separated string."""
     items = value
     if isinstance(value, str):
-        items = _parse_literal(name, value) if value.lstrip().startswith("[") else value.split(",")
-    if not isinstance(items, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in items):
-        raise invalid_parameter(name, value, "it must be a list of names, or a string that separates them by commas.")
+        items = _parse_literal(name, value) if value.lstrip()[:1] in {"[", "("} else value.split(",")
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise invalid_parameter(name, value, f"it must be a list of {what}, or a string that separates them by commas.")
+    return items
+
+
+def _parse_list(name: str, value: object) -> tuple[str, ...]:
+    """Return strings from a list, a list as text or a comma-separated string."""
+    items = _parse_items(name, value, "names")
+    if not all(isinstance(item, str) for item in items):
+        raise invalid_parameter(name, value, "each item must be a string.")
     # The order of a set differs between processes, and a retry must make the same request.
     ordered = sorted(items) if isinstance(items, (set, frozenset)) else items
     return tuple(dict.fromkeys(item.strip() for item in ordered))
@@ -311,15 +322,7 @@ def parse_aliases(name: str, value: object) -> tuple[str, ...]:
 
 def parse_versions(name: str, value: object) -> tuple[int, ...]:
     """Return version numbers in ascending order, from a list, a JSON list, a comma-separated string or one number."""
-    items = value
-    if isinstance(value, str):
-        items = _parse_literal(name, value) if value.lstrip()[:1] in {"[", "("} else value.split(",")
-    elif isinstance(value, int):
-        items = [value]
-    if not isinstance(items, (list, tuple, set, frozenset)):
-        raise invalid_parameter(
-            name, value, "it must be a list of version numbers, or a string that separates them by commas."
-        )
+    items = [value] if isinstance(value, int) else _parse_items(name, value, "version numbers")
     return tuple(sorted({parse_version(name, item) for item in items}))
 
 
@@ -358,18 +361,14 @@ def text_parser(maximum: int, form: str = "one line of text", pattern: str = ".*
     return parse
 
 
-def choice_parser(*choices: str) -> Parser:
-    """Return a parser of one of SageMaker's choices."""
-    return partial(parse_choice, choices=choices)
+# It is opaque.
+parse_token = text_parser(_NEXT_TOKEN_MAX, "the NextToken of an earlier response", r"(?s:.*)")
 
 
 def parse_statuses(name: str, value: object) -> tuple[str, ...]:
     """Return statuses, from a list, a JSON list or a comma-separated string; lower case is accepted."""
-    if isinstance(value, (list, tuple, set, frozenset)):
-        value = [item.upper() if isinstance(item, str) else item for item in value]
-    elif isinstance(value, str):
-        value = value.upper()
-    return parse_names(name, value, choices=tuple(status.value for status in ImageVersionStatus))
+    statuses = [item.upper() for item in _parse_list(name, value)]
+    return parse_names(name, statuses, choices=tuple(status.value for status in ImageVersionStatus))
 
 
 def parse_start_from(name: str, value: object) -> str | int | datetime:
@@ -384,19 +383,7 @@ def parse_start_from(name: str, value: object) -> str | int | datetime:
         raise ValueError(f"{error} Or set it to 'latest', 'earliest' or a version number.") from error
 
 
-def parse_token(name: str, value: object) -> str:
-    """Return a pagination token, which is opaque."""
-    if not isinstance(value, str) or len(value) > _NEXT_TOKEN_MAX:
-        raise invalid_parameter(
-            name,
-            value,
-            f"it must be the NextToken of an earlier response, up to {_NEXT_TOKEN_MAX} characters.",
-        )
-    return value
-
-
 _CONN_ID = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,250}")
-_REGION = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
 _UNUSABLE_PATH = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -409,11 +396,9 @@ def parse_conn_id(name: str, value: object) -> str | None:
     )
 
 
-def parse_region(name: str, value: object) -> str:
-    """Return the name of an AWS region."""
-    if not isinstance(value, str) or not _REGION.fullmatch(value):
-        raise invalid_parameter(name, value, "it must be the name of an AWS region, such as us-east-1.")
-    return value
+parse_region = pattern_parser(
+    r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)", "it must be the name of an AWS region, such as us-east-1."
+)
 
 
 def parse_verify(name: str, value: object) -> bool | str:
@@ -430,15 +415,10 @@ _QUEUE_URL = re.compile(
 )
 
 
-def parse_queue_url(name: str, value: object) -> str:
-    """Return the URL of a standard SQS queue, or of a queue of an emulator."""
-    if not isinstance(value, str) or not _QUEUE_URL.fullmatch(value):
-        raise invalid_parameter(
-            name,
-            value,
-            "it must be the URL of a standard SQS queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/NAME.",
-        )
-    return value
+parse_queue_url = pattern_parser(
+    _QUEUE_URL,
+    "it must be the URL of a standard SQS queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/NAME.",
+)
 
 
 def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
@@ -464,7 +444,8 @@ def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]
     """
     options = jinja_options or {}
     starts = [str(options.get(name, default)) for name, default in _JINJA_STARTS.items()]
-    return _pattern_of(tuple(start for start in starts if start))
+    # Python keeps compiled patterns.
+    return re.compile("|".join(re.escape(start) for start in starts if start))
 
 
 _JINJA_STARTS = {
@@ -474,11 +455,6 @@ _JINJA_STARTS = {
     "line_statement_prefix": "",
     "line_comment_prefix": "",
 }
-
-
-@lru_cache
-def _pattern_of(starts: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, starts)))
 
 
 TEMPLATE = template_pattern(None)

@@ -16,14 +16,17 @@ import attrs
 from airflow_provider_imageversions._parameters import (
     PAGE_SIZE_MAX,
     SORT_ORDER,
+    USAGE_SCOPES,
     Parameters,
     choice_parser,
     invalid_parameter,
     parse_alias,
     parse_aliases,
     parse_boolean,
+    parse_domain_id,
     parse_image_name,
     parse_integer,
+    parse_names,
     parse_statuses,
     parse_tags,
     parse_time,
@@ -136,6 +139,9 @@ class UpdateImageRequest(_ImageMetadata):
 # --- Versions --------------------------------------------------------------------------------------------
 
 
+_NAME_AND_VERSION = r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?"
+
+
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class VersionMetadata(Request):
     """The metadata of a version, apart from its aliases; see :class:`CreateImageVersionRequest`."""
@@ -148,15 +154,11 @@ class VersionMetadata(Request):
     )
     ml_framework: str | None = attrs.field(
         default=None,
-        metadata=parsed_by(
-            text_parser(128, "a name and a version such as 'PyTorch 2.4'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?")
-        ),
+        metadata=parsed_by(text_parser(128, "a name and a version such as 'PyTorch 2.4'", _NAME_AND_VERSION)),
     )
     programming_lang: str | None = attrs.field(
         default=None,
-        metadata=parsed_by(
-            text_parser(128, "a name and a version such as 'Python 3.11'", r"[a-zA-Z]+ ?\d+\.\d+(\.\d+)?")
-        ),
+        metadata=parsed_by(text_parser(128, "a name and a version such as 'Python 3.11'", _NAME_AND_VERSION)),
     )
     processor: str | None = attrs.field(default=None, metadata=parsed_by(choice_parser("CPU", "GPU")))
     horovod: bool | str | None = attrs.field(default=None, metadata=parsed_by(parse_boolean))
@@ -275,6 +277,26 @@ class ListAliasesRequest(ImageRequest):
     """
 
     version: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
+
+
+# --- Studio ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(field_transformer=with_converters)
+class UsageRequest(ImageRequest):
+    """
+    A search for who uses which version of an image in Amazon SageMaker Studio, which takes many calls.
+
+    :param image_name: Name of the image.
+    :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``. (default: all)
+    :param domain_id: Check only this domain. (default: all domains)
+    :raises ValueError: A value is outside its limits.
+    """
+
+    scope: Iterable[str] | str = attrs.field(
+        default=USAGE_SCOPES, metadata=parsed_by(partial(parse_names, choices=USAGE_SCOPES), accepts_none=False)
+    )
+    domain_id: str | None = attrs.field(default=None, metadata=parsed_by(parse_domain_id))
 
 
 # --- Lists -----------------------------------------------------------------------------------------------

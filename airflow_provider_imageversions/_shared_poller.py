@@ -22,9 +22,9 @@ from airflow_provider_imageversions._schedule import BacklogMonitor, CallQueue, 
 from airflow_provider_imageversions._sessions import FaultTimer
 from airflow_provider_imageversions._wake_queue import QueueReader
 from airflow_provider_imageversions.compat import conf
-from airflow_provider_imageversions.errors import MissingConnectionError, classify_error, describe_error
+from airflow_provider_imageversions.errors import MissingConnectionError, classify_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws_parameters
-from airflow_provider_imageversions.model import ErrorKind
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _schedule, _sessions
-from airflow_provider_imageversions.errors import classify_error, describe_error
-from airflow_provider_imageversions.model import ErrorKind, StateChange
+from airflow_provider_imageversions.errors import classify_error
+from airflow_provider_imageversions.model import ErrorKind, StateChange, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
-from airflow_provider_imageversions._dispatch import run_dag_per_version
+from airflow_provider_imageversions._dispatch import payload_of, run_dag_per_version
 from airflow_provider_imageversions._parameters import (
     invalid_parameter,
     parse_alias,
@@ -21,7 +21,7 @@ from airflow_provider_imageversions._parameters import (
     parse_seconds,
 )
 from airflow_provider_imageversions.compat import assets_have_access_control
-from airflow_provider_imageversions.hooks import check_aws_parameters
+from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.model import LISTED_FIELDS, WATCHED_BY_DEFAULT, WatchConfig, event_payload
 
 if TYPE_CHECKING:
@@ -127,13 +127,6 @@ def image_version_asset(
     for label, text in (("name", name), ("uri", uri)):
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise invalid_parameter(label, text, "it must be a string that is not empty.")
-    aws: dict[str, Any] = {
-        "aws_conn_id": aws_conn_id,
-        "region_name": region_name,
-        "verify": verify,
-        "botocore_config": botocore_config,
-    }
-    check_aws_parameters(aws)
     trigger = SageMakerImageVersionEventTrigger(
         image_name=image_name,
         statuses=watched.statuses,
@@ -142,8 +135,12 @@ def image_version_asset(
         poll_interval=parse_seconds("poll_interval", poll_interval),
         include_details=parse_boolean("include_details", include_details),
         wake_queue=None if wake_queue is None else parse_queue_url("wake_queue", wake_queue),
-        **aws,
+        aws_conn_id=aws_conn_id,
+        region_name=region_name,
+        verify=verify,
+        botocore_config=botocore_config,
     )
+    check_aws_parameters(aws_parameters(trigger))
     uri = uri or uri_of(image_name, region_name, watched.statuses, watched.alias, aws_conn_id=aws_conn_id, name=name)
     options = _asset_options(group, extra, access_control)
     asset = Asset(
@@ -323,8 +320,7 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     payloads: dict[str, dict[str, Any]] = {}
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
-            payload = (event.extra or {}).get("payload", event.extra)
-            # Users can create events with any content.
-            if isinstance(payload, dict) and {"event_id", "CreationTime", "Version"} <= payload.keys():
+            payload = payload_of(event)
+            if payload is not None and "CreationTime" in payload:
                 payloads.setdefault(payload["event_id"], payload)
     return sorted(payloads.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))

@@ -89,7 +89,16 @@ def read_event(event: Any) -> ImageVersion | decide.Failed:
             raise SageMakerImageVersionPollingError(error)
         case None:
             raise SageMakerImageVersionPollingError("The trigger ended without an event.")
-    raise SageMakerImageVersionPollingError(
+    raise unreadable_event(event)
+
+
+def unreadable_event(event: object) -> SageMakerImageVersionPollingError:
+    """
+    Return the error for an event that no trigger of this version emits.
+
+    :param event: The payload.
+    """
+    return SageMakerImageVersionPollingError(
         f"The trigger's event can't be read: {truncated_repr(event)}. Make sure that the triggerer has the same "
         "version of airflow-provider-imageversions as the workers."
     )

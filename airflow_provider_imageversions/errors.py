@@ -13,33 +13,10 @@ import botocore.parsers
 import botocore.session
 
 from airflow_provider_imageversions.compat import AirflowException, AirflowFailException
-from airflow_provider_imageversions.model import ErrorKind, describe_error
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = [
-    "BOTOCORE_ERRORS",
-    "CertificateError",
-    "ConnectionLookupError",
-    "CredentialsError",
-    "ErrorKind",
-    "ImageVersionFailedError",
-    "MissingConnectionError",
-    "SageMakerImageOperationError",
-    "SageMakerImageOperationTimeoutError",
-    "SageMakerImageVersionPollingError",
-    "UnknownRegionError",
-    "UnusableSettingError",
-    "classify_code",
-    "classify_error",
-    "describe_error",
-    "is_unsendable",
-    "is_unusable",
-    "lacks_region",
-    "may_be_status_conflict",
-    "none_if_not_found",
-]
 
 T = TypeVar("T")
 
@@ -154,57 +131,43 @@ class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: 
 # --- Classification --------------------------------------------------------------------------------------
 
 _IN_USE = ("ConflictException", "ResourceInUse", "ResourceInUseException")
-_KINDS: dict[str, ErrorKind] = {
-    **dict.fromkeys(("ResourceNotFound", "ResourceNotFoundException"), ErrorKind.MISSING),
-    **dict.fromkeys(_IN_USE, ErrorKind.IN_USE),
-    **dict.fromkeys(
-        (
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "InvalidClientTokenId",
-            "InvalidSignatureException",
-            "IncompleteSignature",
-            "MissingAuthenticationToken",
-            "RequestExpired",
-            "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
-            "UnrecognizedClient",
-            "AuthFailure",
-        ),
-        ErrorKind.CREDENTIALS,
+_CODES = {
+    ErrorKind.MISSING: ("ResourceNotFound", "ResourceNotFoundException"),
+    ErrorKind.IN_USE: _IN_USE,
+    ErrorKind.CREDENTIALS: (
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "IncompleteSignature",
+        "MissingAuthenticationToken",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "UnrecognizedClient",
+        "AuthFailure",
     ),
-    **dict.fromkeys(
-        (
-            "BandwidthLimitExceeded",
-            "EC2ThrottledException",
-            "LimitExceededException",
-            "PriorRequestNotComplete",
-            "ProvisionedThroughputExceededException",
-            "RequestLimitExceeded",
-            "RequestThrottled",
-            "RequestThrottledException",
-            "SlowDown",
-            "ThrottledException",
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequestsException",
-            "TransactionInProgressException",
-        ),
-        ErrorKind.THROTTLED,
+    ErrorKind.THROTTLED: (
+        "LimitExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
     ),
-    **dict.fromkeys(
-        (
-            "InternalFailure",
-            "InternalServerError",
-            "InternalServerException",
-            "IDPCommunicationError",
-            "RequestTimeout",
-            "RequestTimeoutException",
-            "ServiceUnavailable",
-        ),
-        ErrorKind.TRANSIENT,
+    ErrorKind.TRANSIENT: (
+        "InternalFailure",
+        "InternalServerError",
+        "InternalServerException",
+        "IDPCommunicationError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
     ),
 }
+_KINDS = {code: kind for kind, codes in _CODES.items() for code in codes}
 # It is not documented which of the two SageMaker returns for a version that is CREATING. For an image, it returns the
 # second.
 _STATUS_CONFLICTS = {*_IN_USE, "ValidationException"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 import botocore.loaders
@@ -18,62 +19,10 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from airflow_provider_imageversions import decide, studio
-from airflow_provider_imageversions._botocore import (
-    broken_response,
-    complete,
-    explain_missing,
-    fractional_bounds,
-    is_of_request,
-    parse_config,
-    parse_stored_config,
-    parse_timestamp,
-    shared_loader,
-    subject_of,
-    version_record,
-    whole_seconds,
-)
-from airflow_provider_imageversions._parameters import (
-    PAGE_SIZE_MAX,
-    USAGE_SCOPES,
-    is_blank,
-    is_literal,
-    locate_queue,
-    parse_conn_id,
-    parse_domain_id,
-    parse_ecr_image,
-    parse_image_name,
-    parse_names,
-    parse_rate,
-    parse_region,
-    parse_verify,
-    truncated_repr,
-)
-from airflow_provider_imageversions._requests import (
-    DeleteImageVersionRequest,
-    DescribeImageVersionRequest,
-    ImageRequest,
-    ListAliasesRequest,
-    ListImagesRequest,
-    ListImageVersionsRequest,
-)
+from airflow_provider_imageversions import _botocore, _parameters, _requests, decide, errors, studio
 from airflow_provider_imageversions.compat import AirflowNotFoundException, conf, get_async_connection
-from airflow_provider_imageversions.errors import (
-    BOTOCORE_ERRORS,
-    CertificateError,
-    ConnectionLookupError,
-    CredentialsError,
-    ErrorKind,
-    MissingConnectionError,
-    UnknownRegionError,
-    UnusableSettingError,
-    classify_error,
-    is_unsendable,
-    is_unusable,
-    lacks_region,
-)
-from airflow_provider_imageversions.model import clean_text, to_record
-from airflow_provider_imageversions.studio import comparison
+from airflow_provider_imageversions.model import ErrorKind, clean_text, describe_error, to_record
+from airflow_provider_imageversions.usage import Pace, UsageReader
 
 if TYPE_CHECKING:
     import re
@@ -82,7 +31,6 @@ if TYPE_CHECKING:
 
     import boto3
 
-    from airflow_provider_imageversions._requests import Request
     from airflow_provider_imageversions.model import (
         CreateImageRequest,
         CreateImageVersionRequest,
@@ -90,6 +38,8 @@ if TYPE_CHECKING:
         UpdateImageRequest,
         UpdateImageVersionRequest,
     )
+
+R = TypeVar("R", bound="Mapping[str, Any]")
 
 # At most one minute instead of botocore's five, because a poll that hangs delays all waits for the image.
 _PINNED_CONFIG: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15}
@@ -105,6 +55,7 @@ _CONFIG_ERRORS = (
 )
 
 _SHOWN_OF_ERRORS = 500
+_LARGEST_PAGE = {"MaxResults": _parameters.PAGE_SIZE_MAX}
 
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
 AWS_PARAMETERS = tuple(AWS_DEFAULTS)
@@ -119,9 +70,7 @@ def aws_parameters(source: object) -> dict[str, Any]:
     :param source: The operator, sensor or trigger.
     """
     values = {name: getattr(source, name) for name in AWS_PARAMETERS}
-    for name in AWS_PARAMETERS:
-        if is_blank(values[name]):
-            values[name] = AWS_DEFAULTS[name]
+    values |= {name: AWS_DEFAULTS[name] for name, value in values.items() if _parameters.is_blank(value)}
     if values["verify"] in ("True", "False"):
         values["verify"] = values["verify"] == "True"
     return values
@@ -139,7 +88,7 @@ def resolved_aws_parameters(source: object, hook: SageMakerImageVersionsHook) ->
     """
     if hook.may_fall_back:
         # If Airflow cannot look it up now, the trigger tries again.
-        with suppress(ConnectionLookupError):
+        with suppress(errors.ConnectionLookupError):
             hook.find_connection()
     return {**aws_parameters(source), "aws_conn_id": hook.effective_conn_id}
 
@@ -154,18 +103,20 @@ def check_aws_parameters(values: Mapping[str, object], *, template: re.Pattern[s
     :raises ValueError: boto3 does not accept a value, or ``botocore_config`` contains a password.
     """
     for name, value in values.items():
-        if template is None or is_literal(value, template):
+        if template is None or _parameters.is_literal(value, template):
             _parse_aws_parameter(name, value)
 
 
+_PARSERS = {
+    "aws_conn_id": _parameters.parse_conn_id,
+    "region_name": _parameters.parse_region,
+    "verify": _parameters.parse_verify,
+    "botocore_config": _botocore.parse_stored_config,
+}
+
+
 def _parse_aws_parameter(name: str, value: object) -> Any:
-    if name == "aws_conn_id":
-        return parse_conn_id(name, value)
-    if value is None or is_blank(value):
-        return None
-    return {"region_name": parse_region, "verify": parse_verify, "botocore_config": parse_stored_config}[name](
-        name, value
-    )
+    return None if value is None or _parameters.is_blank(value) else _PARSERS[name](name, value)
 
 
 class SageMakerImageVersionsHook(AwsBaseHook):
@@ -204,7 +155,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         for name, value in {"aws_conn_id": aws_conn_id, "region_name": region_name, "verify": verify}.items():
             _parse_aws_parameter(name, value)
         if config is not None and not isinstance(config, Config):
-            config = parse_config("config", config)
+            config = _botocore.parse_config("config", config)
         super().__init__(
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -219,21 +170,15 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """Whether boto3's default chain is used because the connection does not exist."""
 
     @classmethod
-    def from_parameters(
-        cls,
-        *,
-        aws_conn_id: str | None,
-        region_name: str | None,
-        verify: bool | str | None,
-        botocore_config: dict[str, Any] | None,
-    ) -> SageMakerImageVersionsHook:
+    def from_parameters(cls, *, botocore_config: dict[str, Any] | None, **others: Any) -> SageMakerImageVersionsHook:
         """
         Return a hook for the parameters that :func:`aws_parameters` returns.
 
+        :param botocore_config: Its ``botocore_config``.
+        :param others: The other parameters.
         :raises ValueError: boto3 does not accept one of them.
         """
-        config = _parse_aws_parameter("botocore_config", botocore_config)
-        return cls(aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, config=config)
+        return cls(config=_parse_aws_parameter("botocore_config", botocore_config), **others)
 
     @cached_property
     def conn_config(self) -> AwsConnectionWrapper:
@@ -242,11 +187,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             wrapper = AwsConnectionWrapper(conn=connection, region_name=self._region_name, verify=self._verify)
             if wrapper.region_name:
-                parse_region("region_name", wrapper.region_name)
+                _parameters.parse_region("region_name", wrapper.region_name)
         except Exception as error:
             raise ValueError(
                 f"aws_conn_id={self.aws_conn_id!r}: the connection's settings are not valid: "
-                f"{truncated_repr(str(error))}"
+                f"{_parameters.truncated_repr(str(error))}"
             ) from error
         # If it has its own configuration, the wrapper ignores that of the connection, including proxies and timeouts.
         given = (wrapper.botocore_config or Config()).merge(self._config or Config())
@@ -279,7 +224,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             try:
                 with self._lookup_errors(self.aws_conn_id):
                     self._connection = self.get_connection(self.aws_conn_id)
-            except MissingConnectionError:
+            except errors.MissingConnectionError:
                 if not self.may_fall_back:
                     raise
                 self.fall_back()
@@ -312,12 +257,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             yield
         except AirflowNotFoundException as error:
-            raise MissingConnectionError(aws_conn_id) from error
+            raise errors.MissingConnectionError(aws_conn_id) from error
         except (AttributeError, NameError, TypeError):
             # A bug here or in Airflow, which is not temporary.
             raise
         except Exception as error:
-            raise ConnectionLookupError(aws_conn_id, error) from error
+            raise errors.ConnectionLookupError(aws_conn_id, error) from error
 
     @contextmanager
     def _credential_errors(self) -> Iterator[None]:
@@ -328,17 +273,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             raise
         except Exception as error:
             # Wrap all other errors: an AccessDenied of AWS STS would be taken for one of SageMaker.
-            if isinstance(error, BOTOCORE_ERRORS) and classify_error(error) in {
+            if isinstance(error, errors.BOTOCORE_ERRORS) and errors.classify_error(error) in {
                 ErrorKind.THROTTLED,
                 ErrorKind.TRANSIENT,
             }:
                 raise
-            if is_unsendable(error):
+            if errors.is_unsendable(error):
                 raise self._unsendable_credentials() from None
-            raise CredentialsError(
+            raise errors.CredentialsError(
                 provider=self._credentials_provider,
                 # The text may be the page of a proxy.
-                error_msg=f"{type(error).__name__}: {clean_text(' '.join(str(error).split()))[:_SHOWN_OF_ERRORS]}",
+                error_msg=clean_text(describe_error(error))[:_SHOWN_OF_ERRORS],
             ) from error
 
     @property
@@ -346,8 +291,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         conn_id = self.effective_conn_id
         return f"connection {conn_id!r}" if conn_id else "boto3's default credential chain"
 
-    def _unsendable_credentials(self) -> CredentialsError:
-        return CredentialsError(
+    def _unsendable_credentials(self) -> errors.CredentialsError:
+        return errors.CredentialsError(
             provider=self._credentials_provider,
             error_msg="an HTTP header cannot contain them. Make sure that the access key ID, the session token and "
             "user_agent in botocore's settings have no line break and no other control character",
@@ -372,8 +317,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             for service in ("sagemaker", "sqs"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
-        botocore_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_timestamp)
-        loader = shared_loader(botocore_session.get_config_variable("data_path"))
+        botocore_session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_botocore.parse_timestamp
+        )
+        loader = _botocore.shared_loader(botocore_session.get_config_variable("data_path"))
         botocore_session.register_component("data_loader", loader)
         return session
 
@@ -394,7 +341,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         except _CONFIG_ERRORS as error:
             raise ValueError(
                 f"Cannot create a client from botocore_config and connection {self.effective_conn_id!r}: "
-                f"{truncated_repr(str(error))}"
+                f"{_parameters.truncated_repr(str(error))}"
             ) from error
 
     def get_queue_client(self, queue_url: str, *, wait_seconds: int) -> Any:
@@ -404,7 +351,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param queue_url: URL of the queue, which determines the client's region.
         :param wait_seconds: Maximum time in seconds that the client's calls wait for messages.
         """
-        region, emulator = locate_queue(queue_url)
+        region, emulator = _parameters.locate_queue(queue_url)
         region = region or str(self.conn_region_name)
         read_timeout = getattr(self.config, "read_timeout", None)
         config = self.config.merge(Config(read_timeout=read_timeout and read_timeout + wait_seconds))
@@ -458,9 +405,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
         """
-        request = ListImageVersionsRequest.of(locals())
-        bounds = fractional_bounds(request)
-        return decide.select(self._records(request), statuses=request.statuses, limit=request.limit, bounds=bounds)
+        request = _requests.ListImageVersionsRequest.of(locals())
+        pages = self._pages("list_image_versions", _botocore.whole_seconds(request), "ImageVersions")
+        records = _unique(map(_botocore.version_record, chain.from_iterable(pages)), "Version")
+        return decide.select(
+            records, statuses=request.statuses, limit=request.limit, bounds=_botocore.fractional_bounds(request)
+        )
 
     def list_image_versions(self, image_name: str, **filters: Any) -> list[ImageVersion]:
         """
@@ -489,8 +439,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImageVersion.html
         """
-        request = DescribeImageVersionRequest(image_name, version, alias)
-        return version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
+        request = _requests.DescribeImageVersionRequest(image_name, version, alias).to_boto()
+        return _botocore.version_record(self._call("describe_image_version", request, "ImageVersionStatus"))
 
     def list_aliases(self, image_name: str, version: int | None = None) -> list[str]:
         """
@@ -505,10 +455,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListAliases.html
         """
-        request = {**ListAliasesRequest(image_name, version).to_boto(), "MaxResults": PAGE_SIZE_MAX}
-        key = "SageMakerImageVersionAliases"
+        request = _requests.ListAliasesRequest(image_name, version).to_boto() | _LARGEST_PAGE
+        pages = self._pages("list_aliases", request, "SageMakerImageVersionAliases")
         # Without duplicates: an alias may move to a later page because another was added in between.
-        return list(dict.fromkeys(alias for page in self._pages("list_aliases", request, key) for alias in page[key]))
+        return list(dict.fromkeys(chain.from_iterable(pages)))
 
     def add_details(self, image_name: str, record: ImageVersion) -> ImageVersion:
         """
@@ -517,8 +467,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param image_name: Name of the image, which the record's ARN has in lower case only.
         :param record: The version's record.
         """
-        described = self.describe_image_version(image_name, version=record["Version"])
-        return {**described, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+        return self._detailed(image_name, version=record["Version"])
+
+    def _detailed(self, image_name: str, **selector: Any) -> ImageVersion:
+        described = self.describe_image_version(image_name, **selector)
+        return {**described, "Aliases": self.list_aliases(image_name, version=described["Version"])}
 
     def iter_images(
         self,
@@ -560,8 +513,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImages.html
         """
-        request = ListImagesRequest.of(locals())
-        return decide.select(self._images(request), limit=request.limit, bounds=fractional_bounds(request))
+        request = _requests.ListImagesRequest.of(locals())
+        pages = self._pages("list_images", _botocore.whole_seconds(request), "Images")
+        records = _unique((dict(to_record(image)) for image in chain.from_iterable(pages)), "ImageName")
+        return decide.select(records, limit=request.limit, bounds=_botocore.fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
         """
@@ -574,7 +529,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImage.html
         """
-        return str(self._call("create_image", request, "ImageArn")["ImageArn"])
+        return str(self._call("create_image", request.to_boto(), "ImageArn")["ImageArn"])
 
     def describe_image(self, image_name: str) -> dict[str, Any]:
         """
@@ -590,7 +545,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
-        return dict(to_record(self._call("describe_image", ImageRequest(image_name), "ImageStatus")))
+        request = _requests.ImageRequest(image_name).to_boto()
+        return dict(to_record(self._call("describe_image", request, "ImageStatus")))
 
     def update_image(self, request: UpdateImageRequest) -> None:
         """
@@ -602,7 +558,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImage.html
         """
-        self._call("update_image", request)
+        self._call("update_image", request.to_boto())
 
     def delete_image(self, image_name: str) -> None:
         """
@@ -619,7 +575,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImage.html
         """
-        self._call("delete_image", ImageRequest(image_name))
+        self._call("delete_image", _requests.ImageRequest(image_name).to_boto())
 
     def create_image_version(self, request: CreateImageVersionRequest, client_token: str) -> int:
         """
@@ -637,11 +593,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateImageVersion.html
         """
-        answer = self._call("create_image_version", request, "ImageVersionArn", ClientToken=client_token)
+        sent = {**request.to_boto(), "ClientToken": client_token}
+        answer = self._call("create_image_version", sent, "ImageVersionArn")
         number = str(answer["ImageVersionArn"]).rpartition("/")[2]
         if not number.isdecimal():
             # SageMaker's model allows "None". The call can be repeated with the same token.
-            raise broken_response(f"ImageVersionArn is {number!r}")
+            raise _botocore.broken_response(f"ImageVersionArn is {number!r}")
         return int(number)
 
     def update_image_version(self, request: UpdateImageVersionRequest) -> None:
@@ -656,7 +613,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateImageVersion.html
         """
-        self._call("update_image_version", request)
+        self._call("update_image_version", request.to_boto())
 
     def delete_image_version(self, image_name: str, version: int) -> None:
         """
@@ -671,12 +628,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteImageVersion.html
         """
-        self._call("delete_image_version", DeleteImageVersionRequest(image_name, version))
+        self._call("delete_image_version", _requests.DeleteImageVersionRequest(image_name, version).to_boto())
 
     def find_image_version_usage(
         self,
         image_name: str,
-        scope: Iterable[str] | str = USAGE_SCOPES,
+        scope: Iterable[str] | str = _parameters.USAGE_SCOPES,
         *,
         domain_id: str | None = None,
         calls_per_second: float | None = None,
@@ -711,13 +668,12 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeDomain.html
         """
-        from airflow_provider_imageversions.usage import Pace, UsageReader  # noqa: PLC0415  # it needs this module
-
-        parse_image_name("image_name", image_name)
-        wanted = parse_names("scope", scope, choices=USAGE_SCOPES)
-        pace = Pace(_usage_rate() if calls_per_second is None else parse_rate("calls_per_second", calls_per_second))
-        domain = None if domain_id is None else parse_domain_id("domain_id", domain_id)
-        return UsageReader(self, image_name, pace, domain).read(wanted)
+        request = _requests.UsageRequest(image_name, scope, domain_id)
+        option, rate = "calls_per_second", calls_per_second
+        if rate is None:
+            option = "[sagemaker_image_versions] usage_calls_per_second"
+            rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
+        return UsageReader(self, request, Pace(_parameters.parse_rate(option, rate))).read()
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """
@@ -734,7 +690,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         .. seealso::
             https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html
         """
-        image = parse_ecr_image("base_image", base_image)
+        image = _parameters.parse_ecr_image("base_image", base_image)
         if image.digest is not None:
             return frozenset({image.digest})
         client = EcrHook(
@@ -769,13 +725,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image,
             version or alias.
         """
-        records = [self._detailed(image_name, selector) for selector in (first, second)]
-        return comparison(image_name, *records)
-
-    def _detailed(self, image_name: str, selector: int | str) -> ImageVersion:
-        named = {"alias": selector} if isinstance(selector, str) else {"version": selector}
-        record = self.describe_image_version(image_name, **named)
-        return {**record, "Aliases": self.list_aliases(image_name, version=record["Version"])}
+        records = [
+            self._detailed(image_name, **{"alias" if isinstance(selector, str) else "version": selector})
+            for selector in (first, second)
+        ]
+        return studio.comparison(image_name, *records)
 
     def list_studio(
         self, operation: str, *, domain_id: str | None = None, next_token: str | None = None
@@ -791,10 +745,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
         """
         given = {"DomainIdEquals": domain_id, "NextToken": next_token}
-        request = {"MaxResults": 100, **{name: value for name, value in given.items() if value}}
-        with self._explained({} if domain_id is None else {"DomainId": domain_id}) as client:
-            answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return complete(answer, studio.LISTS[operation])
+        request = {name: value for name, value in given.items() if value} | _LARGEST_PAGE
+        return self._call(operation, request, studio.LISTS[operation])
 
     def describe_studio(self, operation: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -805,10 +757,9 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :return: The response, with times as datetimes.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if it does not exist.
         """
-        with self._explained(identity) as client:
-            answer = getattr(client, operation)(**identity)
         key = "AppImageConfigName" if operation == "describe_app_image_config" else "Status"
-        return {name: value for name, value in complete(answer, key).items() if name != "ResponseMetadata"}
+        answer = self._call(operation, identity, key)
+        return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
 
     def update_studio(self, operation: str, request: Mapping[str, Any]) -> None:
         """
@@ -818,48 +769,23 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param request: The members of the request. The settings of an app replace its existing settings.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceInUse`` while it is being updated.
         """
-        with self._explained(request) as client:
-            getattr(client, operation)(**request)
+        self._call(operation, request)
 
-    def _call(self, operation: str, request: Request, key: str | None = None, **members: Any) -> Mapping[str, Any]:
+    def _call(self, operation: str, request: Mapping[str, Any], key: str | None = None) -> Mapping[str, Any]:
         """Make an API call whose response must have a key."""
-        sent = {**request.to_boto(), **members}
-        with self._explained(sent) as client:
-            answer: Mapping[str, Any] = getattr(client, operation)(**sent)
-        return answer if key is None else complete(answer, key)
+        with self._explained(request) as client:
+            answer: Mapping[str, Any] = getattr(client, operation)(**request)
+        return answer if key is None else _botocore.complete(answer, key)
 
-    def _records(self, request: ListImageVersionsRequest) -> Iterator[ImageVersion]:
-        listed: set[int] = set()
-        for page in self._pages("list_image_versions", whole_seconds(request), "ImageVersions"):
-            for record in map(version_record, page["ImageVersions"]):
-                if record["Version"] not in listed:
-                    listed.add(record["Version"])
-                    yield record
+    def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[list[Any]]:
+        """Yield the items of each page."""
+        subject, first = _botocore.subject_of(request), request.pop("NextToken", None)
+        what = f"{operation} of {subject}" if subject else operation
 
-    def _images(self, request: ListImagesRequest) -> Iterator[dict[str, Any]]:
-        listed: set[str] = set()
-        for page in self._pages("list_images", whole_seconds(request), "Images"):
-            for item in page["Images"]:
-                if item["ImageName"] not in listed:
-                    listed.add(item["ImageName"])
-                    yield dict(to_record(item))
+        def fetch(token: str | None) -> Mapping[str, Any]:
+            return self._call(operation, request if token is None else {**request, "NextToken": token}, key)
 
-    def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-        # The token is an ordinary parameter, because botocore would try to decode a StartingToken.
-        pages, tokens = iter(self.conn.get_paginator(operation).paginate(**request)), {request.get("NextToken")}
-        while True:
-            with self._explained(request):
-                page = next(pages, None)
-                if page is None:
-                    return
-                page = complete(page, key)
-            yield page
-            # botocore detects a token that is repeated at once, but not a longer cycle.
-            token = page.get("NextToken")
-            if token is not None and token in tokens:
-                listed = f"{operation} of {subject_of(request)}" if subject_of(request) else operation
-                raise botocore.exceptions.PaginationError(message=f"{listed}: SageMaker returned a repeating NextToken")
-            tokens.add(token)
+        return (page[key] for page in _botocore.iter_pages(fetch, what, first))
 
     @contextmanager
     def _explained(self, request: Mapping[str, Any]) -> Iterator[Any]:
@@ -869,30 +795,44 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         try:
             yield client
         except Exception as error:
+            if errors.is_unsendable(error):
+                # The value may be a session token, which the error would show.
+                raise self._unsendable_credentials() from None
             explained = self._explain(error, request)
             if explained is error:
                 raise
-            # A value that cannot be sent may be a session token, which the error would show.
-            raise explained from None if is_unsendable(error) else error
+            raise explained from error
 
-    def _unusable_setting(self, error: Any) -> UnusableSettingError:
-        return UnusableSettingError(error=error, aws_conn_id=self.effective_conn_id)
-
-    def _explain(self, error: Exception, request: Mapping[str, Any]) -> Any:
+    def _explain(self, error: Any, request: Mapping[str, Any]) -> Any:
         region = str(self.conn_region_name)
-        if isinstance(error, botocore.exceptions.ClientError) and classify_error(error) is ErrorKind.MISSING:
-            return explain_missing(error, request, region, self.effective_conn_id)
-        if is_unusable(error):
-            unusable = getattr(error, "kwargs", {})["error"]
-            return self._unsendable_credentials() if is_unsendable(error) else self._unusable_setting(unusable)
-        if isinstance(error, botocore.exceptions.SSLError) and classify_error(error) is ErrorKind.PERMANENT:
-            return CertificateError(**error.kwargs, verify=self.verify)
-        if isinstance(error, botocore.exceptions.EndpointConnectionError) and lacks_region(error, region):
-            return UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
-        if isinstance(error, BOTOCORE_ERRORS):
+        if isinstance(error, botocore.exceptions.ClientError) and errors.classify_error(error) is ErrorKind.MISSING:
+            note = (
+                f"SageMaker finds no {_botocore.subject_of(request)} in region {region} through connection "
+                f"{self.effective_conn_id!r}: check the name, the region and the account of that connection"
+            )
+            return _botocore.with_note(error, note)
+        if errors.is_unusable(error):
+            return self._unusable_setting(error.kwargs["error"])
+        if isinstance(error, botocore.exceptions.SSLError) and errors.classify_error(error) is ErrorKind.PERMANENT:
+            return errors.CertificateError(**error.kwargs, verify=self.verify)
+        if isinstance(error, botocore.exceptions.EndpointConnectionError) and errors.lacks_region(error, region):
+            return errors.UnknownRegionError(**error.kwargs, region=region, aws_conn_id=self.effective_conn_id)
+        if isinstance(error, errors.BOTOCORE_ERRORS):
             return error
-        text = f"{type(error).__name__}: {truncated_repr(str(error))}"
-        return self._unusable_setting(text) if is_of_request(error) else broken_response(text)
+        text = f"{type(error).__name__}: {_parameters.truncated_repr(str(error))}"
+        return self._unusable_setting(text) if _botocore.is_of_request(error) else _botocore.broken_response(text)
+
+    def _unusable_setting(self, reason: object) -> errors.UnusableSettingError:
+        return errors.UnusableSettingError(error=reason, aws_conn_id=self.effective_conn_id)
+
+
+def _unique(records: Iterable[R], key: str) -> Iterator[R]:
+    """Yield each record once, even if it moves to a later page because another was added in between."""
+    seen: set[Any] = set()
+    for record in records:
+        if record[key] not in seen:
+            seen.add(record[key])
+            yield record
 
 
 _NOT_IN_ECR = {"ImageNotFoundException", "RepositoryNotFoundException"}
@@ -900,8 +840,3 @@ _MANIFEST_LISTS = {
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 }
-
-
-def _usage_rate() -> float:
-    rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-    return parse_rate("[sagemaker_image_versions] usage_calls_per_second", rate)

@@ -8,52 +8,40 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_imageversions import decide, without_worker
+from airflow_provider_imageversions import decide, deferral, without_worker
 from airflow_provider_imageversions._parameters import SECONDS_MAX, parse_boolean
 from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
+from airflow_provider_imageversions._task import ImageTask, parse_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
-from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    conf,
     delete_xcom,
     is_trigger_timeout,
     waits_since,
-)
-from airflow_provider_imageversions.deferral import (
-    deferral_limit,
-    describe_wait,
-    raise_execution_timeout,
-    raise_if_trigger_failed,
-    read_event,
 )
 from airflow_provider_imageversions.errors import ImageVersionFailedError
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
     aws_parameters,
-    check_aws_parameters,
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
 from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait
-from airflow_provider_imageversions.templating import TemplatedParameters
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.providers.openlineage.extractors import OperatorLineage
-
     from airflow_provider_imageversions._sessions import WaitSession
     from airflow_provider_imageversions.model import ImageVersion
 
 
-class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
+class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     """
     Wait until a version of an Amazon SageMaker image is CREATED.
 
@@ -110,12 +98,12 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListImageVersions.html
     """
 
+    _READS: ClassVar[bool] = True
+    _parameters = Wait
     template_fields: Sequence[str] = (*WAIT_PARAMETERS, *AWS_PARAMETERS)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links = (SageMakerImageLink(),)
+    created_after: datetime | str | None
     # A client has locks, which cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_poller", "_session")
-    ui_color = "#f2e6d9"
     start_from_trigger: Any = Unless("obstacles_to_start")
     start_trigger_args: Any = StartTriggerArguments()
     end_from_trigger: Any = Unless("obstacles_to_end")
@@ -139,34 +127,19 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.image_name = image_name
-        self.version = version
-        self.alias = alias
-        self.after_version = after_version
-        self.created_after = created_after
-        self.include_details = include_details
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
+        self._set_parameters(locals())
+        self._set_aws_parameters(locals())
         start_from_trigger = parse_boolean("start_from_trigger", start_from_trigger)
         end_from_trigger = parse_boolean("end_from_trigger", end_from_trigger)
-        deferrable = None if deferrable is None else parse_boolean("deferrable", deferrable)
-        if deferrable is False and (start_from_trigger or end_from_trigger):
+        needs_triggerer = start_from_trigger or end_from_trigger
+        self.deferrable = parse_deferrable(True if needs_triggerer and deferrable is None else deferrable)
+        if needs_triggerer and not self.deferrable:
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
-        if start_from_trigger or end_from_trigger:
-            deferrable = True
-        elif deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
         self._poller: WorkerPoller | None = None
         self._session: WaitSession | None = None
         self._began = datetime.now(timezone.utc)
         self._logged_until: datetime | None = None
-        self._found: ImageVersion | None = None
         self._warned: set[str] = set()
-        Wait.check_literals(self, self._template)
-        check_aws_parameters(aws_parameters(self), template=self._template)
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
         # Called once, to warn when the DAG is parsed.
@@ -211,14 +184,14 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self.max_wait = None if self.max_wait is None else timedelta(seconds=_seconds(self.max_wait))
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
-        interval = timedelta(seconds=_seconds(self.poke_interval))
+        interval = timedelta(seconds=self.poke_interval)
         # Each poke in reschedule mode is a separate process. This shows what the previous one has logged.
         self._logged_until = now - 1.5 * interval if now - self._began > interval / 2 else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
-            self._defer(self._began, deferral_limit(self, _seconds(self.timeout)), hook)
+            self._defer(deferral.deferral_limit(self, self.timeout), hook)
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
@@ -227,7 +200,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
-    def _defer(self, began: datetime, limit: float, hook: SageMakerImageVersionsHook) -> NoReturn:
+    def _defer(self, limit: float, hook: SageMakerImageVersionsHook) -> NoReturn:
         arguments = {**self._trigger_arguments(), **resolved_aws_parameters(self, hook)}
         if self.start_from_trigger:
             # The triggerer renders the arguments of such a task again, by the names of its template fields.
@@ -236,7 +209,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         self.defer(
             trigger=SageMakerImageVersionTrigger(**arguments),
             method_name="execute_complete",
-            kwargs={"began": began.isoformat()},
+            kwargs={"began": self._began.isoformat()},
             timeout=timedelta(seconds=limit),
         )
 
@@ -248,7 +221,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """
         wait = self._wait()
         if self._poller is None or self._session is None:
-            left = _seconds(self.timeout) - (datetime.now(timezone.utc) - self._began).total_seconds()
+            left = _seconds(self.timeout) - self._waited_seconds()
             interval = _seconds(self.poke_interval)
             self._poller = WorkerPoller(self, wait.image_name, interval=interval, timeout=left)
             self._session = self._poller.session(
@@ -281,19 +254,20 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         """
         if began is None:
             # No worker has run yet.
-            start = getattr(context["ti"], "start_date", None) or self._began
-            began = start.isoformat()
-            self._check_what_was_waited_for(event, start)
+            self._began = getattr(context["ti"], "start_date", None) or self._began
+            self._check_what_was_waited_for(event)
             SageMakerImageLink.store(context, self, self._hook(), self.image_name)
-        result = read_event(event)
+        else:
+            self._began = datetime.fromisoformat(began)
+        result = deferral.read_event(event)
         if isinstance(result, decide.Failed):
             self._fail(result.reason)
-        self._report_success(result, began)
+        self._report_success(result)
         return result
 
-    def _check_what_was_waited_for(self, event: Any, start: datetime) -> None:
+    def _check_what_was_waited_for(self, event: Any) -> None:
         wait = self._wait()
-        asked_for = describe_wait(wait, self)
+        asked_for = deferral.describe_wait(wait, self)
         if not isinstance(event, dict) or "waited_for" not in event or event["waited_for"] == asked_for:
             return
         self.log.warning(
@@ -303,8 +277,8 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
             asked_for,
             wait.target,
         )
-        waited = (datetime.now(timezone.utc) - start).total_seconds()
-        self._defer(start, max(deferral_limit(self, _seconds(self.timeout)) - waited, 0.0), self._hook())
+        limit = deferral.deferral_limit(self, _seconds(self.timeout))
+        self._defer(max(limit - self._waited_seconds(), 0.0), self._hook())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the deferral, or after it timed out."""
@@ -316,7 +290,7 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         # As in execute(), which did not run if the task started in the triggerer.
         self._wait()
         try:
-            raise_if_trigger_failed(next_method, next_kwargs)
+            deferral.raise_if_trigger_failed(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
             raise
@@ -340,22 +314,9 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
         if not result.is_done:
             timeout = _seconds(self.timeout)
             awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
-            raise_execution_timeout(self, timeout, awaited)
+            deferral.raise_execution_timeout(self, timeout, awaited)
             raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
         return cast("ImageVersion", result.xcom_value)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
-        """
-        Report to OpenLineage that the task read the version that it waited for, if there is one.
-
-        :param task_instance: The task instance.
-        """
-        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
-
-        if self._found is None:
-            return OperatorLineage()
-        region = self._found["ImageVersionArn"].split(":")[3]
-        return OperatorLineage(inputs=[openlineage_dataset(region, self.image_name, self._found["Version"])])
 
     def _wait(self) -> Wait:
         self._check_rendered()
@@ -380,14 +341,16 @@ class SageMakerImageVersionSensor(TemplatedParameters, BaseSensorOperator):
     def _fail(self, reason: str) -> NoReturn:
         raise ImageVersionFailedError(f"SageMaker image {self.image_name!r}: {reason}")
 
-    def _report_success(self, record: ImageVersion, began: str | None = None) -> None:
-        self._found = record
-        start = self._began if began is None else datetime.fromisoformat(began)
+    def _waited_seconds(self) -> float:
+        return (datetime.now(timezone.utc) - self._began).total_seconds()
+
+    def _report_success(self, record: ImageVersion) -> None:
+        self._lineage = (record["ImageVersionArn"].split(":")[3], record["Version"])
         self.log.info(
             "SageMaker image %r: version %d is CREATED, after %.0f seconds of waiting",
             self.image_name,
             record["Version"],
-            (datetime.now(timezone.utc) - start).total_seconds(),
+            self._waited_seconds(),
         )
 
 

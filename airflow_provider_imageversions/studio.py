@@ -8,10 +8,11 @@ DescribeUserProfile, DescribeSpace and ListApps, and return what they mean or th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_imageversions.decide import Failed, Waiting, failure_reason
+from airflow_provider_imageversions.model import DETAIL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -87,14 +88,14 @@ def references(kind: str, document: Mapping[str, Any], image_name: str, image_ar
     user["name"] = document[{"domain": "DomainName", "user_profile": "UserProfileName", "space": "SpaceName"}[kind]]
     for place in _PLACES[kind]:
         for path, member in _members(document.get(place), (place,)):
-            said = {**user, "app_type": _app_type(path), "setting": ".".join(path)}
+            described = {**user, "app_type": _app_type(path), "setting": ".".join(path)}
             if path[-1] != "CustomImages":
-                yield from _reference_of_spec(member, said, image_arn)
+                yield from _reference_of_spec(member, described, image_arn)
                 continue
             for entry in member:
                 if entry["ImageName"].lower() == image_name.lower():
                     number = entry.get("ImageVersionNumber")
-                    yield Reference({**said, "pinned": number is not None}, number)
+                    yield Reference({**described, "pinned": number is not None}, number)
 
 
 def _members(settings: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -162,19 +163,19 @@ def usage(
         if number is not None:
             users.setdefault(number, []).append(dict(reference.user))
     for using in users.values():
-        apps = {_home_of_app(user) for user in using if user["kind"] == "app"}
+        apps = {_home(user) for user in using if user["kind"] == "app"}
         for user in using:
             user["running"] = user["kind"] == "app" or (_home(user) in apps if knows_apps else None)
     return {str(number): users[number] for number in sorted(users)}
 
 
-def _home_of_app(app: Mapping[str, Any]) -> tuple[Any, ...]:
-    kind, name = ("space", app["space_name"]) if "space_name" in app else ("user_profile", app.get("user_profile_name"))
-    return (kind, app["domain_id"], name, app["app_type"])
-
-
 def _home(user: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (user["kind"], user["domain_id"], user["name"], user["app_type"])
+    """Return what identifies the domain, user profile or space, and the type of app, that a user belongs to."""
+    kind, name = user["kind"], user["name"]
+    if kind == "app":
+        kind = "space" if "space_name" in user else "user_profile"
+        name = user.get(f"{kind}_name")
+    return (kind, user["domain_id"], name, user["app_type"])
 
 
 def describe_users(users: Collection[Mapping[str, Any]], *, shown: int = 5) -> str:
@@ -246,12 +247,7 @@ class EntryState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON, with the version."""
-        return {
-            "version": self.version,
-            "entry": None if self.entry is None else dict(self.entry),
-            "position": self.position,
-            "default": None if self.default is None else dict(self.default),
-        }
+        return {"version": self.version, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EntryState:
@@ -263,87 +259,7 @@ class EntryState:
         return cls(values["entry"], values["position"], values["default"])
 
 
-def entry_state(settings: Mapping[str, Any], image_name: str, app_image_config_name: str | None) -> EntryState:
-    """
-    Return the state of an image in the settings of one app.
-
-    :param settings: The settings of the app, such as JupyterLabAppSettings.
-    :param image_name: Name of the image.
-    :param app_image_config_name: Selects an entry if there are several for the image.
-    :raises AmbiguousEntryError: It does not select exactly one of several entries.
-    """
-    entries = settings.get("CustomImages", ())
-    position = _position(entries, image_name, app_image_config_name)
-    entry = None if position is None else dict(entries[position])
-    default = settings.get("DefaultResourceSpec")
-    return EntryState(entry, position, dict(default) if default else None)
-
-
-def put_entry(
-    settings: Mapping[str, Any],
-    image_name: str,
-    state: EntryState,
-    *,
-    app_image_config_name: str | None,
-    with_default: bool = False,
-) -> dict[str, Any]:
-    """
-    Return the settings of one app with another entry for an image, and no other changes.
-
-    The same function rolls out and rolls back: putting the :func:`entry_state` of the old settings into the new ones
-    returns the old ones. A missing list becomes an empty one, and a missing default an empty one, because SageMaker may
-    keep a member that an update leaves out.
-
-    :param settings: The settings of the app, such as JupyterLabAppSettings.
-    :param image_name: Name of the image.
-    :param state: The state to put. An existing entry is replaced in place; a new one is inserted at the state's
-        position, or at the end.
-    :param app_image_config_name: See :func:`entry_state`.
-    :param with_default: Whether to put the state's DefaultResourceSpec, too. (default: False)
-    """
-    entries = [dict(entry) for entry in settings.get("CustomImages", ())]
-    position = _position(entries, image_name, app_image_config_name)
-    if position is not None and state.entry is not None:
-        entries[position] = dict(state.entry)
-    elif position is not None:
-        del entries[position]
-    elif state.entry is not None:
-        entries.insert(len(entries) if state.position is None else state.position, dict(state.entry))
-    changed = {**settings, "CustomImages": entries}
-    if with_default:
-        changed["DefaultResourceSpec"] = dict(state.default or {})
-    return changed
-
-
-def _position(entries: Iterable[Mapping[str, Any]], image_name: str, app_image_config_name: str | None) -> int | None:
-    own = [(i, entry) for i, entry in enumerate(entries) if entry["ImageName"].lower() == image_name.lower()]
-    if len(own) > 1:
-        own = [(i, entry) for i, entry in own if entry["AppImageConfigName"] == app_image_config_name]
-        if len(own) != 1:
-            raise AmbiguousEntryError(
-                f"The list of custom images has several entries of image {image_name!r}, of which {len(own)} have "
-                f"app_image_config_name={app_image_config_name!r}. Detach all but one of them, or name the app image "
-                "config of the one to change."
-            )
-    return own[0][0] if own else None
-
-
-def wanted_state(before: EntryState, entry: Mapping[str, Any], spec: Mapping[str, Any] | None) -> EntryState:
-    """
-    Return the state to put for a roll-out.
-
-    :param before: The state before.
-    :param entry: The image's new entry.
-    :param spec: The image and version for the DefaultResourceSpec. Its other members, such as the instance type, are
-        kept.
-    """
-    default = before.default
-    if spec is not None:
-        kept = {key: value for key, value in (default or {}).items() if key not in _IMAGE_OF_SPEC}
-        default = {**kept, **spec}
-    return replace(before, entry=entry, default=default)
-
-
+# The other members of a resource spec, such as the instance type, are kept.
 _IMAGE_OF_SPEC = {"SageMakerImageArn", "SageMakerImageVersionArn", "SageMakerImageVersionAlias"}
 
 
@@ -438,11 +354,31 @@ class Rollout:
         Return the present states of the image in a document, by place.
 
         :param document: The response of DescribeDomain or DescribeUserProfile.
+        :raises AmbiguousEntryError: A list has several entries for the image, and the app image config does not select
+            exactly one of them.
         """
-        return {
-            place: entry_state(settings, self.image_name, self.app_image_config_name)
-            for place, settings in self.target.settings(document).items()
-        }
+        return {place: self._state(settings) for place, settings in self.target.settings(document).items()}
+
+    def _state(self, settings: Mapping[str, Any]) -> EntryState:
+        entries = settings.get("CustomImages", ())
+        position = self._position(entries)
+        return EntryState(
+            entry=None if position is None else dict(entries[position]),
+            position=position,
+            default=dict(settings.get("DefaultResourceSpec") or {}) or None,
+        )
+
+    def _position(self, entries: Iterable[Mapping[str, Any]]) -> int | None:
+        own = [(i, entry) for i, entry in enumerate(entries) if entry["ImageName"].lower() == self.image_name.lower()]
+        if len(own) > 1:
+            own = [(i, entry) for i, entry in own if entry["AppImageConfigName"] == self.app_image_config_name]
+            if len(own) != 1:
+                raise AmbiguousEntryError(
+                    f"The list of custom images has several entries of image {self.image_name!r}, of which {len(own)} "
+                    f"have app_image_config_name={self.app_image_config_name!r}. Detach all but one of them, or name "
+                    "the app image config of the one to change."
+                )
+        return own[0][0] if own else None
 
     def wanted(self, document: Mapping[str, Any]) -> dict[str, EntryState]:
         """
@@ -458,7 +394,15 @@ class Rollout:
             "ImageVersionNumber": self.number,
             "AppImageConfigName": self.app_image_config_name,
         }
-        return {place: wanted_state(state, entry, self.spec) for place, state in before.items()}
+        return {
+            place: replace(state, entry=entry, default=self._with_spec(state.default))
+            for place, state in before.items()
+        }
+
+    def _with_spec(self, default: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if self.spec is None:
+            return default
+        return {**{name: value for name, value in (default or {}).items() if name not in _IMAGE_OF_SPEC}, **self.spec}
 
     def changes(self, document: Mapping[str, Any], wanted: Mapping[str, EntryState] | None = None) -> dict[str, Any]:
         """
@@ -470,16 +414,32 @@ class Rollout:
         wanted = self.wanted(document) if wanted is None else wanted
         before = self.state(document)
         return {
-            place: put_entry(
-                settings,
-                self.image_name,
-                wanted[place],
-                app_image_config_name=self.app_image_config_name,
-                with_default=self.with_default,
-            )
+            place: self._put(settings, wanted[place])
             for place, settings in self.target.settings(document).items()
             if not self.agrees(before[place], wanted[place])
         }
+
+    def _put(self, settings: Mapping[str, Any], state: EntryState) -> dict[str, Any]:
+        """
+        Return the settings of one app with another state of the image, and no other changes.
+
+        It rolls out and rolls back: putting the state of the old settings into the new ones returns the old ones. An
+        existing entry is replaced in place; a new one is inserted at the state's position, or at the end. A missing
+        list becomes an empty one, and a missing default an empty one, because SageMaker may keep a member that an
+        update leaves out.
+        """
+        entries = [dict(entry) for entry in settings.get("CustomImages", ())]
+        position = self._position(entries)
+        if position is not None and state.entry is not None:
+            entries[position] = dict(state.entry)
+        elif position is not None:
+            del entries[position]
+        elif state.entry is not None:
+            entries.insert(len(entries) if state.position is None else state.position, dict(state.entry))
+        changed = {**settings, "CustomImages": entries}
+        if self.with_default:
+            changed["DefaultResourceSpec"] = dict(state.default or {})
+        return changed
 
     def agrees(self, state: EntryState, other: EntryState) -> bool:
         """
@@ -491,14 +451,20 @@ class Rollout:
         same_default = not self.with_default or (state.default or None) == (other.default or None)
         return state.entry == other.entry and same_default
 
-    def overfull(self, changes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    def overfull(self, changes: Mapping[str, Mapping[str, Any]]) -> Failed | None:
         """
-        Return the place whose list of custom images would have more entries than SageMaker allows; ``None`` if none.
+        Return why changes are impossible if a list of custom images would have more entries than SageMaker allows.
 
         :param changes: The result of :meth:`changes`.
         """
         maximum = CUSTOM_IMAGES_MAX[self.target.kind]
-        return next((place for place, own in changes.items() if len(own["CustomImages"]) > maximum), None)
+        for place, settings in changes.items():
+            if len(settings["CustomImages"]) > maximum:
+                return Failed(
+                    f"the list of custom images in {place} of {self.target} is full: it has {maximum} entries. Detach "
+                    "an image that is not used"
+                )
+        return None
 
 
 def highest_pinned(states: Mapping[str, EntryState], newest: int | None) -> int | None:
@@ -542,32 +508,13 @@ def updatable(document: Mapping[str, Any]) -> Waiting | Failed | None:
 
     :param document: The response of DescribeDomain or DescribeUserProfile.
     """
-    status = document["Status"]
-    if status in {_IN_SERVICE, _UPDATE_FAILED}:
-        return None
-    if status in _LOST:
-        return Failed(f"the status is {status}: {failure_reason(document)}")
-    return Waiting(f"the status is {status}")
+    return None if is_update_failed(document) else update_outcome(document)
 
 
 # --- Compare two versions --------------------------------------------------------------------------------
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
-_COMPARED = (
-    "Version",
-    "ImageVersionStatus",
-    "CreationTime",
-    "Aliases",
-    "BaseImage",
-    "ContainerImage",
-    "MLFramework",
-    "ProgrammingLang",
-    "Processor",
-    "JobType",
-    "VendorGuidance",
-    "Horovod",
-    "ReleaseNotes",
-)
+_COMPARED = ("Version", "ImageVersionStatus", "CreationTime", *DETAIL_FIELDS)
 
 
 def comparison(image_name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from airflow_provider_imageversions._parameters import invalid_parameter, parse_
 from airflow_provider_imageversions._reading import write_logs
 from airflow_provider_imageversions.compat import BaseEventTrigger, push_xcom
 from airflow_provider_imageversions.deferral import describe_wait
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, describe_error
+from airflow_provider_imageversions.errors import classify_error
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -32,7 +32,15 @@ from airflow_provider_imageversions.hooks import (
     check_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, WATCHED_BY_DEFAULT, Wait, WatchConfig, event_payload
+from airflow_provider_imageversions.model import (
+    WAIT_PARAMETERS,
+    WATCHED_BY_DEFAULT,
+    ErrorKind,
+    Wait,
+    WatchConfig,
+    describe_error,
+    event_payload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions
 
-from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions import decide, errors, studio
+from airflow_provider_imageversions._botocore import iter_pages, with_note
 from airflow_provider_imageversions._parameters import USAGE_SCOPES
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, none_if_not_found
+from airflow_provider_imageversions.model import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from airflow_provider_imageversions._requests import UsageRequest
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
 T = TypeVar("T")
@@ -28,14 +32,8 @@ PATIENCE = 300.0
 _SLOWEST_RATE = 0.1
 _LONGEST_PAUSE = 20.0
 _PASSING = {ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
-# Each scope needs calls to list its resources and, except for apps, a call to describe each of them.
+_KINDS = {"domains": "domain", "apps": "app", "user_profiles": "user_profile", "spaces": "space"}
 _IDENTITY = ("DomainId", "UserProfileName", "SpaceName", "AppType", "AppName")
-_ACTIONS = {
-    "domains": ("domain", "list_domains", "describe_domain"),
-    "apps": ("app", "list_apps", None),
-    "user_profiles": ("user_profile", "list_user_profiles", "describe_user_profile"),
-    "spaces": ("space", "list_spaces", "describe_space"),
-}
 
 
 class Pace:
@@ -65,7 +63,7 @@ class Pace:
             try:
                 result = step()
             except Exception as error:
-                if classify_error(error) not in _PASSING or time.monotonic() > deadline:
+                if errors.classify_error(error) not in _PASSING or time.monotonic() > deadline:
                     raise
                 self.rate = max(self.rate / 2, min(_SLOWEST_RATE, self._full_rate))
                 pause = random.uniform(0.5, 1.0) * min(1 / self.rate, _LONGEST_PAUSE)  # noqa: S311  # spreads calls
@@ -75,118 +73,93 @@ class Pace:
                 return result
 
 
+def find_newest(hook: SageMakerImageVersionsHook, image_name: str) -> int | None:
+    """
+    Return the number of the newest CREATED version; ``None`` if no version is CREATED.
+
+    :param hook: The hook.
+    :param image_name: Name of the image.
+    """
+    return decide.newest_created(
+        hook.iter_image_versions(image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1)
+    )
+
+
 class UsageReader:
     """
     Read who uses which version of an image.
 
     :param hook: The hook.
-    :param image_name: Name of the image.
+    :param request: Which image, and where to check.
     :param pace: Limits the rate of API calls.
-    :param domain_id: Read only this domain. (default: all domains)
     """
 
-    def __init__(
-        self, hook: SageMakerImageVersionsHook, image_name: str, pace: Pace, domain_id: str | None = None
-    ) -> None:
+    def __init__(self, hook: SageMakerImageVersionsHook, request: UsageRequest, pace: Pace) -> None:
         self._hook = hook
-        self._image_name = image_name
+        self._image_name = request.image_name
+        self._scope = [name for name in USAGE_SCOPES if name in request.scope]
+        self._domain_id = request.domain_id
         self._pace = pace
-        self._domain_id = domain_id
         self._logged_at = time.monotonic()
 
-    def read(self, scope: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    def read(self) -> dict[str, list[dict[str, Any]]]:
         """
         Read the settings, and resolve their references.
 
-        :param scope: Some of :data:`~airflow_provider_imageversions.model.USAGE_SCOPES`.
         :return: See :meth:`SageMakerImageVersionsHook.find_image_version_usage`.
         """
-        wanted = [name for name in USAGE_SCOPES if name in set(scope)]
         arn = self._pace.call(lambda: self._hook.describe_image(self._image_name))["ImageArn"]
         found = [
             reference
-            for name in wanted
+            for name in self._scope
             for document in self._documents(name)
-            for reference in studio.references(_ACTIONS[name][0], document, self._image_name, arn)
+            for reference in studio.references(_KINDS[name], document, self._image_name, arn)
         ]
-        newest, owners = None, {}
-        if any(reference.version is None and reference.alias is None for reference in found):
-            newest = self._newest()
-        for alias in {reference.alias for reference in found if reference.alias is not None}:
-            owners[alias] = self._owner(alias)
-        used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in wanted)
-        self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(wanted), self._pace.calls)
+        follows_newest = any(reference.version is None and reference.alias is None for reference in found)
+        newest = self._pace.call(partial(find_newest, self._hook, self._image_name)) if follows_newest else None
+        aliases = {reference.alias for reference in found if reference.alias is not None}
+        owners = {alias: self._pace.call(partial(self._owner, alias)) for alias in aliases}
+        used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in self._scope)
+        self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(self._scope), self._pace.calls)
         return used
 
     def _documents(self, scope: str) -> Iterator[Mapping[str, Any]]:
-        _, list_operation, describe_operation = _ACTIONS[scope]
-        if scope == "domains" and self._domain_id is not None:
-            listed: dict[tuple[Any, ...], Mapping[str, Any]] = {(self._domain_id,): {"DomainId": self._domain_id}}
-        else:
-            listed = self._list(scope, list_operation)
-        if describe_operation is None:
-            yield from listed.values()
+        listed = self._list(scope)
+        if scope == "apps":
+            # The list has what the settings of other resources have.
+            yield from listed
             return
-        if len(listed) >= LARGE:
+        total, what, rate = len(listed), scope.replace("_", " "), self._pace.rate
+        if total >= LARGE:
             self._log(
-                f"describing %d {scope.replace('_', ' ')} takes about %.0f seconds at %g calls per second",
-                len(listed),
-                len(listed) / self._pace.rate,
-                self._pace.rate,
+                "describing %d %s takes about %.0f seconds at %g calls per second", total, what, total / rate, rate
             )
-        for number, item in enumerate(listed.values()):
+        for number, item in enumerate(listed):
             if time.monotonic() - self._logged_at > PROGRESS_PAUSE:
                 self._logged_at = time.monotonic()
-                self._log(f"described %d of %d {scope.replace('_', ' ')}", number, len(listed))
-            identity = {name: item[name] for name in ("DomainId", "UserProfileName", "SpaceName") if name in item}
-            described = self._describe(scope, describe_operation, identity)
+                self._log("described %d of %d %s", number, total, what)
+            identity = {name: item[name] for name in _IDENTITY if name in item}
+            described = errors.none_if_not_found(
+                self._call, scope, self._hook.describe_studio, f"describe_{_KINDS[scope]}", identity=identity
+            )
             # Otherwise, it was deleted after it was listed.
             if described is not None:
                 yield described
 
-    def _list(self, scope: str, operation: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    def _list(self, scope: str) -> Collection[Mapping[str, Any]]:
         """List all resources, each once, even if one moves to a later page because another was added in between."""
-        listed: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-        tokens: set[str | None] = {None}
-        token: str | None = None
-        while True:
-            page = self._pace.call(lambda: self._list_page(scope, operation, token))  # noqa: B023  # called at once
-            listed.update({tuple(item.get(name) for name in _IDENTITY): item for item in page[studio.LISTS[operation]]})
-            token = page.get("NextToken") or None
-            if token is None:
-                return listed
-            if token in tokens:
-                raise botocore.exceptions.PaginationError(
-                    message=f"{operation}: SageMaker returned a repeating NextToken"
-                )
-            tokens.add(token)
-
-    def _list_page(self, scope: str, operation: str, token: str | None) -> Mapping[str, Any]:
-        domain = self._domain_id if scope != "domains" else None
-        return self._explained(
-            scope, operation, lambda: self._hook.list_studio(operation, domain_id=domain, next_token=token)
+        operation, domain = f"list_{scope}", self._domain_id
+        if scope == "domains" and domain is not None:
+            return [{"DomainId": domain}]
+        pages = iter_pages(
+            lambda token: self._call(scope, self._hook.list_studio, operation, domain_id=domain, next_token=token),
+            operation,
         )
-
-    def _describe(self, scope: str, operation: str, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        return self._pace.call(
-            lambda: self._explained(
-                scope, operation, lambda: none_if_not_found(self._hook.describe_studio, operation, identity)
-            )
-        )
-
-    def _newest(self) -> int | None:
-        def newest() -> int | None:
-            versions = self._hook.iter_image_versions(
-                self._image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1
-            )
-            return decide.newest_created(versions)
-
-        return self._pace.call(newest)
+        items = chain.from_iterable(page[studio.LISTS[operation]] for page in pages)
+        return {tuple(item.get(name) for name in _IDENTITY): item for item in items}.values()
 
     def _owner(self, alias: str) -> int | None:
-        version = self._pace.call(
-            lambda: none_if_not_found(self._hook.describe_image_version, self._image_name, alias=alias)
-        )
+        version = errors.none_if_not_found(self._hook.describe_image_version, self._image_name, alias=alias)
         if version is None:
             self._hook.log.warning(
                 "SageMaker image %r: Studio refers to the alias %r, which no version has", self._image_name, alias
@@ -194,21 +167,19 @@ class UsageReader:
             return None
         return version["Version"]
 
-    def _explained(self, scope: str, operation: str, step: Callable[[], T]) -> T:
-        """Add the missing permission, and how to avoid needing it, to an access-denied error."""
+    def _call(self, scope: str, method: Callable[..., T], operation: str, **arguments: Any) -> T:
+        """Make a call; if access is denied, add the permission to the error, and how to avoid needing it."""
         try:
-            return step()
+            return self._pace.call(partial(method, operation, **arguments))
         except botocore.exceptions.ClientError as error:
-            code = error.response["Error"].get("Code", "")
-            if not code.startswith("AccessDenied"):
+            if not error.response["Error"].get("Code", "").startswith("AccessDenied"):
                 raise
             action = "".join(word.capitalize() for word in operation.split("_"))
-            answer: Any = {**error.response, "Error": {**error.response["Error"]}}
-            answer["Error"]["Message"] = (
-                f"{answer['Error'].get('Message', 'access denied')} (finding out who uses SageMaker image "
-                f"{self._image_name!r} needs sagemaker:{action}: allow it, or leave {scope!r} out of the scope)"
+            note = (
+                f"finding out who uses SageMaker image {self._image_name!r} needs sagemaker:{action}: allow it, or "
+                f"leave {scope!r} out of the scope"
             )
-            raise type(error)(answer, error.operation_name) from error
+            raise with_note(error, note) from error
 
     def _log(self, message: str, *arguments: Any) -> None:
         self._hook.log.info("SageMaker image %r: %s", self._image_name, message % arguments)

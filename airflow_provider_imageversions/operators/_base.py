@@ -17,26 +17,23 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions._task import ImageTask
 from airflow_provider_imageversions._worker import WorkerPoller
-from airflow_provider_imageversions.assets import openlineage_dataset
 from airflow_provider_imageversions.compat import BaseOperator
 from airflow_provider_imageversions.errors import SageMakerImageOperationError, none_if_not_found
-from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.templating import TemplatedParameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
 
-    from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
-    from airflow.providers.openlineage.extractors import OperatorLineage
-
+    from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
+    from airflow_provider_imageversions.model import ImageVersion
 
 T = TypeVar("T")
 
 
-class ImageOperator(TemplatedParameters, BaseOperator):
+class ImageOperator(ImageTask, BaseOperator):
     """
     An operator on a SageMaker image.
 
@@ -48,11 +45,6 @@ class ImageOperator(TemplatedParameters, BaseOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     """
-
-    template_fields_renderers: ClassVar[dict[str, str]] = {"botocore_config": "json"}
-    operator_extra_links: tuple[BaseAwsLink, ...] = (SageMakerImageLink(),)
-    ui_color = "#f2e6d9"
-    _READS: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -66,27 +58,8 @@ class ImageOperator(TemplatedParameters, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.image_name = image_name
-        self.aws_conn_id = None if aws_conn_id == "" else aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
-        self._lineage: tuple[str, int | None] | None = None
         ImageRequest.check_literals(self, self._template)
-        check_aws_parameters(aws_parameters(self), template=self._template)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002  # its own signature
-        """
-        Report to OpenLineage that the task read or wrote the image, and which version, if it was a single one.
-
-        :param task_instance: The task instance.
-        """
-        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # its provider calls this
-
-        if self._lineage is None:
-            return OperatorLineage()
-        region, number = self._lineage
-        dataset = openlineage_dataset(region, self.image_name, number)
-        return OperatorLineage(inputs=[dataset]) if self._READS else OperatorLineage(outputs=[dataset])
+        self._set_aws_parameters(locals())
 
 
 class ChangingOperator(ImageOperator):
@@ -104,32 +77,50 @@ class ChangingOperator(ImageOperator):
         self.check_interval = parse_seconds("check_interval", check_interval)
         self.timeout = parse_seconds("timeout", timeout)
 
-    def _start(self, context: Any, image_name: str, left: float | None = None) -> WorkerPoller:
+    def _start(self, context: Any, left: float | None = None) -> WorkerPoller:
         # A cluster policy or a later line of the DAG file may have changed them.
         self.check_interval = parse_seconds("check_interval", self.check_interval)
         self.timeout = parse_seconds("timeout", self.timeout)
-        task = WorkerPoller(self, image_name, interval=self.check_interval, timeout=self.timeout, left=left)
-        SageMakerImageLink.store(context, self, task.hook, image_name)
+        task = WorkerPoller(self, self.image_name, interval=self.check_interval, timeout=self.timeout, left=left)
+        SageMakerImageLink.store(context, self, task.hook, self.image_name)
         return task
 
     def _raise_if_failed(self, found: T | decide.Failed) -> T:
         if isinstance(found, decide.Failed):
-            raise SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {found.reason}")
+            raise self._error(found.reason)
         return found
 
-    def _find_users(
-        self, task: WorkerPoller, image_name: str, scope: tuple[str, ...]
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Return who uses which version; empty if the image does not exist."""
-        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, image_name, scope)) or {}
+    def _error(self, reason: str) -> SageMakerImageOperationError:
+        return SageMakerImageOperationError(f"SageMaker image {self.image_name!r}: {reason}")
 
-    def _warn_of_unchecked_usage(self, parameter: str) -> None:
-        self.log.warning(
-            "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not set. "
-            "Spaces do not start if their version was deleted",
-            self.image_name,
-            parameter,
-        )
+    def _find_users(
+        self, task: WorkerPoller, parameter: str, scope: tuple[str, ...]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return who uses which version; empty if the image does not exist, or if the parameter is not set."""
+        if not scope:
+            self.log.warning(
+                "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not "
+                "set. Spaces do not start if their version was deleted",
+                self.image_name,
+                parameter,
+            )
+            return {}
+        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, self.image_name, scope)) or {}
+
+    def _check_aliases_are_free(self, hook: SageMakerImageVersionsHook, aliases: Iterable[str] | None) -> None:
+        """Raise an error if one of the aliases belongs to a version."""
+        for alias in aliases or ():
+            owner = none_if_not_found(hook.describe_image_version, self.image_name, alias=alias)
+            if owner is not None:
+                raise self._error(
+                    f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
+                    f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
+                )
+
+    def _describe(self, task: WorkerPoller, number: int) -> ImageVersion:
+        """Return the record of the version that the task is about, with details."""
+        self._lineage = (str(task.hook.conn_region_name), number)
+        return task.call(lambda hook: hook.add_details(self.image_name, {"Version": number}))
 
 
 def _check_selector(version: int | None, alias: str | None) -> None:

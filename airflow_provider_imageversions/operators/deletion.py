@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from airflow_provider_imageversions import decide
+from airflow_provider_imageversions import decide, errors
 from airflow_provider_imageversions._parameters import parse_boolean, parse_scope, parsed_by, with_converters
 from airflow_provider_imageversions._requests import ImageRequest
-from airflow_provider_imageversions.errors import (
-    ErrorKind,
-    classify_error,
-    describe_error,
-    may_be_status_conflict,
-    none_if_not_found,
-)
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
-from airflow_provider_imageversions.model import PrunePolicy
+from airflow_provider_imageversions.model import ErrorKind, PrunePolicy, describe_error
 from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 from airflow_provider_imageversions.studio import describe_users
 
@@ -97,27 +91,23 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
         image_name, selector, scope = parameters.image_name, parameters.selector, parameters.refuse_if_used
-        task = self._start(context, image_name)
-        version = task.call(lambda hook: none_if_not_found(hook.describe_image_version, image_name, **selector))
+        task = self._start(context)
+        version = task.call(lambda hook: errors.none_if_not_found(hook.describe_image_version, image_name, **selector))
         if version is None:
             self.log.warning("SageMaker image %r: %s does not exist; nothing to delete", image_name, parameters)
             return parameters.version
         number = version["Version"]
-        if not scope:
-            self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._find_users(task, image_name, scope).get(str(number)):
-            self._raise_if_failed(
-                decide.Failed(
-                    f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
-                    "version there, or set refuse_if_used=False"
-                )
+        if users := self._find_users(task, "refuse_if_used", scope).get(str(number)):
+            raise self._error(
+                f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
+                "version there, or set refuse_if_used=False"
             )
         task.wait(lambda hook: _delete(hook, image_name, version))
         if self.wait_for_completion:
             self._raise_if_failed(
                 task.wait(
                     lambda hook: decide.remains(
-                        none_if_not_found(hook.describe_image_version, image_name, version=number)
+                        errors.none_if_not_found(hook.describe_image_version, image_name, version=number)
                     )
                 )
             )
@@ -139,11 +129,11 @@ def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVer
     try:
         hook.delete_image_version(image_name, version["Version"])
     except Exception as error:
-        if classify_error(error) is ErrorKind.MISSING:
+        if errors.classify_error(error) is ErrorKind.MISSING:
             return None
-        if not may_be_status_conflict(error):
+        if not errors.may_be_status_conflict(error):
             raise
-        now = none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
+        now = errors.none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
         if now is None or not decide.is_same(now, version) or decide.is_being_deleted(now):
             return None
         version.update(now)
@@ -230,36 +220,33 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         """Delete the versions that the policy does not keep."""
         self._check_rendered()
         image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
-        task = self._start(context, image_name)
+        task = self._start(context)
         versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
-            return task.call(lambda hook: none_if_not_found(hook.list_aliases, image_name, number)) or []
+            return task.call(lambda hook: errors.none_if_not_found(hook.list_aliases, image_name, number)) or []
 
-        users: dict[str, list[dict[str, Any]]] | None = None
-
-        def users_of(number: int) -> list[dict[str, Any]]:
+        @cache
+        def users() -> dict[str, list[dict[str, Any]]]:
             # Once for all versions, before the first one is deleted.
-            nonlocal users
-            if users is None:
-                users = self._find_users(task, image_name, policy.keep_used) if policy.keep_used else {}
-            return users.get(str(number), [])
+            return self._find_users(task, "keep_used", policy.keep_used)
 
-        if not policy.keep_used:
-            self._warn_of_unchecked_usage("keep_used")
+        now = datetime.now(timezone.utc)
         deleted: list[int] = []
         used_by: dict[str, list[dict[str, Any]]] = {}
         kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
         for version, policy_reason in decide.prune(
-            versions, policy, now=datetime.now(timezone.utc), aliases_of=aliases_of, is_used=lambda n: bool(users_of(n))
+            versions, policy, now=now, aliases_of=aliases_of, is_used=lambda number: str(number) in users()
         ):
             reason = policy_reason
             if reason is None and not policy.preview:
                 reason = self._delete_or_keep(task, image_name, version)
             number = version["Version"]
             if reason == "used":
-                users_text = describe_users(used_by.setdefault(str(number), users_of(number)))
-                self.log.info("SageMaker image %r: kept version %d: used by %s", image_name, number, users_text)
+                using = used_by[str(number)] = users()[str(number)]
+                self.log.info(
+                    "SageMaker image %r: kept version %d: used by %s", image_name, number, describe_users(using)
+                )
             if reason is not None:
                 kept[reason].append(number)
                 continue
@@ -284,7 +271,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         try:
             obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
         except Exception as error:
-            if classify_error(error) is not ErrorKind.IN_USE:
+            if errors.classify_error(error) is not ErrorKind.IN_USE:
                 raise
             note = describe_error(error)
         else:

@@ -15,8 +15,9 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
-from airflow_provider_imageversions.errors import ErrorKind, classify_error, may_be_status_conflict, none_if_not_found
+from airflow_provider_imageversions.errors import classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
+from airflow_provider_imageversions.model import ErrorKind
 from airflow_provider_imageversions.operators._base import ChangingOperator
 from airflow_provider_imageversions.studio import describe_users
 
@@ -94,7 +95,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
         """Create the image."""
         self._check_rendered()
         request, action = CreateImageRequest.of(self), _CreateParameters.of(self).action_if_image_exists
-        task = self._start(context, request.image_name)
+        task = self._start(context)
         self._raise_if_failed(task.wait(lambda hook: self._create(hook, request, action)))
         if self.wait_for_completion:
 
@@ -174,14 +175,16 @@ def _delete_image(hook: SageMakerImageVersionsHook, image_name: str, judged: dic
     except Exception as error:
         if classify_error(error) is ErrorKind.MISSING:
             return None
-        # The image may have become CREATED between the refusal and this check.
-        before = decide.keeps_from_deletion(image)
-        now = none_if_not_found(hook.describe_image, image_name) if may_be_status_conflict(error) else judged
+        if not may_be_status_conflict(error):
+            raise
+        now = none_if_not_found(hook.describe_image, image_name)
         if now is None or decide.is_image_being_deleted(now):
             return None
-        if (obstacle := decide.keeps_from_deletion(now) or before) is not None:
-            return obstacle
-        raise
+        # The image may have become CREATED between the refusal and this check.
+        obstacle = decide.keeps_from_deletion(now) or decide.keeps_from_deletion(image)
+        if obstacle is None:
+            raise
+        return obstacle
     return None
 
 
@@ -250,36 +253,32 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         """Delete the image."""
         self._check_rendered()
         parameters = _DeleteParameters.of(self)
-        image_name, scope = parameters.image_name, parameters.refuse_if_used
-        task = self._start(context, image_name)
+        image_name = parameters.image_name
+        task = self._start(context)
         deleted = task.call(lambda hook: none_if_not_found(hook.describe_image, image_name))
         if deleted is None:
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
-        if not scope:
-            self._warn_of_unchecked_usage("refuse_if_used")
-        elif users := self._find_users(task, image_name, scope):
+        if users := self._find_users(task, "refuse_if_used", parameters.refuse_if_used):
             used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
-            self._raise_if_failed(
-                decide.Failed(
-                    f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
-                    "refuse_if_used=False"
-                )
+            raise self._error(
+                f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
+                "refuse_if_used=False"
             )
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             image = none_if_not_found(hook.describe_image, image_name)
             if image is None or not decide.is_same(image, deleted) or decide.is_image_being_deleted(image):
                 return None
             aliases = () if parameters.delete_if_aliased else none_if_not_found(hook.list_aliases, image_name) or ()
             if aliases:
-                return decide.Failed(
+                raise self._error(
                     f"it is not deleted, because it has versions with the aliases {', '.join(map(repr, aliases))}. "
                     "Delete the aliases, or set delete_if_aliased=True"
                 )
             return _delete_image(hook, image_name, image)
 
-        self._raise_if_failed(task.wait(step))
+        task.wait(step)
         if self.wait_for_completion:
 
             def check(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:

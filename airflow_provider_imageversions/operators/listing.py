@@ -137,7 +137,7 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         number: int | None = None
         for record in records:
             number = record["Version"]
-            result.append(_project(record, parameters.fields))
+            result.append({key: value for key, value in record.items() if key in (parameters.fields or record)})
             size += len(json.dumps(result[-1])) + len(", ")
             if maximum and size > maximum and self._goes_to_database(size):
                 # Fail now, rather than after the calls for the remaining versions.
@@ -188,7 +188,3 @@ def _ways_to_less(fitting: int) -> str:
         f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
         "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
     )
-
-
-def _project(record: ImageVersion, fields: tuple[str, ...] | None) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if fields is None or key in fields}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from airflow_provider_imageversions import decide, studio
+from airflow_provider_imageversions import decide, errors, studio
 from airflow_provider_imageversions._parameters import (
     USAGE_SCOPES,
     invalid_parameter,
@@ -19,7 +20,6 @@ from airflow_provider_imageversions._parameters import (
     parse_domain_id,
     parse_mapping,
     parse_member,
-    parse_names,
     parse_seconds,
     parse_studio_name,
     parse_version,
@@ -27,44 +27,27 @@ from airflow_provider_imageversions._parameters import (
     truncated_repr,
     with_converters,
 )
-from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions._requests import ImageRequest, UsageRequest
+from airflow_provider_imageversions._task import parse_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
-    conf,
     is_trigger_timeout,
     read_task_state,
     write_task_state,
 )
-from airflow_provider_imageversions.deferral import deferral_limit
-from airflow_provider_imageversions.errors import (
-    ErrorKind,
-    SageMakerImageOperationError,
-    SageMakerImageVersionPollingError,
-    classify_error,
-    describe_error,
-    none_if_not_found,
-)
+from airflow_provider_imageversions.deferral import deferral_limit, unreadable_event
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 from airflow_provider_imageversions.operators._base import ChangingOperator, ImageOperator
 from airflow_provider_imageversions.triggers import SageMakerStudioUpdateTrigger
+from airflow_provider_imageversions.usage import find_newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
-
-_DESCRIBE = {"domain": "describe_domain", "user_profile": "describe_user_profile"}
-_UPDATE = {"domain": "update_domain", "user_profile": "update_user_profile"}
-
-
-@attrs.frozen(field_transformer=with_converters)
-class _UsageParameters(ImageRequest):
-    scope: tuple[str, ...] = attrs.field(
-        default=USAGE_SCOPES, metadata=parsed_by(partial(parse_names, choices=USAGE_SCOPES), accepts_none=False)
-    )
-    domain_id: str | None = attrs.field(default=None, metadata=parsed_by(parse_domain_id))
 
 
 class SageMakerImageVersionUsageOperator(ImageOperator):
@@ -100,8 +83,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     """
 
     _READS: ClassVar[bool] = True
-    _parameters = _UsageParameters
-    template_fields: Sequence[str] = (*_UsageParameters.names(), *AWS_PARAMETERS)
+    _parameters = UsageRequest
+    template_fields: Sequence[str] = (*UsageRequest.names(), *AWS_PARAMETERS)
 
     def __init__(
         self,
@@ -119,11 +102,11 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     def execute(self, context: Any) -> dict[str, list[dict[str, Any]]]:
         """Find the users of each version."""
         self._check_rendered()
-        parameters = _UsageParameters.of(self)
-        image_name = parameters.image_name
+        request = UsageRequest.of(self)
+        image_name = request.image_name
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
-        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(parameters)))
+        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request)))
         for number, users in used.items():
             self.log.info(
                 "SageMaker image %r: version %s is used by %s", image_name, number, studio.describe_users(users)
@@ -256,9 +239,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.report_remaining = parse_boolean("report_remaining", report_remaining)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = parse_boolean("deferrable", deferrable)
+        self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -283,11 +264,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             case {"status": "done"}:
                 return self._roll_out(context, deferrable=True, resumed=True)
             case {"status": "error", "error": str(error)}:
-                raise SageMakerImageVersionPollingError(error)
-        raise SageMakerImageVersionPollingError(
-            f"The trigger's event can't be read: {truncated_repr(event)}. Make sure that the triggerer has the same "
-            "version of airflow-provider-imageversions as the workers."
-        )
+                raise errors.SageMakerImageVersionPollingError(error)
+        raise unreadable_event(event)
 
     def _roll_out(
         self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
@@ -295,10 +273,10 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _RolloutParameters.of(self)
         image_name = parameters.image_name
-        task = self._start(context, image_name, left)
+        task = self._start(context, left)
         SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
-        rollout = self._raise_if_failed(task.call(lambda hook: self._plan(hook, parameters)))
-        steps = _Steps(self, context, task, rollout, only_if_newer=parameters.only_if_newer)
+        rollout = task.call(lambda hook: self._plan(hook, parameters))
+        steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
         while True:
             if not resumed and not self._raise_if_failed(task.wait(steps.write)):
                 break
@@ -323,28 +301,25 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             self._report_remaining(task, rollout, result["current"]["version"])
         return result
 
-    def _plan(self, hook: SageMakerImageVersionsHook, parameters: _RolloutParameters) -> studio.Rollout | decide.Failed:
-        image_name = parameters.image_name
+    def _plan(self, hook: SageMakerImageVersionsHook, parameters: _RolloutParameters) -> studio.Rollout:
+        image_name, config = parameters.image_name, parameters.app_image_config_name
         target = studio.RolloutTarget(parameters.domain_id, parameters.app_type, parameters.user_profile_name)
         if parameters.restore is not None:
             rollout = self._plan_restore(image_name, target, parameters.restore)
             for state in rollout.restore.values():
-                failed = self._unfit(hook, image_name, state.entry)
-                if failed is not None:
-                    return failed
+                if state.entry is not None:
+                    self._check_entry(hook, state.entry.get("ImageVersionNumber"), state.entry["AppImageConfigName"])
             return rollout
         version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
+        self._check_entry(hook, number, config)
         spec = studio.resource_spec(version["ImageArn"], number) if parameters.set_default else None
-        rollout = studio.Rollout(image_name, target, parameters.app_image_config_name, number, spec)
-        entry = {"ImageVersionNumber": number, "AppImageConfigName": parameters.app_image_config_name}
-        return self._unfit(hook, image_name, entry) or rollout
+        return studio.Rollout(image_name, target, config, number, spec)
 
     def _plan_restore(
         self, image_name: str, target: studio.RolloutTarget, restore: Mapping[str, Any]
     ) -> studio.Rollout:
-        own = {"image_name": image_name, "domain_id": target.domain_id, "user_profile_name": target.user_profile_name}
-        own["app_type"] = target.app_type
+        own = {"image_name": image_name, **asdict(target)}
         try:
             other = {name: restore[name] for name, value in own.items() if restore[name] != value}
             states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
@@ -357,26 +332,18 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
         return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
 
-    def _unfit(
-        self, hook: SageMakerImageVersionsHook, image_name: str, entry: Mapping[str, Any] | None
-    ) -> decide.Failed | None:
-        """Return why an entry cannot be attached."""
-        if entry is None:
-            return None
-        number = entry.get("ImageVersionNumber")
+    def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
+        """Raise an error if the version or the app image config of an entry cannot be attached."""
         if number is not None:
-            version = none_if_not_found(hook.describe_image_version, image_name, version=number)
+            version = errors.none_if_not_found(hook.describe_image_version, self.image_name, version=number)
             if version is None:
-                return decide.Failed(f"version {number} does not exist, so it cannot be rolled out")
-            if (refusal := decide.refusal(version, "rolled out")) is not None:
-                return refusal
-        config = {"AppImageConfigName": entry["AppImageConfigName"]}
-        if none_if_not_found(hook.describe_studio, "describe_app_image_config", config) is None:
-            return decide.Failed(
-                f"the app image config {entry['AppImageConfigName']!r} does not exist. Create it, or correct "
-                "app_image_config_name"
+                raise self._error(f"version {number} does not exist, so it cannot be rolled out")
+            self._raise_if_failed(decide.refusal(version, "rolled out"))
+        identity = {"AppImageConfigName": config}
+        if errors.none_if_not_found(hook.describe_studio, "describe_app_image_config", identity) is None:
+            raise self._error(
+                f"the app image config {config!r} does not exist. Create it, or correct app_image_config_name"
             )
-        return None
 
     def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):
@@ -386,7 +353,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id
             )
         except Exception as error:
-            if classify_error(error) is None:
+            if errors.classify_error(error) is None:
                 raise
             # The roll-out itself is done.
             self.log.warning(
@@ -407,40 +374,44 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 )
 
 
+@attrs.define
 class _Steps:
     """
     The steps of one roll-out. A retry can repeat each of them.
 
-    :param operator: The task.
-    :param context: Its context.
+    :param log: The task's logger.
+    :param context: The task's context.
     :param task: The poller that calls the API.
     :param rollout: The roll-out.
     :param only_if_newer: Whether to skip the task if the settings have a higher version.
     """
 
-    def __init__(
-        self,
-        operator: SageMakerRolloutImageVersionOperator,
-        context: Any,
-        task: WorkerPoller,
-        rollout: studio.Rollout,
-        *,
-        only_if_newer: bool,
-    ) -> None:
-        self._operator = operator
-        self._context = context
-        self._task = task
-        self._rollout = rollout
-        self._only_if_newer = only_if_newer
-        self._target = rollout.target
-        self._label = f"SageMaker image {rollout.image_name!r}"
-        self._previous: Mapping[str, studio.EntryState] | None = None
-        self._document: Mapping[str, Any] = {}
-        self._changed = False
-        ti = context["ti"]
-        self._owner = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
-        identity = json.dumps([rollout.image_name, *map(str, (self._target, self._target.app_type))])
-        self._key = f"sagemaker_rollout_{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+    log: Any
+    _context: Any
+    _task: WorkerPoller
+    _rollout: studio.Rollout
+    _only_if_newer: bool
+    _previous: Mapping[str, studio.EntryState] | None = attrs.field(init=False, default=None)
+    _document: Mapping[str, Any] = attrs.field(init=False, factory=dict)
+    _changed: bool = attrs.field(init=False, default=False)
+
+    @property
+    def _target(self) -> studio.RolloutTarget:
+        return self._rollout.target
+
+    @property
+    def _label(self) -> str:
+        return f"SageMaker image {self._rollout.image_name!r}"
+
+    @property
+    def _key(self) -> str:
+        identity = json.dumps([self._rollout.image_name, *map(str, (self._target, self._target.app_type))])
+        return f"sagemaker_rollout_{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+    @property
+    def _owner(self) -> list[Any]:
+        ti = self._context["ti"]
+        return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
 
     def write(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | bool:
         """
@@ -450,13 +421,15 @@ class _Steps:
         :return: Whether an update is in progress; or what to wait for before an update is possible; or why it is
             impossible.
         """
-        document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
+        document = self._describe(hook)
         obstacle = studio.updatable(document)
         changes = self._rollout.changes(document)
         if obstacle is not None and (changes or isinstance(obstacle, decide.Failed)):
             return obstacle
         if not changes:
-            self._previous = self._load(document)
+            stored = self._stored()
+            self._previous = self._rollout.state(document) if stored is None else stored
+            self._changed |= stored is not None
             if obstacle is not None:
                 # An update of an earlier try, or one that does not concern the image.
                 return True
@@ -468,23 +441,18 @@ class _Steps:
             self._previous = self._rollout.state(document)
         if self._only_if_newer:
             self._skip_older(hook, document)
-        full = self._rollout.overfull(changes)
-        if full is not None:
-            maximum = studio.CUSTOM_IMAGES_MAX[self._target.kind]
-            return decide.Failed(
-                f"the list of custom images in {full} of {self._target} is full: it has {maximum} entries. Detach an "
-                "image that is not used"
-            )
-        self._save(self._previous)
+        if (full := self._rollout.overfull(changes)) is not None:
+            return full
+        write_task_state(self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous)})
         try:
-            hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
+            hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         except Exception as error:
-            if classify_error(error) is not ErrorKind.IN_USE:
+            if errors.classify_error(error) is not ErrorKind.IN_USE:
                 raise
             # The settings have to be read again after the other update.
             return decide.Waiting(f"{self._target} is being updated")
         self._changed = True
-        self._operator.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
+        self.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
         return True
 
     def settle(self) -> bool:
@@ -502,16 +470,16 @@ class _Steps:
         if isinstance(outcome, decide.Failed):
             self._fail(outcome)
         if not self._rollout.changes(self._document):
-            self._operator.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
+            self.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
             return True
         states = self._rollout.state(self._document)
         if self._previous is None or not self._same(states, self._previous):
             now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
-            raise SageMakerImageOperationError(
+            raise errors.SageMakerImageOperationError(
                 f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
                 "pool with one slot for each domain"
             )
-        self._operator.log.warning(
+        self.log.warning(
             "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
             self._label,
             self._target,
@@ -529,50 +497,48 @@ class _Steps:
         }
 
     def _outcome(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
-        self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
-        return studio.update_outcome(self._document)
+        return studio.update_outcome(self._describe(hook))
+
+    def _describe(self, hook: SageMakerImageVersionsHook) -> Mapping[str, Any]:
+        self._document = hook.describe_studio(f"describe_{self._target.kind}", self._target.identity)
+        return self._document
 
     def _fail(self, outcome: decide.Failed) -> None:
         message = f"{self._label}: {self._target} could not be updated: {outcome.reason}"
         if not self._changed or self._previous is None or not studio.is_update_failed(self._document):
-            raise SageMakerImageOperationError(message)
+            raise errors.SageMakerImageOperationError(message)
         if self._rollout.changes(self._document):
-            raise SageMakerImageOperationError(f"{message}. Another update has replaced the entry")
+            raise errors.SageMakerImageOperationError(f"{message}. Another update has replaced the entry")
         try:
             back = self._task.wait(self._put_back)
             if back is None:
                 back = self._task.wait(self._outcome)
         except Exception:
-            self._operator.log.exception(
+            self.log.exception(
                 "%s: the previous entry in %s could not be restored; a retry of this task updates it again",
                 self._label,
                 self._target,
             )
-            raise SageMakerImageOperationError(message) from None
+            raise errors.SageMakerImageOperationError(message) from None
         if isinstance(back, decide.Failed):
-            raise SageMakerImageOperationError(f"{message}. The previous entry was restored, but: {back.reason}")
-        raise SageMakerImageOperationError(f"{message}. The previous entry was restored")
+            raise errors.SageMakerImageOperationError(f"{message}. The previous entry was restored, but: {back.reason}")
+        raise errors.SageMakerImageOperationError(f"{message}. The previous entry was restored")
 
     def _put_back(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
-        document = self._document = hook.describe_studio(_DESCRIBE[self._target.kind], self._target.identity)
+        document = self._describe(hook)
         obstacle = studio.updatable(document)
         if obstacle is not None:
             return obstacle
         # An update at the same time may have replaced it.
         changes = {} if self._rollout.changes(document) else self._rollout.changes(document, self._previous)
         if changes:
-            hook.update_studio(_UPDATE[self._target.kind], self._target.request(changes))
+            hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         return None
 
     def _skip_older(self, hook: SageMakerImageVersionsHook, document: Mapping[str, Any]) -> None:
         states = self._rollout.state(document)
-        newest = None
-        if any(state.version == studio.UNPINNED for state in states.values()):
-            newest = decide.newest_created(
-                hook.iter_image_versions(
-                    self._rollout.image_name, sort_by="VERSION", statuses=[decide.CREATED], limit=1
-                )
-            )
+        follows_newest = any(state.version == studio.UNPINNED for state in states.values())
+        newest = find_newest(hook, self._rollout.image_name) if follows_newest else None
         highest = studio.highest_pinned(states, newest)
         number = self._rollout.number
         if number is not None and highest is not None and highest > number:
@@ -589,31 +555,17 @@ class _Steps:
             return f"version {self._rollout.number}"
         return "what was there before (" + ", ".join(str(s.version) for s in self._rollout.restore.values()) + ")"
 
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "image_name": self._rollout.image_name,
-            "domain_id": self._target.domain_id,
-            "user_profile_name": self._target.user_profile_name,
-            "app_type": self._target.app_type,
-        }
-
     def _record(self, states: Mapping[str, studio.EntryState]) -> dict[str, Any]:
         return {
             **self._identity(),
             "app_image_config_name": self._rollout.app_image_config_name,
             "default_changed": self._rollout.with_default,
             "version": next(iter(states.values())).version,
-            "places": {place: state.to_json() for place, state in states.items()},
+            "places": _to_json(states),
         }
 
-    def _save(self, previous: Mapping[str, studio.EntryState]) -> None:
-        places = {place: state.to_json() for place, state in previous.items()}
-        write_task_state(self._context, self._key, {"owner": self._owner, "previous": places})
-
-    def _load(self, document: Mapping[str, Any]) -> Mapping[str, studio.EntryState]:
-        stored = self._stored()
-        self._changed = self._changed or stored is not None
-        return self._rollout.state(document) if stored is None else stored
+    def _identity(self) -> dict[str, Any]:
+        return {"image_name": self._rollout.image_name, **asdict(self._target)}
 
     def _stored(self) -> dict[str, studio.EntryState] | None:
         stored = read_task_state(self._context, self._key)
@@ -621,3 +573,7 @@ class _Steps:
         if not isinstance(stored, dict) or stored.get("owner") != self._owner:
             return None
         return {place: studio.EntryState.from_json(state) for place, state in stored["previous"].items()}
+
+
+def _to_json(states: Mapping[str, studio.EntryState]) -> dict[str, Any]:
+    return {place: state.to_json() for place, state in states.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 
-from airflow_provider_imageversions import decide
+from airflow_provider_imageversions import decide, deferral, errors
 from airflow_provider_imageversions._parameters import (
     invalid_parameter,
     is_literal,
@@ -24,27 +24,13 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest, VersionMetadata
+from airflow_provider_imageversions._task import parse_deferrable
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
-    conf,
     is_trigger_timeout,
     read_task_state,
     write_task_state,
-)
-from airflow_provider_imageversions.deferral import (
-    deferral_limit,
-    raise_execution_timeout,
-    raise_if_trigger_failed,
-    read_event,
-)
-from airflow_provider_imageversions.errors import (
-    ErrorKind,
-    SageMakerImageOperationError,
-    SageMakerImageOperationTimeoutError,
-    classify_error,
-    may_be_status_conflict,
-    none_if_not_found,
 )
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
@@ -52,7 +38,7 @@ from airflow_provider_imageversions.hooks import (
     aws_parameters,
     resolved_aws_parameters,
 )
-from airflow_provider_imageversions.model import CreateImageVersionRequest, Target, UpdateImageVersionRequest
+from airflow_provider_imageversions.model import CreateImageVersionRequest, ErrorKind, Target, UpdateImageVersionRequest
 from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 
@@ -172,9 +158,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = parse_boolean("deferrable", deferrable)
+        self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
         self._check_outlets()
 
@@ -209,25 +193,26 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             # The triggerer may have been down. The same request returns the number again.
             try:
                 return self._create_and_wait(context, deferrable=False, left=0.0)
-            except SageMakerImageOperationTimeoutError:
-                raise_execution_timeout(self, self.timeout, f"SageMaker image {self.image_name!r}: the version")
+            except errors.SageMakerImageOperationTimeoutError:
+                deferral.raise_execution_timeout(
+                    self, self.timeout, f"SageMaker image {self.image_name!r}: the version"
+                )
                 raise
-        raise_if_trigger_failed(next_method, next_kwargs)
+        deferral.raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _create_and_wait(self, context: Any, *, deferrable: bool, left: float | None = None) -> ImageVersion:
         self._check_rendered()
         self._check_outlets()
         parameters, request = _CreateParameters.of(self), CreateImageVersionRequest.of(self)
-        task = self._start(context, request.image_name, left)
+        task = self._start(context, left)
         if parameters.only_if_changed:
             unchanged = self._find_unchanged(context, task, request, parameters.if_unchanged)
             if unchanged is not None:
                 return unchanged
         number = task.wait(lambda hook: self._create_idempotently(hook, request, context["ti"]))
         if not self.wait_for_completion:
-            self._lineage = (str(task.hook.conn_region_name), number)
-            return task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
+            return self._describe(task, number)
         if deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for version %d", request.image_name, number)
             self.defer(
@@ -239,12 +224,12 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                     **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=max(deferral_limit(self, task.left), 1.0)),
+                timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
             )
         target = Target(version=number)
 
         def poll(hook: SageMakerImageVersionsHook) -> decide.Outcome:
-            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
+            version = errors.none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             return decide.outcome([] if version is None else [version], target)
 
         found = cast("decide.Ready | decide.Failed", task.wait(poll, target=target, include_details=True))
@@ -258,7 +243,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         :param event: The trigger's payload.
         """
         hook = SageMakerImageVersionsHook.from_parameters(**aws_parameters(self))
-        return self._emit_outlet_events(context, self._raise_if_failed(read_event(event)), hook)
+        return self._emit_outlet_events(context, self._raise_if_failed(deferral.read_event(event)), hook)
 
     def _find_unchanged(
         self, context: Any, task: WorkerPoller, request: CreateImageVersionRequest, choice: str
@@ -272,26 +257,22 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             return None
         digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
         if not digests:
-            raise SageMakerImageOperationError(
-                f"SageMaker image {request.image_name!r}: Amazon ECR has no container image "
-                f"base_image={request.base_image!r}. Check account, region, repository and tag"
+            raise self._error(
+                f"Amazon ECR has no container image base_image={request.base_image!r}. Check account, region, "
+                "repository and tag"
             )
 
         def check(hook: SageMakerImageVersionsHook) -> decide.Ready | decide.Waiting | None:
+            describe = partial(errors.none_if_not_found, hook.describe_image_version, request.image_name)
             listed = hook.iter_image_versions(request.image_name, sort_by="VERSION")
-            return decide.unchanged_since(
-                listed,
-                digests,
-                lambda number: none_if_not_found(hook.describe_image_version, request.image_name, version=number),
-            )
+            return decide.unchanged_since(listed, digests, describe)
 
         found = task.wait(check)
         if not isinstance(found, decide.Ready):
             write_task_state(context, key, owner)
             return None
         number = found.version["Version"]
-        record = task.call(lambda hook: hook.add_details(request.image_name, {"Version": number}))
-        self._lineage = (str(task.hook.conn_region_name), number)
+        record = self._describe(task, number)
         note = (
             f"SageMaker image {request.image_name!r}: version {number} already has the container image "
             f"of {request.base_image}"
@@ -331,21 +312,21 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         try:
             return hook.create_image_version(request, token)
         except Exception as error:
-            if not may_be_status_conflict(error):
+            if not errors.may_be_status_conflict(error):
                 raise
             # SageMaker returns the same error for a concurrent change, which is temporary.
-            image = none_if_not_found(hook.describe_image, request.image_name)
+            image = errors.none_if_not_found(hook.describe_image, request.image_name)
             obstacle = None if image is None else decide.obstacle(image)
             if obstacle is not None:
                 return self._raise_if_failed(obstacle)
-            if classify_error(error) is ErrorKind.IN_USE:
-                self._raise_if_failed(_find_alias_conflict(hook, request.image_name, request.aliases))
+            if errors.classify_error(error) is ErrorKind.IN_USE:
+                self._check_aliases_are_free(hook, request.aliases)
             raise
 
     def _can_reuse(self, hook: SageMakerImageVersionsHook, request: CreateImageVersionRequest, number: int) -> bool:
         version = None
         for _ in range(_OWN_CHECKS):
-            version = none_if_not_found(hook.describe_image_version, request.image_name, version=number)
+            version = errors.none_if_not_found(hook.describe_image_version, request.image_name, version=number)
             if version is not None:
                 break
             # A version that was created a moment ago may not be found yet.
@@ -356,7 +337,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             "SageMaker image %r: version %d can't become CREATED; creating another one", request.image_name, number
         )
         held = set(request.aliases or ()).intersection(
-            none_if_not_found(hook.list_aliases, request.image_name, number) or ()
+            errors.none_if_not_found(hook.list_aliases, request.image_name, number) or ()
         )
         if held:
             hook.update_image_version(
@@ -375,20 +356,6 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
-
-
-def _find_alias_conflict(
-    hook: SageMakerImageVersionsHook, image_name: str, aliases: Iterable[str] | None
-) -> decide.Failed | None:
-    """Return which of the aliases belongs to another version."""
-    for alias in aliases or ():
-        owner = none_if_not_found(hook.describe_image_version, image_name, alias=alias)
-        if owner is not None:
-            return decide.Failed(
-                f"the alias {alias!r} belongs to version {owner['Version']}. Leave it out, and move it with "
-                f"SageMakerPromoteImageVersionOperator(aliases=[{alias!r}])"
-            )
-    return None
 
 
 def _check_aliases(
@@ -485,16 +452,15 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
         image_name = parameters.image_name
         to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()
         metadata = {name: getattr(parameters, name) for name in VersionMetadata.names()}
-        task = self._start(context, image_name)
+        task = self._start(context)
         # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             version = hook.describe_image_version(image_name, version=number)
             has = set(hook.list_aliases(image_name, number)) if to_add or to_delete else set()
             adding = [alias for alias in to_add if alias not in has]
-            if (refusal := _find_alias_conflict(hook, image_name, adding)) is not None:
-                return refusal
+            self._check_aliases_are_free(hook, adding)
             request = UpdateImageVersionRequest(
                 image_name,
                 number,
@@ -507,9 +473,8 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
                 return _update(hook, request, version)
             return None
 
-        self._raise_if_failed(task.wait(step))
-        self._lineage = (str(task.hook.conn_region_name), number)
-        record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
+        task.wait(step)
+        record = self._describe(task, number)
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record
 
@@ -528,9 +493,9 @@ def _update(
     try:
         hook.update_image_version(request)
     except Exception as error:
-        if not may_be_status_conflict(error):
+        if not errors.may_be_status_conflict(error):
             raise
-        version = none_if_not_found(hook.describe_image_version, request.image_name, version=request.version)
+        version = errors.none_if_not_found(hook.describe_image_version, request.image_name, version=request.version)
         obstacle = None if version is None else decide.in_creation(version) or decide.in_creation(before)
         if obstacle is None:
             raise
@@ -610,22 +575,20 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         self._check_rendered()
         parameters = _PromoteParameters.of(self)
         image_name, aliases = parameters.image_name, parameters.aliases
-        task = self._start(context, image_name)
+        task = self._start(context)
         # By number from now on: an alias may move to another version before the next check.
         number = task.call(lambda hook: hook.describe_image_version(image_name, **parameters.selector))["Version"]
         taken: dict[str, int] = {}
 
-        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             version = hook.describe_image_version(image_name, version=number)
             has = set(hook.list_aliases(image_name, number))
             moving = [alias for alias in aliases if alias not in has]
             if not moving:
                 return None
-            if (refusal := decide.refusal(version, "promoted")) is not None:
-                return refusal
-            owners = {
-                alias: none_if_not_found(hook.describe_image_version, image_name, alias=alias) for alias in moving
-            }
+            self._raise_if_failed(decide.refusal(version, "promoted"))
+            describe = partial(errors.none_if_not_found, hook.describe_image_version, image_name)
+            owners = {alias: describe(alias=alias) for alias in moving}
             # All are checked before one is detached, so that a skipped task has changed nothing.
             if not parameters.allow_rollback:
                 self._skip_rollback(owners, number)
@@ -635,12 +598,11 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving), version)
 
         try:
-            self._raise_if_failed(task.wait(step))
+            task.wait(step)
         except BaseException:  # Airflow's execution_timeout is one
             self._restore_alias(task, taken, number)
             raise
-        self._lineage = (str(task.hook.conn_region_name), number)
-        record = task.call(lambda hook: hook.add_details(image_name, {"Version": number}))
+        record = self._describe(task, number)
         self.log.info("SageMaker image %r: version %d has the aliases %s", image_name, number, record["Aliases"])
         return record
 
@@ -679,7 +641,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
         )
         taken[alias] = owner["Version"]
         # If the version has lost the alias, another task moved it; adding it then fails if a version has it.
-        return none_if_not_found(
+        return errors.none_if_not_found(
             _update,
             hook,
             UpdateImageVersionRequest(self.image_name, owner["Version"], aliases_to_delete=[alias]),
@@ -689,7 +651,7 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     def _restore_alias(self, task: WorkerPoller, taken: dict[str, int], number: int) -> None:
         for alias, owner in taken.items():
             try:
-                if none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
+                if errors.none_if_not_found(task.hook.describe_image_version, self.image_name, alias=alias) is None:
                     task.hook.update_image_version(
                         UpdateImageVersionRequest(self.image_name, owner, aliases_to_add=[alias])
                     )

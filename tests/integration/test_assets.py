@@ -223,14 +223,14 @@ def test_the_uri_of_an_image_can_be_made_without_a_watcher():
 
 def event(number, identity, **extra):
     created = f"2026-01-01T00:00:{number:02}+00:00"
-    payload = {"Version": number, "CreationTime": created, "event_id": identity, **extra}
+    payload = {"Version": number, "CreationTime": created, "event_id": identity * 32, **extra}
     return SimpleNamespace(extra={"from_trigger": True, "payload": payload})
 
 
 def test_all_events_of_a_run_are_returned_once_and_in_order():
-    triggering = {"one": [event(8, "h"), event(7, "g")], "other": [event(8, "h", redelivered=True)]}
+    triggering = {"one": [event(8, "c"), event(7, "b")], "other": [event(8, "c", redelivered=True)]}
     by_hand = [SimpleNamespace(extra=extra) for extra in (None, {"other": 1}, {"event_id": "x"})]
-    latest = [event(6, "f"), event(7, "g"), *by_hand]
+    latest = [event(6, "a"), event(7, "b"), *by_hand]
     assert [told["Version"] for told in image_versions(triggering, latest)] == [6, 7, 8]
     assert image_versions({}) == image_versions([]) == []
 

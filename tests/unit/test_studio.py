@@ -224,20 +224,24 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(document, first, 
 
 
 def test_the_newest_entry_of_several_is_chosen_by_its_config():
-    settings = {"CustomImages": [custom_image("churn", 1, "a"), custom_image("x"), custom_image("Churn", 2, "b")]}
-    state = studio.entry_state(settings, "churn", "b")
+    images = [custom_image("churn", 1, "a"), custom_image("x"), custom_image("Churn", 2, "b")]
+    document = {"UserSettings": {"JupyterLabAppSettings": {"CustomImages": images}}}
+    rollout = Rollout("churn", RolloutTarget(DOMAIN, "JupyterLab", "ann"), "b", 3)
+    state = rollout.state(document)["UserSettings"]
     assert (state.version, state.position) == (2, 2)
-    changed = studio.put_entry(settings, "churn", EntryState(custom_image("churn", 3, "b")), app_image_config_name="b")
-    assert changed["CustomImages"] == [*settings["CustomImages"][:2], custom_image("churn", 3, "b")]
+    changed = rollout.changes(document)["UserSettings"]
+    assert changed["CustomImages"] == [*images[:2], custom_image("churn", 3, "b")]
 
 
 @pytest.mark.parametrize("configs", [("a", "a"), ("b", "b")])
 def test_ambiguous_entries_are_rejected(configs):
-    settings = {"CustomImages": [custom_image("churn", number, config) for number, config in enumerate(configs)]}
+    images = [custom_image("churn", number, config) for number, config in enumerate(configs)]
+    document = {"UserSettings": {"JupyterLabAppSettings": {"CustomImages": images}}}
+    rollout = Rollout("churn", RolloutTarget(DOMAIN, "JupyterLab", "ann"), "a", 3)
     with pytest.raises(
         AmbiguousEntryError, match=r"several entries of image 'churn', of which . have app_image_config"
     ):
-        studio.entry_state(settings, "churn", "a")
+        rollout.state(document)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +285,7 @@ def test_a_list_that_is_full_is_noticed(kind, profile, maximum):
     rollout = Rollout("churn", RolloutTarget(DOMAIN, "JupyterLab", profile), "config", 1)
     assert rollout.target.kind == kind
     assert rollout.overfull(rollout.changes(document(maximum - 1))) is None
-    assert rollout.overfull(rollout.changes(document(maximum))) == place
+    assert f"in {place} of {rollout.target} is full" in rollout.overfull(rollout.changes(document(maximum))).reason
 
 
 @pytest.mark.parametrize(
@@ -411,9 +415,9 @@ def test_a_comparison_is_a_table_in_which_nothing_ends_a_cell():
         "| churn | version 1 | version 2 |",
         "|---|---|---|",
         "| **Version** | `1` | `2` |",
-        "| **Aliases** |  | `prod, 1.0` |",
         r"| BaseImage | `a\|b` | `a\|b` |",
         f"| **ContainerImage** | `churn@sha256:{'1' * 12}` | `churn@sha256:{'f' * 12}` |",
+        "| **Aliases** |  | `prod, 1.0` |",
         "| **ReleaseNotes** | `one 'two'` | `three` |",
     ]
 
