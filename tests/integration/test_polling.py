@@ -748,10 +748,10 @@ async def test_polls_that_caught_up_are_reported_once(emulator, connection, logg
 async def test_the_warning_does_not_advise_to_raise_a_throttled_rate(emulator, connection, logged, monkeypatch):
     monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    images = [f"image-{number}" for number in range(30)]
+    images = [f"image-{number}" for number in range(12)]
     for image in images:
         emulator.create_versions(image, 1)
-    emulator.add_fault("throttling", times=12)
+    emulator.add_fault("throttling", times=4)
     with ExitStack() as stack:
         for image in images:
             stack.enter_context(subscribe(interval=0.5, image_name=image))
