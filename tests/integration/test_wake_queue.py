@@ -258,11 +258,13 @@ async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(em
         return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
 
     before = len(sockets())
-    with waiting() as plain:
+    # Otherwise, polls at the same time leave another connection open.
+    shared = {"botocore_config": {"max_pool_connections": 1}}
+    with waiting(**shared) as plain:
         await plain.next()
         assert not readers()
         of_poll = len(sockets())
-        with waiting(queue) as subscription, waiting(queue, "other-image") as other:
+        with waiting(queue, **shared) as subscription, waiting(queue, "other-image", **shared) as other:
             await asyncio.gather(subscription.next(), other.next())
             await eventually(lambda: len(sockets()) > of_poll)
             assert len(readers()) == 1
