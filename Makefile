@@ -99,8 +99,8 @@ coverage: MEASURE := --cov --cov-report term --cov-report xml --cov-fail-under 9
 coverage: wheel ## measure the branch coverage of those tests, and compare it with the minimum
 
 e2e: browser ## run the tests that start a real Airflow
-	@# The distributed Airflow and the one on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
-	$(BIN)/python -m pytest -v -n 2 --durations=10 $(SELECTED) tests/e2e
+	@# The distributed Airflow and those on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
+	$(BIN)/python -m pytest -v -n 3 --durations=10 $(SELECTED) tests/e2e
 
 compat: $(INSTALLED) ## test on each supported Airflow, an hour; LINE=2.11 for one of the lines in dev/compat.py
 	$(BIN)/python -m dev.compat $(LINE)

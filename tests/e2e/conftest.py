@@ -25,12 +25,18 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class ByAirflow(LoadScopeScheduling):
-    """Keeps the tests of an Airflow in one of xdist's workers, so that each is started once."""
+    """
+    Keeps the tests of an Airflow in one of xdist's workers, so that each is started once.
+
+    Of the worker that has no Airflow at first, the second half of the local tests gets one.
+    """
 
     def _split_scope(self, nodeid):
         if "test_docs" in nodeid:
-            return "no Airflow"  # for the worker that is the first to be idle
-        return "distributed" if "test_distributed.py" in nodeid else "local"
+            return "no Airflow"
+        if "test_distributed.py" in nodeid:
+            return "distributed"
+        return "local, watching" if "test_watching.py" in nodeid or "test_web.py" in nodeid else "local"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.e2e
 
 # SENSORS=100 KILLS=10 VERSIONS=20 OUTAGE=60 make e2e: as many and as long as a release wants it. By default, what fits
 # between two cups of coffee.
-SENSORS = int(os.environ.get("SENSORS", "15"))
+SENSORS = int(os.environ.get("SENSORS", "10"))
 OUTAGE = float(os.environ.get("OUTAGE", "10"))
 # The second DAG of README.md, which polls once a minute: by default, tests do not wait for that.
 README_AS_IT_IS = OUTAGE >= 60
@@ -444,7 +444,8 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, w
         assert record["ImageVersionArn"].endswith(f":image-version/{image_name}/3")
         path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
         link = f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{image_name}"
-        assert airflow.api("GET", path)["extra_links"] == {"Amazon SageMaker Image": link}
+        links = airflow.api("GET", path)["extra_links"]
+        assert links == {"Amazon SageMaker Image": link}, airflow.diagnosis("waits_without_a_worker", run_id)
     runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
     assert runs == [1, 1, 0], airflow.task_log("waits_without_a_worker", run_id, "both")
 

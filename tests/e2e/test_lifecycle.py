@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 # CREATES=50 make e2e: as many as a release wants. By default, what fits between two cups of coffee.
-CREATES = int(os.environ.get("CREATES", "12"))
+CREATES = int(os.environ.get("CREATES", "6"))
 
 
 @pytest.fixture
