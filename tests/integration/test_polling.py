@@ -62,8 +62,8 @@ def nothing_is_left():
 
 async def test_a_thousand_waits_for_one_image_share_one_call(emulator, connection):
     emulator.create_versions(IMAGE, 3)
-    waits = [asyncio.create_task(first_event(trigger(version=4, poll_interval=2.0))) for _ in range(1000)]
-    with subscribe(Target(version=4), interval=2.0) as witness:
+    waits = [asyncio.create_task(first_event(trigger(version=4, poll_interval=4.0))) for _ in range(1000)]
+    with subscribe(Target(version=4), interval=4.0) as witness:
         await witness.next()
         assert polls(emulator) == 1
         emulator.create_versions(IMAGE, 1)
@@ -668,7 +668,7 @@ async def test_a_retry_and_a_shorter_interval_are_logged_as_reasons(emulator, co
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("throttling", times=2)
-    with subscribe(interval=0.2) as subscription:
+    with subscribe(interval=60) as subscription:
         assert (await subscription.next()).fault is ErrorKind.THROTTLED
         with subscribe(interval=0.05) as faster:
             assert (await faster.next()).fault is ErrorKind.THROTTLED
@@ -709,17 +709,22 @@ async def test_an_image_that_does_not_exist_yet_is_no_outage(emulator, connectio
 async def test_too_many_images_for_the_rate_are_polled_equally_often_with_a_warning(
     emulator, connection, logged, monkeypatch
 ):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
+    # So low that the rate is the limit, however busy the machine is.
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
     images = [f"image-{number}" for number in range(12)]
     for image in images:
         emulator.create_versions(image, 1)
+
+    def warnings():
+        return [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
+
     with ExitStack() as stack:
         for image in images:
             stack.enter_context(subscribe(interval=0.25, image_name=image))
-        await eventually(lambda: min(len(poll_lines(logged, image)) for image in images) >= 5, 60)
+        await eventually(lambda: warnings() and min(len(poll_lines(logged, image)) for image in images) >= 4, 60)
     counts = [len(poll_lines(logged, image)) for image in images]
     assert max(counts) - min(counts) <= 1
-    (warning,) = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
+    (warning,) = warnings()
     assert "through connection 'aws_default' in us-east-1" in warning
     assert "seconds behind" in warning
     assert "Raise [sagemaker_image_versions] calls_per_second" in warning
