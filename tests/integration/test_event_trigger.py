@@ -11,6 +11,7 @@ from airflow_provider_imageversions import _reading, _sessions, _shared_poller
 from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions.model import event_id
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+from tests.integration.test_polling import eventually
 
 IMAGE = "my-image"
 
@@ -247,6 +248,7 @@ async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
 async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
     emulator.add_fault("access_denied", times=None)
     watching = watch(poll_interval=0.05)
+    await eventually(lambda: polls(emulator))
     await asyncio.sleep(2.5)
     assert not watching.task.done()
     output = capsys.readouterr().out
@@ -259,6 +261,7 @@ async def test_denied_details_are_logged_as_an_error_and_retried_slowly(watch, e
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
     watching = watch(poll_interval=0.05, start_from="earliest", include_details=True)
+    await eventually(lambda: emulator.calls("DescribeImageVersion"))
     await asyncio.sleep(3)
     output = capsys.readouterr().out
     assert "not authorized to perform: sagemaker:DescribeImageVersion" in output
