@@ -34,7 +34,7 @@ class Difference(NamedTuple):
     kinds: tuple[str, ...] = tuple(KINDS)
 
 
-NO_WORKER = "no worker ran, so there is nothing to tell"
+NO_WORKER = "no worker ran, so there is nothing to report"
 DIFFERENCES = (
     Difference(
         "task_instance.trigger_timeout", DEFERS, "Airflow leaves it, and looks at it while the task is deferred"

@@ -29,6 +29,7 @@ from tests.e2e.test_waiting import MODES, register, tries
 from tests.e2e.test_watching import (
     KILLS,
     VERSIONS,
+    delivered,
     dispatcher,
     events,
     eventually,
@@ -36,7 +37,6 @@ from tests.e2e.test_watching import (
     is_reachable,
     let_start,
     started,
-    told,
 )
 
 log = logging.getLogger(__name__)
@@ -271,7 +271,7 @@ def test_every_version_has_one_run_although_components_are_killed(airflow, servi
     expected = sorted([*early, away, paused])
     eventually(
         airflow,
-        lambda: set(told(airflow, watched)) >= set(expected),
+        lambda: set(delivered(airflow, watched)) >= set(expected),
         120,
         "every version is reported",
         airflow.restart_ended,
@@ -286,7 +286,7 @@ def test_every_version_has_one_run_although_components_are_killed(airflow, servi
         airflow.restart_ended,
     )
     identities = {each["event_id"]: each["Version"] for each in events(airflow, watched)}
-    log.info("%d versions were reported %d times", VERSIONS, len(told(airflow, watched)))
+    log.info("%d versions were reported %d times", VERSIONS, len(delivered(airflow, watched)))
     # Each exactly once, though some were perhaps reported twice.
     assert sorted(identities[identity] for identity in started(airflow, RETRAIN)) == expected
 

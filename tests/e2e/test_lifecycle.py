@@ -168,9 +168,9 @@ def test_versions_are_retired(airflow, service, execute, image):
 
 def test_a_mapped_task_waits_for_the_task_that_says_whether_to_delete(airflow, service, execute, image):
     service.create_versions(image, 2)
-    run_id, state = execute("prunes_as_told", image_name=image)
-    assert state == "success", airflow.diagnosis("prunes_as_told", run_id)
-    result = airflow.xcom("prunes_as_told", run_id, "prune", map_index=0)
+    run_id, state = execute("prunes_as_configured", image_name=image)
+    assert state == "success", airflow.diagnosis("prunes_as_configured", run_id)
+    result = airflow.xcom("prunes_as_configured", run_id, "prune", map_index=0)
     assert (result["deleted"], result["preview"]) == ([1, 2], True)
     assert versions(service, image) == [1, 2, 3]
 
@@ -187,7 +187,7 @@ def test_an_image_whose_role_could_not_be_used_is_recreated_by_a_retry_and_then_
 
 
 def test_an_outlet_event_starts_consumers_without_a_poll(airflow, service, execute):
-    service.create_versions("told-image", 1)
+    service.create_versions("announced-image", 1)
     for dag_id in ("tells_of_its_version", "hears_of_a_version"):
         airflow.wait_for_dag(dag_id)
     airflow.unpause("hears_of_a_version")

@@ -65,7 +65,7 @@ def events(airflow, image):
     return [payload for payload in payloads if payload.get("image_name") == image]
 
 
-def told(airflow, image):
+def delivered(airflow, image):
     return [payload["Version"] for payload in events(airflow, image)]
 
 
@@ -199,7 +199,7 @@ def stored_connections(airflow, service):
 def received(airflow, dag_id):
     """What the newest run of a consumer got."""
     runs = [run for run in airflow.runs(dag_id) if run["state"] == "success"]
-    return airflow.xcom(dag_id, runs[-1]["dag_run_id"], "tell") if runs else []
+    return airflow.xcom(dag_id, runs[-1]["dag_run_id"], "report") if runs else []
 
 
 def test_a_long_reason_with_control_characters_reaches_the_consumer(airflow, service, stored_connections):
@@ -216,7 +216,7 @@ def test_a_long_reason_with_control_characters_reaches_the_consumer(airflow, ser
 
 def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow, service, stored_connections):
     logged = len(airflow.component_log("triggerer"))
-    before = {image: told(airflow, image) for image in ("rotated-image", "throttled-image")}
+    before = {image: delivered(airflow, image) for image in ("rotated-image", "throttled-image")}
     service.add_fault("throttling", image_name="throttled-image", operation=None, times=None)
     service.add_fault("expired_token", access_key_id=OLD_KEY, operation=None, times=None)
     deadline = time.monotonic() + OUTAGE
@@ -226,19 +226,19 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
         for version in reversed(versions):
             service.set_version(image, version, status="CREATED")
 
-    def is_told(image):
-        return set(told(airflow, image)) >= set(expected[image])
+    def is_delivered(image):
+        return set(delivered(airflow, image)) >= set(expected[image])
 
     time.sleep(deadline - time.monotonic())
-    assert {image: told(airflow, image) for image in before} == before
+    assert {image: delivered(airflow, image) for image in before} == before
     connect(airflow, service, "PATCH", "rotated", NEW_KEY)
-    eventually(airflow, lambda: is_told("rotated-image"), 60, "the new credentials are used")
+    eventually(airflow, lambda: is_delivered("rotated-image"), 60, "the new credentials are used")
     assert service.calls("ListImageVersions", "rotated-image")[-1]["access_key_id"] == NEW_KEY
     service.clear_faults()
     # While throttled it kept away for longer and longer, by chance up to three times as long as that lasted.
-    eventually(airflow, lambda: is_told("throttled-image"), BACKOFF_CAP + 10, "throttling is over")
+    eventually(airflow, lambda: is_delivered("throttled-image"), BACKOFF_CAP + 10, "throttling is over")
     for image, versions in expected.items():
-        assert told(airflow, image) == before[image] + versions
+        assert delivered(airflow, image) == before[image] + versions
         lines = [line for line in airflow.component_log("triggerer")[logged:].splitlines() if image in line]
         assert len([line for line in lines if "cannot be polled; retrying" in line]) == 1, lines
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
@@ -248,9 +248,9 @@ def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, s
     image, dag_id = "rotated-image", "tells_of_rotated_image"
     before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
     service.set_version(image, before, status="CREATED")
-    eventually(airflow, lambda: before in told(airflow, image), 30, "the version before the edit")
+    eventually(airflow, lambda: before in delivered(airflow, image), 30, "the version before the edit")
     eventually(airflow, lambda: is_settled(airflow), 60, "it is settled")
-    earlier = told(airflow, image)
+    earlier = delivered(airflow, image)
     service.set_version(image, meanwhile, status="CREATED")
     edit("watches.py", POLL_INTERVAL=2, INCLUDE_DETAILS=True)
 
@@ -264,12 +264,12 @@ def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, s
     edit("watches.py", TAGS=["edited"])
     eventually(airflow, lambda: watchers(include_details=True), 60, "the edit is in force")
     service.set_version(image, after, status="CREATED")
-    eventually(airflow, lambda: after in told(airflow, image), 60, "the version after the edit")
+    eventually(airflow, lambda: after in delivered(airflow, image), 60, "the version after the edit")
     assert "ContainerImage" in events(airflow, image)[-1]
     assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
     # Both watchers may emit events that were not settled when the new one took over, with the same event_id.
-    assert list(dict.fromkeys(told(airflow, image))) == [*earlier, meanwhile, after]
-    assert [version for version in told(airflow, image) if version != meanwhile] == [*earlier, after]
+    assert list(dict.fromkeys(delivered(airflow, image))) == [*earlier, meanwhile, after]
+    assert [version for version in delivered(airflow, image) if version != meanwhile] == [*earlier, after]
     identities = {payload["event_id"] for payload in events(airflow, image)}
     assert len(identities) == len(earlier) + 2
     eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")

@@ -190,8 +190,8 @@ def test_the_asset_s_page_shows_its_events_with_their_payload(page, airflow, run
     (asset,) = assets(airflow, f"sagemaker-image://default/{IMAGE}")
     page.set_viewport_size({"width": WIDTH, "height": 816})
     page.goto(f"/assets/{asset['id']}")
-    told = page.get_by_test_id("card-list").locator("section")
-    for editor in (told.nth(1), told.nth(0)):
+    delivered = page.get_by_test_id("card-list").locator("section")
+    for editor in (delivered.nth(1), delivered.nth(0)):
         for key in ("payload", "BaseImage"):
             editor.locator(".codicon-folding-collapsed").click()
             expect(key_in(editor, key)).to_be_visible()
@@ -199,7 +199,7 @@ def test_the_asset_s_page_shows_its_events_with_their_payload(page, airflow, run
     page.get_by_role("button", name="Fit View").click()
     page.locator(".react-flow__node").last.hover(trial=True)  # it has come to rest
     shoot("asset-events")
-    assert [value_in(told.nth(index))["payload"] for index in (0, 1)] == newest()
+    assert [value_in(delivered.nth(index))["payload"] for index in (0, 1)] == newest()
 
 
 def test_the_grid_has_a_run_for_each_version_and_names_it_after_the_version(page, airflow, runs, shoot):

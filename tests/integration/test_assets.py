@@ -231,7 +231,7 @@ def test_all_events_of_a_run_are_returned_once_and_in_order():
     triggering = {"one": [event(8, "c"), event(7, "b")], "other": [event(8, "c", redelivered=True)]}
     by_hand = [SimpleNamespace(extra=extra) for extra in (None, {"other": 1}, {"event_id": "x"})]
     latest = [event(6, "a"), event(7, "b"), *by_hand]
-    assert [told["Version"] for told in image_versions(triggering, latest)] == [6, 7, 8]
+    assert [delivered["Version"] for delivered in image_versions(triggering, latest)] == [6, 7, 8]
     assert image_versions({}) == image_versions([]) == []
 
 

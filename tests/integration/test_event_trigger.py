@@ -68,31 +68,31 @@ class Watching:
         assert path == "airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger"
         self.trigger = SageMakerImageVersionEventTrigger(**json.loads(json.dumps(stored)))
         self.trigger.asset_state_store = store
-        self.told = []
+        self.delivered = []
         self.task = asyncio.create_task(self._run())
 
     async def _run(self):
         events = self.trigger.run()
         try:
             async for event in events:
-                self.told.append(json.loads(json.dumps(event.payload)))
+                self.delivered.append(json.loads(json.dumps(event.payload)))
         finally:
             await events.aclose()
 
     @property
     def numbers(self):
-        return [payload["Version"] for payload in self.told]
+        return [payload["Version"] for payload in self.delivered]
 
     async def until(self, condition, seconds=8.0):
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, self.told
+            assert time.monotonic() < deadline, self.delivered
             if self.task.done():
                 await self.task
             await asyncio.sleep(0.03)
 
-    async def told_of(self, *numbers):
-        await self.until(lambda: len(self.told) >= len(numbers))
+    async def expect(self, *numbers):
+        await self.until(lambda: len(self.delivered) >= len(numbers))
         await asyncio.sleep(0.4)
         assert self.numbers == list(numbers)
 
@@ -141,8 +141,8 @@ async def test_an_event_has_the_record_and_what_identifies_it(watch, emulator):
     emulator.create_versions(IMAGE, 1, status="CREATING")
     await watching.until(lambda: polls(emulator) > 1)
     emulator.set_version(IMAGE, 1, status="CREATED")
-    await watching.told_of(1)
-    (payload,) = watching.told
+    await watching.expect(1)
+    (payload,) = watching.delivered
     assert payload["image_name"] == IMAGE
     assert payload["region"] == "us-east-1"
     assert payload["status"] == payload["ImageVersionStatus"] == "CREATED"
@@ -159,9 +159,9 @@ async def test_by_default_events_are_for_versions_created_from_now_on(watch, emu
     await watching.until(lambda: polls(emulator) > 1)
     emulator.create_versions(IMAGE, 1, status="CREATING")
     emulator.set_version(IMAGE, 4, status="CREATED")
-    await watching.told_of(4)
+    await watching.expect(4)
     emulator.set_version(IMAGE, 2, status="CREATED")
-    await watching.told_of(4, 2)
+    await watching.expect(4, 2)
 
 
 @pytest.mark.parametrize(("start_from", "expected"), [("earliest", [1, 2, 3]), (2, [2, 3]), ("time", [3])])
@@ -169,21 +169,21 @@ async def test_it_starts_from_start_from(watch, emulator, start_from, expected):
     start = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=10)
     emulator.create_versions(IMAGE, 3, start_time=start, spacing_seconds=86400)
     watching = watch(start_from=start + timedelta(days=2) if start_from == "time" else start_from)
-    await watching.told_of(*expected)
+    await watching.expect(*expected)
 
 
 async def test_a_restart_without_new_versions_emits_no_event(watch, emulator, store):
     emulator.create_versions(IMAGE, 2)
     watching = watch(start_from="earliest")
-    await watching.told_of(1, 2)
+    await watching.expect(1, 2)
     await settled(watching, store, emulator)
     await watching.kill()
     # Another pace or another detail is the same watch.
     again = watch(start_from="earliest", poll_interval=0.1, include_details=True)
     await again.until(lambda: polls(emulator) > 5)
-    assert again.told == []
+    assert again.delivered == []
     emulator.create_versions(IMAGE, 1)
-    await again.told_of(3)
+    await again.expect(3)
 
 
 async def test_an_event_before_a_crash_is_emitted_again_with_the_same_id(watch, emulator, monkeypatch):
@@ -192,13 +192,15 @@ async def test_an_event_before_a_crash_is_emitted_again_with_the_same_id(watch, 
     watching = watch()
     await watching.until(lambda: polls(emulator) > 1)
     emulator.create_versions(IMAGE, 2)
-    await watching.told_of(2, 3)
+    await watching.expect(2, 3)
     await watching.kill()
     emulator.create_versions(IMAGE, 1)
     again = watch()
-    await again.told_of(2, 3, 4)
-    assert [payload["redelivered"] for payload in again.told] == [True, True, False]
-    assert [payload["event_id"] for payload in again.told[:2]] == [payload["event_id"] for payload in watching.told]
+    await again.expect(2, 3, 4)
+    assert [payload["redelivered"] for payload in again.delivered] == [True, True, False]
+    assert [payload["event_id"] for payload in again.delivered[:2]] == [
+        payload["event_id"] for payload in watching.delivered
+    ]
 
 
 async def test_versions_created_during_downtime_get_events(watch, emulator, store):
@@ -207,7 +209,7 @@ async def test_versions_created_during_downtime_get_events(watch, emulator, stor
     await watching.until(lambda: store.values)
     await watching.kill()
     emulator.create_versions(IMAGE, 150)
-    await watch().told_of(*range(2, 152))
+    await watch().expect(*range(2, 152))
 
 
 async def test_a_recreated_image_gets_events_from_its_first_version(watch, emulator, store):
@@ -219,9 +221,9 @@ async def test_a_recreated_image_gets_events_from_its_first_version(watch, emula
     client.delete_image(ImageName=IMAGE)
     await watching.until(lambda: client.list_images()["Images"] == [])
     await asyncio.sleep(0.5)
-    assert watching.told == []
+    assert watching.delivered == []
     emulator.create_versions(IMAGE, 2, start_time=datetime.now(timezone.utc), spacing_seconds=0.01)
-    await watching.told_of(1, 2)
+    await watching.expect(1, 2)
 
 
 async def test_failures_can_be_watched_with_their_reason(watch, emulator):
@@ -231,9 +233,9 @@ async def test_failures_can_be_watched_with_their_reason(watch, emulator):
     emulator.create_versions(IMAGE, 2)
     reason = "\x00\x1b" + "r" * 1022
     emulator.set_version(IMAGE, 2, status="CREATE_FAILED", failure_reason=reason)
-    await watching.told_of(2)
-    assert watching.told[0]["status"] == "CREATE_FAILED"
-    assert watching.told[0]["FailureReason"] == "\ufffd\ufffd" + "r" * 1022
+    await watching.expect(2)
+    assert watching.delivered[0]["status"] == "CREATE_FAILED"
+    assert watching.delivered[0]["FailureReason"] == "\ufffd\ufffd" + "r" * 1022
 
 
 async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
@@ -242,7 +244,7 @@ async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
     emulator.create_versions(IMAGE, 1, status="CREATING")
     await watching.until(lambda: polls(emulator) > 5)
     emulator.set_version(IMAGE, 1, status="CREATED")
-    await watching.told_of(1)
+    await watching.expect(1)
 
 
 async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
@@ -267,9 +269,9 @@ async def test_denied_details_are_logged_as_an_error_and_retried_slowly(watch, e
     assert "not authorized to perform: sagemaker:DescribeImageVersion" in output
     assert 1 <= output.count("until this is resolved") <= 6
     assert len(emulator.calls("DescribeImageVersion")) < 25
-    assert watching.told == []
+    assert watching.delivered == []
     emulator.clear_faults()
-    await watching.told_of(1)
+    await watching.expect(1)
 
 
 async def test_unreadable_details_do_not_hold_up_earlier_versions(watch, emulator, connection):
@@ -277,10 +279,10 @@ async def test_unreadable_details_do_not_hold_up_earlier_versions(watch, emulato
     emulator.create_versions(IMAGE, 25)
     emulator.add_fault("throttling", operation="DescribeImageVersion", after=14, times=3)
     watching = watch(start_from="earliest", include_details=True)
-    await watching.until(lambda: len(watching.told) >= 14)
+    await watching.until(lambda: len(watching.delivered) >= 14)
     assert len(emulator.calls("DescribeImageVersion")) < 25
-    await watching.told_of(*range(1, 26))
-    assert all("ContainerImage" in payload and not payload["redelivered"] for payload in watching.told)
+    await watching.expect(*range(1, 26))
+    assert all("ContainerImage" in payload and not payload["redelivered"] for payload in watching.delivered)
     # Each was asked for once, and again where the answer was none.
     assert len(emulator.calls("DescribeImageVersion")) == 25 + 3
 
@@ -290,13 +292,13 @@ async def test_without_a_state_store_a_failed_watcher_continues_where_it_was(wat
     watching = watch(None)
     await watching.until(lambda: polls(emulator) > 1)
     emulator.create_versions(IMAGE, 1)
-    await watching.told_of(2)
+    await watching.expect(2)
     await watching.until(lambda: not watching.trigger.kept[0]["sent"])
     with monkeypatch.context() as patch:
         patch.setattr(_reading, "read_versions", lambda *_: 1 / 0)
         await watching.until(lambda: not _shared_poller._registries)
     emulator.create_versions(IMAGE, 2)
-    await watching.told_of(2, 3, 4)
+    await watching.expect(2, 3, 4)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"start_from": 2}, {"alias": "prod"}])
@@ -306,7 +308,7 @@ async def test_all_versions_of_a_new_image_are_new_even_after_a_restart(watch, s
     await watching.kill()
     emulator.create_versions(IMAGE, 2)
     emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
-    await watch(**arguments).told_of(*([2] if arguments else [1, 2]))
+    await watch(**arguments).expect(*([2] if arguments else [1, 2]))
 
 
 @pytest.mark.parametrize("fault", ["access_denied", "server_error"])
@@ -321,9 +323,9 @@ async def test_versions_created_while_the_first_poll_fails_get_events(watch, emu
     for number in (3, 5):
         emulator.set_version(IMAGE, number, status="CREATED")
     emulator.clear_faults()
-    await watching.told_of(3, 5)
+    await watching.expect(3, 5)
     emulator.set_version(IMAGE, 2, status="CREATED")
-    await watching.told_of(3, 5, 2)
+    await watching.expect(3, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ async def test_a_missing_connection_is_waited_for(watch, emulator, connection):
     await asyncio.sleep(1)
     assert not watching.task.done()
     connection("later")
-    await watching.told_of(1)
+    await watching.expect(1)
 
 
 async def test_a_state_that_can_t_be_read_is_never_taken_for_a_first_start(watch, emulator, store):
@@ -373,9 +375,9 @@ async def test_a_state_that_can_t_be_read_is_never_taken_for_a_first_start(watch
     store.broken = True
     again = watch()
     await asyncio.sleep(1)
-    assert again.told == []
+    assert again.delivered == []
     store.broken = False
-    await again.told_of(2)
+    await again.expect(2)
 
 
 async def test_a_state_that_can_t_be_written_is_written_later(watch, emulator, store):
@@ -384,14 +386,14 @@ async def test_a_state_that_can_t_be_written_is_written_later(watch, emulator, s
     await watching.until(lambda: store.values)
     store.broken = True
     emulator.create_versions(IMAGE, 1)
-    await watching.told_of(2)
+    await watching.expect(2)
     await asyncio.sleep(0.6)
     store.broken = False
     await watching.until(lambda: next(iter(store.values.values()))["runs"][0][1] == 2)
     await watching.kill()
     again = watch()
     await asyncio.sleep(0.6)
-    assert again.told == []
+    assert again.delivered == []
 
 
 async def test_nothing_is_written_while_nothing_changes(watch, emulator, store):
@@ -418,28 +420,28 @@ async def test_assets_that_share_a_trigger_share_its_events_and_each_keeps_the_s
     emulator.create_versions(IMAGE, 1)
     # One of them came less far, as after a failed write.
     other.values = {key: {"runs": [], "sent": []} for key in other.values}
-    await watch(Accessors(one, other)).told_of(1, 2)
+    await watch(Accessors(one, other)).expect(1, 2)
 
 
 async def test_the_blocking_accessors_of_airflow_3_3_0_do(watch, emulator):
     store = BlockingStore()
     emulator.create_versions(IMAGE, 1)
     watching = watch(store, start_from="earliest")
-    await watching.told_of(1)
+    await watching.expect(1)
     await watching.until(lambda: store.values and next(iter(store.values.values()))["runs"])
     await watching.kill()
     again = watch(store, start_from="earliest")
     await asyncio.sleep(0.6)
-    assert again.told == []
+    assert again.delivered == []
 
 
 async def test_without_a_state_store_it_warns_once_and_keeps_its_state_in_memory(watch, emulator, capsys):
     emulator.create_versions(IMAGE, 2)
     watching = watch(None, start_from="earliest")
-    await watching.told_of(1, 2)
+    await watching.expect(1, 2)
     assert capsys.readouterr().out.count("no state store") == 1
     await watching.kill()
-    await watch(None, start_from="earliest").told_of(1, 2)
+    await watch(None, start_from="earliest").expect(1, 2)
 
 
 async def test_watchers_and_sensors_of_one_image_share_a_poll(watch, emulator):
@@ -463,7 +465,7 @@ async def test_a_crashed_poll_is_restarted(watch, emulator, monkeypatch):
     monkeypatch.setattr(_reading, "read_versions", broken)
     await watching.until(lambda: _reading.read_versions is original)
     emulator.create_versions(IMAGE, 1)
-    await watching.told_of(2)
+    await watching.expect(2)
 
 
 def test_its_arguments_hold_no_secret_and_survive_another_version_of_this_package(connection):
@@ -478,7 +480,7 @@ def test_its_arguments_hold_no_secret_and_survive_another_version_of_this_packag
 async def test_a_misspelled_argument_is_logged_once_in_the_triggerer(watch, emulator, capsys):
     emulator.create_versions(IMAGE, 1)
     watching = watch(poll_intervall=5, start_from="earliest")
-    await watching.told_of(1)
+    await watching.expect(1)
     expected = f"Ignoring unknown arguments of the trigger for SageMaker image '{IMAGE}': poll_intervall. "
     assert capsys.readouterr().out.count(expected) == 1
 
@@ -538,8 +540,8 @@ async def test_an_alias_move_has_the_record_and_an_id(watch, emulator, promote):
     watching = watch(alias="prod", include_details=True)
     await looked(watching, emulator)
     promote(8)
-    await watching.told_of(8)
-    (payload,) = watching.told
+    await watching.expect(8)
+    (payload,) = watching.delivered
     assert payload["alias"] == "prod"
     assert payload["image_name"] == IMAGE
     assert payload["region"] == "us-east-1"
@@ -563,9 +565,9 @@ async def test_earliest_emits_an_event_for_the_present_owner(watch, emulator, pr
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
-    await watching.told_of(7)
+    await watching.expect(7)
     promote(8)
-    await watching.told_of(7, 8)
+    await watching.expect(7, 8)
 
 
 async def test_an_image_that_gets_the_alias_later_is_waited_for(watch, emulator, promote):
@@ -574,7 +576,7 @@ async def test_an_image_that_gets_the_alias_later_is_waited_for(watch, emulator,
     emulator.create_versions(IMAGE, 2)
     await looked(watching, emulator)
     promote(1)
-    await watching.told_of(1)
+    await watching.expect(1)
 
 
 async def test_an_alias_on_a_creating_version_gets_an_event_when_it_is_created(watch, emulator, promote):
@@ -587,9 +589,9 @@ async def test_an_alias_on_a_creating_version_gets_an_event_when_it_is_created(w
     client = emulator.client("sagemaker")
     client.create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token", Aliases=["prod"])
     await looked(watching, emulator)
-    assert watching.told == []
+    assert watching.delivered == []
     emulator.set_version(IMAGE, 8, status="CREATED")
-    await watching.told_of(8)
+    await watching.expect(8)
 
 
 async def test_an_alias_given_back_to_the_same_version_has_not_moved(watch, emulator, promote):
@@ -601,7 +603,7 @@ async def test_an_alias_given_back_to_the_same_version_has_not_moved(watch, emul
     await looked(watching, emulator)
     promote(7)
     await looked(watching, emulator)
-    assert watching.told == []
+    assert watching.delivered == []
 
 
 async def test_each_way_of_an_alias_that_goes_back_and_forth_is_a_move_of_its_own(watch, emulator, promote):
@@ -609,12 +611,12 @@ async def test_each_way_of_an_alias_that_goes_back_and_forth_is_a_move_of_its_ow
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
     expected = [7]
-    await watching.told_of(*expected)
+    await watching.expect(*expected)
     for number in (8, 7, 8):
         promote(number)
         expected.append(number)
-        await watching.told_of(*expected)
-    assert len({payload["event_id"] for payload in watching.told}) == 4
+        await watching.expect(*expected)
+    assert len({payload["event_id"] for payload in watching.delivered}) == 4
 
 
 async def test_a_move_before_a_crash_is_emitted_again_with_the_same_id(watch, emulator, promote, monkeypatch):
@@ -624,11 +626,11 @@ async def test_a_move_before_a_crash_is_emitted_again_with_the_same_id(watch, em
     watching = watch(alias="prod")
     await looked(watching, emulator)
     promote(8)
-    await watching.told_of(8)
+    await watching.expect(8)
     await watching.kill()
     again = watch(alias="prod")
-    await again.told_of(8)
-    assert again.told == [{**watching.told[0], "redelivered": True}]
+    await again.expect(8)
+    assert again.delivered == [{**watching.delivered[0], "redelivered": True}]
 
 
 async def test_a_move_back_during_downtime_gets_an_event(watch, emulator, promote, monkeypatch):
@@ -638,28 +640,28 @@ async def test_a_move_back_during_downtime_gets_an_event(watch, emulator, promot
     watching = watch(alias="prod")
     await looked(watching, emulator)
     promote(8)
-    await watching.told_of(8)
+    await watching.expect(8)
     await watching.kill()
     promote(7)
     again = watch(alias="prod")
-    await again.told_of(7)
-    assert again.told[0]["redelivered"] is False
-    assert again.told[0]["event_id"] != watching.told[0]["event_id"]
+    await again.expect(7)
+    assert again.delivered[0]["redelivered"] is False
+    assert again.delivered[0]["event_id"] != watching.delivered[0]["event_id"]
 
 
 async def test_a_restart_emits_an_event_only_if_the_alias_has_moved(watch, emulator, promote, store):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
-    await watching.told_of(7)
+    await watching.expect(7)
     await settled(watching, store, emulator)
     await watching.kill()
     again = watch(alias="prod", start_from="earliest", poll_interval=0.1)
     await looked(again, emulator)
-    assert again.told == []
+    assert again.delivered == []
     await again.kill()
     promote(8)
-    await watch(alias="prod").told_of(8)
+    await watch(alias="prod").expect(8)
 
 
 async def test_a_move_is_emitted_only_after_its_state_is_stored(watch, emulator, promote, store):
@@ -670,9 +672,9 @@ async def test_a_move_is_emitted_only_after_its_state_is_stored(watch, emulator,
     store.broken = True
     promote(8)
     await looked(watching, emulator)
-    assert watching.told == []
+    assert watching.delivered == []
     store.broken = False
-    await watching.told_of(8)
+    await watching.expect(8)
 
 
 async def test_nothing_is_written_while_an_alias_stays(watch, emulator, promote, store):
@@ -690,7 +692,7 @@ async def test_alias_moves_get_events_without_a_state_store(watch, emulator, pro
     watching = watch(None, alias="prod")
     await looked(watching, emulator)
     promote(8)
-    await watching.told_of(8)
+    await watching.expect(8)
 
 
 async def test_watchers_of_versions_and_of_aliases_do_not_disturb_each_other(watch, emulator, promote, store):
@@ -699,8 +701,8 @@ async def test_watchers_of_versions_and_of_aliases_do_not_disturb_each_other(wat
     versions, moves = watch(), watch(alias="prod")
     await looked(moves, emulator)
     emulator.create_versions(IMAGE, 1)
-    await versions.told_of(9)
+    await versions.expect(9)
     promote(9)
-    await moves.told_of(9)
+    await moves.expect(9)
     assert versions.numbers == [9]
     assert len(store.values) == 2

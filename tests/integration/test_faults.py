@@ -174,18 +174,18 @@ def event_trigger(world, count=2, **arguments):
             botocore_config=world.botocore_config,
             **{"start_from": "earliest", "poll_interval": 0.1, **arguments},
         )
-        told = []
+        delivered = []
 
         async def hear():
             async with aclosing(trigger.run()) as events:
                 async for event in events:
-                    told.append(event.payload)  # noqa: PERF401 # seen as they come
+                    delivered.append(event.payload)  # noqa: PERF401 # seen as they come
 
         hearing = asyncio.create_task(hear())
         try:
             deadline = time.monotonic() + 15
-            while len(told) < count or not all(happening.done() for happening in world.happenings):
-                assert time.monotonic() < deadline, told
+            while len(delivered) < count or not all(happening.done() for happening in world.happenings):
+                assert time.monotonic() < deadline, delivered
                 assert not hearing.done(), hearing.result()
                 await asyncio.sleep(0.03)
             before = len(world.calls("ListImageVersions"))
@@ -194,7 +194,7 @@ def event_trigger(world, count=2, **arguments):
         finally:
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
-        return told
+        return delivered
 
     return world.numbers(asyncio.run(watch()))
 

@@ -660,10 +660,10 @@ def test_the_image_s_asset_as_an_outlet_gets_the_watcher_s_event(emulator, image
     ]
     context["outlet_events"] = OutletEventAccessors()
     run(create(outlets=[asset, *others], deferrable=deferrable))
-    told = context["outlet_events"][asset].extra["payload"]
+    delivered = context["outlet_events"][asset].extra["payload"]
     assert all(not context["outlet_events"][other].extra for other in others)
     (trigger,) = watches(asset)
-    assert told == asyncio.run(first_event(trigger)).payload
+    assert delivered == asyncio.run(first_event(trigger)).payload
 
 
 @needs_watchers

@@ -162,18 +162,18 @@ def test_a_task_exposes_no_secret(name, situation, emulator, secret_connection, 
     secret_connection(situation(emulator, monkeypatch))
     task = TASKS[name]()
     task.render_template_fields({"params": {}})
-    told = ""
+    delivered = ""
     try:
-        told = json.dumps(run(task))
+        delivered = json.dumps(run(task))
     except Exception as error:  # noqa: BLE001 # whatever it is
-        told = "".join(traceback.format_exception(error))
+        delivered = "".join(traceback.format_exception(error))
     rendered = str({field: getattr(task, field) for field in task.template_fields})
     stored = str(run.trigger.serialize()) if run.trigger else ""
     pushed = json.dumps(context["ti"].xcoms)
     logged = said()
-    assert told
+    assert delivered
     assert "my-image" in pushed
-    assert_no_secret_in(told, rendered, stored, pushed, logged)
+    assert_no_secret_in(delivered, rendered, stored, pushed, logged)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
@@ -184,16 +184,16 @@ def test_a_watcher_exposes_no_secret(situation, emulator, secret_connection, mon
         image_name=IMAGE, start_from="earliest", include_details=True, poll_interval=0.1
     )
 
-    told, logged = [], ""
+    delivered, logged = [], ""
 
     async def watch():
         async with aclosing(trigger.run()) as events:
-            told.append(json.dumps((await anext(events)).payload))
+            delivered.append(json.dumps((await anext(events)).payload))
 
     async def listen():
         nonlocal logged
         watching = asyncio.create_task(watch())
-        while not told and IMAGE not in logged:
+        while not delivered and IMAGE not in logged:
             await asyncio.sleep(0.1)
             logged += said()
         # What it says at its next tries.
@@ -202,7 +202,7 @@ def test_a_watcher_exposes_no_secret(situation, emulator, secret_connection, mon
         await asyncio.gather(watching, return_exceptions=True)
 
     asyncio.run(asyncio.wait_for(listen(), 15))
-    assert_no_secret_in(*told, str(trigger.serialize()), logged + said())
+    assert_no_secret_in(*delivered, str(trigger.serialize()), logged + said())
 
 
 @pytest.mark.parametrize("connection_format", CONNECTIONS)

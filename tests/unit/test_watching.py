@@ -172,7 +172,7 @@ class Watching(RuleBasedStateMachine):
         self.include_details = include_details
         self.now = 0.0
         self.store = Store()
-        self.told = {}
+        self.delivered = {}
         self.in_flight = []
         self.crashes = 0
         self.start()
@@ -239,10 +239,10 @@ class Watching(RuleBasedStateMachine):
         assert record["ImageVersionStatus"] == "CREATED"
         assert ("Aliases" in record) == self.include_details
         # A repetition needs a crash since the last time, and is marked unless that could not be stored.
-        assert identity not in self.told or self.told[identity] < self.crashes
-        assert identity in self.owed or identity in self.told
+        assert identity not in self.delivered or self.delivered[identity] < self.crashes
+        assert identity in self.owed or identity in self.delivered
         assert redelivered == (identity in self.sent_before)
-        self.told[identity] = self.crashes
+        self.delivered[identity] = self.crashes
         self.owed.discard(identity)
         self.in_flight.append([identity, None])
 
@@ -429,7 +429,7 @@ class WatchingAnAlias(RuleBasedStateMachine):
         self.stores = [Store(), Store()]
         self.start_from = start_from
         self.in_flight, self.stored = [], []
-        self.all_told = {}
+        self.all_delivered = {}
         self.clear_the_state()
 
     def teardown(self):
@@ -501,14 +501,14 @@ class WatchingAnAlias(RuleBasedStateMachine):
         owner = event_id(record)
         assert alias == "prod"
         assert owner == self.ready()
-        if identity in self.all_told:
+        if identity in self.all_delivered:
             # A repetition needs a crash since the last time, and says so.
             assert self.crashed
             assert redelivered or self.cleared
             assert self.noted == (identity, owner) or self.cleared
         else:
             assert self.noted[1] != owner or redelivered
-        assert self.all_told.setdefault(identity, owner) == owner
+        assert self.all_delivered.setdefault(identity, owner) == owner
         self.noted, self.crashed, self.cleared = (identity, owner), False, False
         self.in_flight.append((identity, owner))
 
@@ -604,12 +604,12 @@ def owner_of(number, status="CREATED", modified=0):
 
 def follow(*owners, cursor=None):
     """The moves of an alias, as version numbers and event ids."""
-    told = []
+    delivered = []
     for owner in owners:
         outcome = decide.outcome([] if owner is None else [owner], Target(alias="prod"))
         fresh, cursor = decide.detect_alias_move(outcome, cursor or AliasCursor(), "prod")
-        told += [(record["Version"], cursor.event_id) for record in fresh]
-    return told
+        delivered += [(record["Version"], cursor.event_id) for record in fresh]
+    return delivered
 
 
 @pytest.mark.parametrize(
@@ -625,9 +625,9 @@ def follow(*owners, cursor=None):
     ],
 )
 def test_a_move_is_detected_when_the_alias_is_on_another_created_version(owners, expected):
-    told = follow(*owners)
-    assert [number for number, _ in told] == expected
-    assert len({identity for _, identity in told}) == len(told)
+    delivered = follow(*owners)
+    assert [number for number, _ in delivered] == expected
+    assert len({identity for _, identity in delivered}) == len(delivered)
 
 
 def test_a_move_is_detected_again_only_while_its_event_may_be_lost():

@@ -18,7 +18,7 @@ from airflow_provider_imageversions.operators import (
 
 IMAGE = "{{ dag_run.conf['image_name'] }}"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
-TOLD = "told-image"
+ANNOUNCED = "announced-image"
 RETRIES = {"retries": 3, "retry_delay": 1, "check_interval": 1}
 
 with DAG("creates_many", schedule=None):
@@ -59,7 +59,7 @@ with DAG("retires", schedule=None):
     prune = SageMakerPruneImageVersionsOperator(task_id="prune", image_name=IMAGE, keep_newest=1)
     delete >> prune
 
-with DAG("prunes_as_told", schedule=None):
+with DAG("prunes_as_configured", schedule=None):
 
     @task
     def preview() -> bool:
@@ -83,11 +83,11 @@ with DAG("recreates", schedule=None):
     recreate >> delete_image
 
 # The watcher polls so rarely that an immediate event comes from the task.
-asset = image_version_asset(TOLD, include_details=True, poll_interval=3600)
+asset = image_version_asset(ANNOUNCED, include_details=True, poll_interval=3600)
 
 with DAG("tells_of_its_version", schedule=None):
     SageMakerCreateImageVersionOperator(
-        task_id="create", image_name=TOLD, base_image="training:1", outlets=[asset], deferrable=True, **RETRIES
+        task_id="create", image_name=ANNOUNCED, base_image="training:1", outlets=[asset], deferrable=True, **RETRIES
     )
 
 with DAG("hears_of_a_version", schedule=[asset]):

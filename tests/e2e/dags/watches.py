@@ -23,8 +23,8 @@ for name in ("rotated", "throttled"):
     with DAG(f"tells_of_{name}_image", schedule=[image], max_active_runs=1, catchup=False, tags=TAGS):
 
         @task(inlets=[image])
-        def tell(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
+        def report(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[dict[str, Any]]:
             """Return all events so far."""
             return image_versions(triggering_asset_events, inlet_events[0])
 
-        tell()
+        report()
