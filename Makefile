@@ -8,7 +8,7 @@ PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
 WORKERS ?= 4
-STEPS := lint types docs wheel-and-e2e
+STEPS := lint types docs wheel e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
 # Compiled modules halve the start time of each of Airflow's processes.
@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test wheel-and-e2e contract unit integration lint format types docs wheel coverage e2e compat bench \
+.PHONY: help demo test contract unit integration lint format types docs wheel coverage e2e compat bench \
 	audit browser screenshots dist venv constraints clean
 
 help: ## list the commands
@@ -63,15 +63,6 @@ types: $(INSTALLED) ## check types
 docs: $(INSTALLED) ## build the documentation into build/docs/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
 	@echo "build/docs/html/index.html"
-
-wheel-and-e2e: $(INSTALLED)
-	@# Side by side, because both wait more than they compute.
-	@$(MAKE) --no-print-directory -j 2 labelled-wheel labelled-e2e
-
-labelled-%:
-	@# A subshell that prints a mark at its success, as sh has no pipefail.
-	@($(MAKE) --no-print-directory $* 2>&1 && echo "passed") | \
-	    awk '{ print "$*: " $$0; fflush(); last = $$0 } END { exit last != "passed" }'
 
 dist: $(INSTALLED) ## build the source distribution and the wheel into build/dist, and check their contents
 	rm -rf build/dist

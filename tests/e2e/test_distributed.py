@@ -447,7 +447,8 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, w
         links = airflow.api("GET", path)["extra_links"]
         assert links == {"Amazon SageMaker Image": link}, airflow.diagnosis("waits_without_a_worker", run_id)
     runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
-    assert runs == [1, 1, 0], airflow.task_log("waits_without_a_worker", run_id, "both")
+    logs = [airflow.task_log("waits_without_a_worker", run_id, task) for task in WITHOUT_A_WORKER]
+    assert runs == [1, 1, 0], "\n".join(logs)
 
 
 @pytest.mark.parametrize(
