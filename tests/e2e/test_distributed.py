@@ -333,16 +333,17 @@ def test_many_sensors_end_once_although_a_triggerer_is_killed(airflow, service, 
 
     def all_wait(triggerers):
         waiting = waiting_in(airflow, run_id)
-        return sum(waiting.values()) == SENSORS and set(waiting) == set(triggerers) and all_looked(airflow, run_id)
+        return sum(waiting.values()) == SENSORS and set(waiting) <= set(triggerers) and all_looked(airflow, run_id)
 
-    eventually(airflow, lambda: all_wait(TRIGGERERS), 60 + 4 * SENSORS, "all are deferred, over both triggerers")
-    assert_shared(service, images, 2)
-
+    # A triggerer takes all that it finds, so few waits that begin together may be in one of them.
+    eventually(airflow, lambda: all_wait(TRIGGERERS), 60 + 4 * SENSORS, "all are deferred")
     waiting = waiting_in(airflow, run_id)
+    assert_shared(service, images, len(waiting))
+
     killed = max(waiting, key=waiting.get)
-    (survivor,) = set(waiting) - {killed}
+    survivor = set(TRIGGERERS) - {killed}
     airflow.kill(killed)
-    eventually(airflow, lambda: all_wait({survivor}), 60, "all wait in the other one")
+    eventually(airflow, lambda: all_wait(survivor), 60, "all wait in the other one")
     assert_shared(service, images, 1)
 
     for image in images:
