@@ -71,6 +71,13 @@ with open(sys.argv[1] + "-shm", "r+b") as index:
     sys.stdin.read()
 """
 
+# Airflow imports this when one of its processes starts. Tasks and DAG files run in forks of those, which then need not
+# import the modules each.
+PRELOADED = """
+import airflow_provider_imageversions.operators
+import airflow_provider_imageversions.sensors
+"""
+
 
 class Component(NamedTuple):
     """One of Airflow's long-running commands."""
@@ -199,6 +206,8 @@ class LocalAirflow:
         self._guardian = _start_guardian(self.home, keep=self.keep)
         self.port = free_port()
         self._component_logs.mkdir()
+        (self.home / "config").mkdir()
+        (self.home / "config" / "airflow_local_settings.py").write_text(PRELOADED)
         deadline = time.monotonic() + self.start_timeout
         self._servers = {name: SERVERS[name](self.home) for name in self.components if name in SERVERS}
         for name, server in self._servers.items():

@@ -87,7 +87,8 @@ def test_a_run_writes_a_report_and_answers_and_leaves_nothing(emulator, start, t
 def test_an_interrupted_run_leaves_nothing(emulator, start, number):
     process = start(*RUN, "--interval", "1", "--confirm", "--only", "updates")
     deadline = time.monotonic() + 300
-    while not left(emulator):
+    sagemaker = emulator.client("sagemaker")
+    while not sagemaker.list_images(NameContains=PREFIX)["Images"]:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
