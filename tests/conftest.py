@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
+import gc
 import importlib.metadata
 import importlib.util
 import inspect
@@ -32,6 +34,8 @@ os.environ.update(
 )
 
 import botocore.handlers
+import botocore.hooks
+import botocore.retryhandler
 import pytest
 from hypothesis import settings
 
@@ -80,15 +84,20 @@ def cheap_clients():
     """Save what takes most of the time of making a client, and what no test is about."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.client import ClientCreator
+    from botocore.hooks import EventAliaser
     from botocore.loaders import JSONFileLoader
 
-    load_file, loaded = JSONFileLoader.load_file, {}
-    create_methods, methods = ClientCreator._create_methods, {}
+    def once(method):
+        results = {}
 
-    def load_once(loader, path):
-        if path not in loaded:
-            loaded[path] = load_file(loader, path)
-        return loaded[path]
+        def call_once(self, *arguments):
+            if arguments not in results:
+                results[arguments] = method(self, *arguments)
+            return results[arguments]
+
+        return call_once
+
+    create_methods, methods = ClientCreator._create_methods, {}
 
     def create_methods_once(creator, service_model):
         service = service_model.service_name
@@ -96,13 +105,25 @@ def cheap_clients():
             methods[service] = create_methods(creator, service_model)
         return dict(methods[service])
 
+    accepts_kwargs = botocore.hooks.accepts_kwargs
+    function_accepts_kwargs = functools.cache(accepts_kwargs)
+
+    def accepts_kwargs_once(handler):
+        # A method would keep its object, such as a client, from being deleted.
+        return (function_accepts_kwargs if inspect.isfunction(handler) else accepts_kwargs)(handler)
+
     with pytest.MonkeyPatch.context() as patch:
-        # Each session would parse SageMaker's model again.
-        patch.setattr(JSONFileLoader, "load_file", load_once)
-        # Each client of SageMaker would make 400 methods again.
+        # Each session would parse SageMaker's model again, and examine a hundred handlers of botocore's.
+        patch.setattr(JSONFileLoader, "load_file", once(JSONFileLoader.load_file))
+        patch.setattr(EventAliaser, "_alias_event_name", once(EventAliaser._alias_event_name))
+        patch.setattr(botocore.hooks, "accepts_kwargs", accepts_kwargs_once)
+        # Each client of SageMaker would make 400 methods again, and look for the errors among 2,000 shapes.
         patch.setattr(ClientCreator, "_create_methods", create_methods_once)
+        patch.setattr(ClientCreator, "_load_service_model", once(ClientCreator._load_service_model))
         # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
         patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
+        # The pauses between its attempts are botocore's own, of a second on average.
+        patch.setattr(botocore.retryhandler, "delay_exponential", lambda **_: 0.01)
         yield
 
 
@@ -116,6 +137,9 @@ def emulator_server():
             # A process's first client takes seconds on a busy machine, more than many a test waits for.
             patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())
             SageMakerImageVersionsHook().conn.list_images()
+        # What has been imported is there to stay; to look through it in each collection takes 0.2 seconds.
+        gc.collect()
+        gc.freeze()
         yield emulator
 
 

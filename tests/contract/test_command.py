@@ -34,12 +34,12 @@ def emulator(distant_emulator):
 def start(emulator, tmp_path, cleanup):
     """Start the command."""
 
-    def popen(*arguments):
+    def popen(*arguments, stdin=subprocess.DEVNULL):
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.contract", *arguments],
             cwd=ROOT,
             env={**os.environ, **environment(emulator.endpoint_url), "CONTRACT_OUT": str(tmp_path)},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -63,14 +63,27 @@ def left(emulator):
     ]
 
 
-def test_a_run_writes_a_report_and_answers_and_leaves_nothing(emulator, start, tmp_path):
+def read_until(process, end):
+    """Return the command's output up to a text without a line break at its end."""
+    output = ""
+    while not output.endswith(end):
+        character = process.stdout.read(1)
+        assert character, output
+        output += character
+    return output
+
+
+def test_a_run_asks_writes_a_report_and_answers_and_leaves_nothing(emulator, start, tmp_path):
     domain_id = Studio(emulator.client("sagemaker")).domain()
     before = emulator.client("sagemaker").describe_domain(DomainId=domain_id)["DefaultUserSettings"]
-    process = start(*RUN, "--confirm", "--domain-id", domain_id, "--only", "studio")
-    output, _ = process.communicate(timeout=500)
+    calls = len(emulator.calls())
+    process = start(*RUN, "--domain-id", domain_id, "--only", "studio", stdin=subprocess.PIPE)
+    plan = read_until(process, "Create them? [y/N] ")
+    assert "Estimated cost: 0.00 USD" in plan
+    assert " user profiles\n" in plan
+    assert len(emulator.calls()) == calls
+    output, _ = process.communicate("y\n", timeout=500)
     assert process.returncode == 0, output
-    assert "Estimated cost: 0.00 USD" in output
-    assert " user profiles\n" in output
     report = (tmp_path / "report.md").read_text()
     assert set(re.findall(r"\| ([^|]+) \|$", report, re.MULTILINE)) == {"seen", "holds", "not checked"}, report
     assert report.endswith("## Differences of the emulator\n\nNone.\n"), report
@@ -83,8 +96,8 @@ def test_a_run_writes_a_report_and_answers_and_leaves_nothing(emulator, start, t
     assert after == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing(emulator, start, number):
+def test_an_interrupted_run_leaves_nothing(emulator, start):
+    """By SIGTERM, which without the command's handler would end it at once; Ctrl-C has the same handler."""
     process = start(*RUN, "--interval", "1", "--confirm", "--only", "updates")
     deadline = time.monotonic() + 300
     sagemaker = emulator.client("sagemaker")
@@ -92,23 +105,14 @@ def test_an_interrupted_run_leaves_nothing(emulator, start, number):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "Deleting image airflow-contract-" in output
     assert left(emulator) == [], output
 
 
-def test_nothing_is_created_without_consent(emulator, start):
-    process = start(*RUN, "--only", "updates")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert " images\n" in output
-    assert "CONFIRM=yes" in output
-    assert emulator.calls() == []
-
-
-def test_what_a_killed_run_left_is_deleted_alone(emulator, start):
+def test_what_a_killed_run_left_is_deleted_alone_with_consent(emulator, start):
     sagemaker, queues, rules = (emulator.client(service) for service in ("sagemaker", "sqs", "events"))
     studio = Studio(sagemaker)
     emulator.creation_seconds = 0
@@ -123,6 +127,12 @@ def test_what_a_killed_run_left_is_deleted_alone(emulator, start):
     queues.create_queue(QueueName=ours)
     rules.put_rule(Name=ours, EventPattern="{}")
     rules.put_targets(Rule=ours, Targets=[{"Id": "queue", "Arn": f"arn:aws:sqs:us-east-1:123456789012:{ours}"}])
+    there = left(emulator)
+    process = start("clean-up")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "CONFIRM=yes" in output
+    assert left(emulator) == there
     process = start("clean-up", "--confirm", "--domain-id", domain_id, "--events", "--interval", "0.1")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
