@@ -35,6 +35,7 @@ os.environ.update(
 
 import botocore.handlers
 import botocore.hooks
+import botocore.retries.standard
 import botocore.retryhandler
 import pytest
 from hypothesis import settings
@@ -109,8 +110,9 @@ def cheap_clients():
     function_accepts_kwargs = functools.cache(accepts_kwargs)
 
     def accepts_kwargs_once(handler):
-        # A method would keep its object, such as a client, from being deleted.
-        return (function_accepts_kwargs if inspect.isfunction(handler) else accepts_kwargs)(handler)
+        # A method or a closure would keep its object, such as a client and its connections.
+        is_plain = inspect.isfunction(handler) and handler.__closure__ is None
+        return (function_accepts_kwargs if is_plain else accepts_kwargs)(handler)
 
     with pytest.MonkeyPatch.context() as patch:
         # Each session would parse SageMaker's model again, and examine a hundred handlers of botocore's.
@@ -122,8 +124,9 @@ def cheap_clients():
         patch.setattr(ClientCreator, "_load_service_model", once(ClientCreator._load_service_model))
         # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
         patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
-        # The pauses between its attempts are botocore's own, of a second on average.
+        # Pauses of a second on average; which attempts there are is the same.
         patch.setattr(botocore.retryhandler, "delay_exponential", lambda **_: 0.01)
+        patch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.01)
         yield
 
 

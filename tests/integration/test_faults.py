@@ -60,7 +60,7 @@ EXCEPTIONS = {
 class World:
     """An image with the versions 1, which has the alias prod, and 2; and what happens to it while a part runs."""
 
-    def __init__(self, emulator, connection, run, context, pool, monkeypatch, cleanup):
+    def __init__(self, emulator, client, connection, run, context, pool, monkeypatch, cleanup):
         self.monkeypatch = monkeypatch
         self.cleanup = cleanup
         self.emulator = emulator
@@ -69,7 +69,7 @@ class World:
         self.context = context
         self.botocore_config = None
         self.timeout = 20
-        self.client = emulator.client("sagemaker")
+        self.client = client
         self._pool = pool
         self.happenings = []
         self.operation = None
@@ -136,7 +136,7 @@ class World:
 
     def waiting(self, part):
         interval = "poke_interval" if part in SENSORS else "check_interval"
-        return {**self.arguments(part), interval: 0.1, "timeout": self.timeout}
+        return {**self.arguments(part), interval: 0.05, "timeout": self.timeout}
 
     @property
     def listed(self):
@@ -172,7 +172,7 @@ def event_trigger(world, count=2, **arguments):
         trigger = SageMakerImageVersionEventTrigger(
             image_name=IMAGE,
             botocore_config=world.botocore_config,
-            **{"start_from": "earliest", "poll_interval": 0.1, **arguments},
+            **{"start_from": "earliest", "poll_interval": 0.05, **arguments},
         )
         delivered = []
 
@@ -532,10 +532,15 @@ def no_domain(world, part, row):
 CELLS = [pytest.param(row, part, id=f"{row.name}-{part}") for row in TABLE for part, cell in row.cells.items() if cell]
 
 
+@pytest.fixture(scope="module")
+def client(emulator_server):
+    return emulator_server.client("sagemaker")
+
+
 @pytest.fixture
-def world(emulator, connection, run, context, monkeypatch, cleanup):
+def world(emulator, client, connection, run, context, monkeypatch, cleanup):
     with ThreadPoolExecutor() as pool:
-        yield World(emulator, connection, run, context, pool, monkeypatch, cleanup)
+        yield World(emulator, client, connection, run, context, pool, monkeypatch, cleanup)
 
 
 def provoke(world, part, row):
@@ -543,8 +548,8 @@ def provoke(world, part, row):
     cell = row.cells[part]
     if row.name.endswith("_long") or row.name == "outage":
         world.botocore_config = {"retries": {"total_max_attempts": 1}}
-    world.monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.2)
-    world.monkeypatch.setattr(_sessions, "SLOW_PACE", 0.3)
+    world.monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.1)
+    world.monkeypatch.setattr(_sessions, "SLOW_PACE", 0.1)
     if cell != WAITS:
         world.monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
         world.monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
