@@ -147,7 +147,11 @@ def emulator_server():
 
 
 @pytest.fixture
-def emulator(emulator_server):
+def emulator(emulator_server, monkeypatch):
+    from airflow_provider_imageversions import _sessions
+
+    # An operator's pauses after errors double up to it; tests/unit has the arithmetic.
+    monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.1)
     emulator_server.reset()
     return emulator_server
 

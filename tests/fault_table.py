@@ -96,7 +96,7 @@ def _passing(name: str, what: str, error: str, once: dict[str, Any], says: str =
             f"{name}_long",
             f"{what}, for longer than botocore tries",
             cells(readers=error, sensors=WAITS, event=WAITS, changers=WAITS),
-            {**once, "times": 3} if once else {},
+            {**once, "times": 2} if once else {},
             says,
         ),
     ]

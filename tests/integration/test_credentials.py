@@ -52,7 +52,6 @@ def image(emulator, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
-    monkeypatch.setattr(_sessions, "LONGEST_PAUSE", 0.1)
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 1)
 
@@ -92,7 +91,7 @@ def error_of(mode, error):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent, run, mode, fault):
     # botocore itself makes up to three attempts.
-    agent.misbehave(fault, times=10)
+    agent.misbehave(fault, times=5)
     assert run(sensor(**mode, aws_conn_id=None))["Version"] == 1
     assert agent.times == 0
     assert keys(emulator) == {"of-the-agent"}
