@@ -62,7 +62,7 @@ def ambient(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ambient")
 
 
-def end_of_grace(monkeypatch, seconds=0.3):
+def end_of_grace(monkeypatch, seconds=0.1):
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, seconds))
 
 

@@ -63,7 +63,7 @@ class Watching:
     """A trigger that runs as in a triggerer, until it is killed."""
 
     def __init__(self, store, **arguments):
-        arguments = {"image_name": IMAGE, "poll_interval": 0.15, **arguments}
+        arguments = {"image_name": IMAGE, "poll_interval": 0.08, **arguments}
         path, stored = SageMakerImageVersionEventTrigger(**arguments).serialize()
         assert path == "airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger"
         self.trigger = SageMakerImageVersionEventTrigger(**json.loads(json.dumps(stored)))
@@ -93,7 +93,7 @@ class Watching:
 
     async def expect(self, *numbers):
         await self.until(lambda: len(self.delivered) >= len(numbers))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.2)
         assert self.numbers == list(numbers)
 
     async def kill(self):

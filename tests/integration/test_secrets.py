@@ -22,12 +22,12 @@ IMAGE = "my-image"
 KEY, TOKEN, NOTE, PROXY = "MarkerOfTheKey/+", "MarkerOfTheToken", "MarkerOfAnExtraField", "MarkerOfTheProxy"
 # Airflow shows addresses and errors in one form or another.
 SECRETS = [KEY, quote(KEY, safe=""), TOKEN, NOTE, PROXY]
-QUICK = {"check_interval": 0.1, "timeout": 1}
+QUICK = {"check_interval": 0.1, "timeout": 0.5}
 TASKS = {
     "list": lambda: operators.SageMakerListImageVersionsOperator(task_id="t", image_name=IMAGE, include_details=True),
     **{
         mode: lambda arguments=arguments: SageMakerImageVersionSensor(
-            task_id="t", image_name=IMAGE, include_details=True, poke_interval=0.1, timeout=1, **arguments
+            task_id="t", image_name=IMAGE, include_details=True, poke_interval=0.1, timeout=0.5, **arguments
         )
         for mode, arguments in MODES.items()
     },

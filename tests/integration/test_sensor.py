@@ -73,8 +73,8 @@ def polls(emulator):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.5))
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.2)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.2))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
 
 
 # The table is tested in tests/unit; here are the first rows for each kind of target and outcome.
@@ -228,7 +228,8 @@ def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, ru
     assert "ContainerImage" in run(sensor(**mode, include_details=True))
 
 
-def test_denied_details_have_the_same_grace_as_a_list(emulator, connection, run):
+def test_denied_details_have_the_same_grace_as_a_list(emulator, connection, run, monkeypatch):
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 20.0))
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=2)
     assert "ContainerImage" in run(sensor(deferrable=True, include_details=True))
