@@ -82,7 +82,7 @@ def pytest_report_header():
 
 @contextmanager
 def cheap_clients():
-    """Save what takes most of the time of making a client, and what no test is about."""
+    """Save most of the time of making a client and of its retries, which no test is about."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.client import ClientCreator
     from botocore.hooks import EventAliaser

@@ -56,12 +56,10 @@ def task_of(task_class, arguments, params, *, native):
 def test_a_template_without_a_value_is_an_error_that_names_the_parameter(
     emulator, connection, context, task_class, name, value, native
 ):
-    emulator.create_versions("my-image", 2)
     task = task_of(task_class, {name: "{{ params.x }}"}, {"x": value}, native=native)
-    before = len(emulator.calls())
     with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
         task.execute(context)
-    assert len(emulator.calls()) == before
+    assert emulator.calls() == []
 
 
 LISTS = [
