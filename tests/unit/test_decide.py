@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,28 @@ def test_reading_only_as_far_as_needed_does_not_change_the_outcome(history, targ
     assert type(partial) is type(whole)
     if isinstance(whole, Ready):
         assert partial == whole
+
+
+@pytest.mark.parametrize(
+    ("target", "listed", "last"),
+    [
+        (Target(version=3), "5:CREATED 4:CREATED 3:CREATING 2:CREATED", 3),
+        (Target(version=3), "5:CREATED 4:CREATED 2:CREATED 1:CREATED", 2),
+        (Target(), "5:DELETING 4:DELETE_FAILED 3:CREATING 2:CREATED", 3),
+        (Target(), "5:CREATE_FAILED 4:CREATED", 5),
+        (Target(after_version=2), "5:CREATING 4:CREATE_FAILED 3:CREATED 2:CREATED", 3),
+        (Target(after_version=3), "5:CREATING 4:CREATING 3:CREATED 2:CREATED", 3),
+        (Target(created_after=at(3)), "5:CREATING 4:CREATE_FAILED 3:CREATED 2:CREATED", 3),
+        # Two calls at the same time may get their numbers in the other order.
+        (Target(created_after=at(4) + timedelta(seconds=60)), "4:CREATED 3:CREATED 2:CREATED", 3),
+        (Target(created_after=at(4) + timedelta(seconds=61)), "4:CREATED 3:CREATED 2:CREATED", 4),
+        (Target(after_version=1, created_after=at(4)), "5:CREATING 4:CREATING 3:CREATED 2:CREATED", 3),
+        (Target(after_version=3, created_after=at(1)), "5:CREATING 4:CREATING 3:CREATED 2:CREATED", 3),
+    ],
+)
+def test_a_list_is_read_as_far_as_a_target_needs(target, listed, last):
+    read = next(each for each in versions(listed) if decide.can_stop_reading(each, target))
+    assert read["Version"] == last
 
 
 @given(HISTORIES, TARGETS)
