@@ -98,14 +98,7 @@ def cheap_clients():
 
         return call_once
 
-    create_methods, methods = ClientCreator._create_methods, {}
-
-    def create_methods_once(creator, service_model):
-        service = service_model.service_name
-        if service not in methods:
-            methods[service] = create_methods(creator, service_model)
-        return dict(methods[service])
-
+    create_methods_once = once(ClientCreator._create_methods)
     accepts_kwargs = botocore.hooks.accepts_kwargs
     function_accepts_kwargs = functools.cache(accepts_kwargs)
 
@@ -120,8 +113,8 @@ def cheap_clients():
         patch.setattr(EventAliaser, "_alias_event_name", once(EventAliaser._alias_event_name))
         patch.setattr(botocore.hooks, "accepts_kwargs", accepts_kwargs_once)
         # Each client of SageMaker would make 400 methods again, and look for the errors among 2,000 shapes.
-        patch.setattr(ClientCreator, "_create_methods", create_methods_once)
         patch.setattr(ClientCreator, "_load_service_model", once(ClientCreator._load_service_model))
+        patch.setattr(ClientCreator, "_create_methods", lambda *arguments: dict(create_methods_once(*arguments)))
         # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
         patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
         # Pauses of a second on average; which attempts there are is the same.

@@ -363,11 +363,11 @@ async def test_a_trigger_reports_invalid_arguments_with_an_event(arguments):
 def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, run):
     seed(emulator, "1:CREATING")
     with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(deferrable=True, poke_interval=0.1, exponential_backoff=True, max_wait=0.8, timeout=6))
+        run(sensor(deferrable=True, poke_interval=0.07, exponential_backoff=True, max_wait=0.5, timeout=4))
     times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
     gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
-    assert gaps[-1] > 0.6
-    # Six polls in this time if pauses double without limit, ten with max_wait.
+    assert gaps[-1] > 0.4
+    # Six polls in this time if pauses double without limit, eleven with max_wait.
     assert len(times) > 6
 
 
