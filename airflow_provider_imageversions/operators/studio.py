@@ -104,6 +104,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         self._check_rendered()
         request = UsageRequest.of(self)
         image_name = request.image_name
+        # A cluster policy or a later line of the DAG file may have changed it.
+        self.timeout = parse_seconds("timeout", self.timeout)
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request)))

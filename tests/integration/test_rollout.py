@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from datetime import timedelta
 
 import botocore.client
 import pytest
@@ -650,6 +651,15 @@ def test_the_usage_operator_returns_who_uses_what(account, domain, run, said):
 def test_the_usage_operator_checks_its_parameters(name, value):
     with pytest.raises(ValueError, match=f"^{name}="):
         SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE, **{name: value})
+
+
+def test_the_timeout_of_the_usage_operator_may_be_set_later(domain, run):
+    task = SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE)
+    task.timeout = timedelta(seconds=30)
+    assert "2" in run(task)
+    task.timeout = -1
+    with pytest.raises(ValueError, match="timeout=-1 is not valid"):
+        run(task)
 
 
 def test_arns_of_versions_are_those_of_the_image(account):
