@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from airflow_provider_imageversions import decide, errors, studio
+from airflow_provider_imageversions import decide, deferral, errors, studio
 from airflow_provider_imageversions._parameters import (
     USAGE_SCOPES,
     invalid_parameter,
@@ -36,7 +36,6 @@ from airflow_provider_imageversions.compat import (
     read_task_state,
     write_task_state,
 )
-from airflow_provider_imageversions.deferral import deferral_limit, unreadable_event
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import ErrorKind, describe_error
@@ -199,8 +198,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         custom images is full, or the update failed (the message has SageMaker's reason). If the update failed, the
         previous entry is restored.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
-    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger reported an error such as access
-        denied.
+    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger failed, or reported an error
+        such as access denied.
     :raises AirflowSkipException: The settings have a version with a higher number, and ``only_if_newer`` is True.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
@@ -252,7 +251,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
             # The triggerer may have been down.
-            return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
+            try:
+                return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
+            except errors.SageMakerImageOperationTimeoutError:
+                unmet = f"SageMaker image {self.image_name!r}: the version was not rolled out"
+                deferral.raise_execution_timeout(self, self.timeout, unmet)
+                raise
+        deferral.raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
@@ -267,7 +272,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 return self._roll_out(context, deferrable=True, resumed=True)
             case {"status": "error", "error": str(error)}:
                 raise errors.SageMakerImageVersionPollingError(error)
-        raise unreadable_event(event)
+        raise deferral.unreadable_event(event)
 
     def _roll_out(
         self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
@@ -292,7 +297,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                         **resolved_aws_parameters(self, task.hook),
                     ),
                     method_name="execute_complete",
-                    timeout=timedelta(seconds=deferral_limit(self, self.timeout)),
+                    timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
                 )
             resumed = False
             if steps.settle():
