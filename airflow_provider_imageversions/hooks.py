@@ -667,7 +667,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             - ``pinned``: ``False`` for a setting that always uses the newest version.
             - ``running``: whether an app with the version is running; ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: SageMaker's error. If access is denied, the message names the missing
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image or,
+            with ``domains`` in the scope, no such domain. If access is denied, the message names the missing
             permission. A failed call never counts as "not used".
 
         .. seealso::
