@@ -290,7 +290,6 @@ class _Poll:
 
     async def _run(self) -> None:
         reason = Reason.NEW_SUBSCRIBER
-        # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             result = await self._poll(reason)
             self._count_outcome(result)
@@ -394,7 +393,7 @@ class _Poll:
         """Wait until the next poll is due; return why it is."""
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         before = self._shortest_interval()
-        while True:
+        while self._subscriptions:
             if self._requested is not None:
                 return self._requested
             if not all(result.covers(other.target) for other in self._subscriptions):
@@ -409,6 +408,8 @@ class _Poll:
                 if self._interval < before:
                     return Reason.SHORTER_INTERVAL
                 return Reason.RETRY if self._failures else Reason.INTERVAL
+        # wait_for() of Python before 3.12 may swallow a cancellation. There is no next poll.
+        return Reason.INTERVAL
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

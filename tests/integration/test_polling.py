@@ -430,6 +430,15 @@ async def test_sockets_and_threads_are_closed_with_the_last_subscriber(emulator,
     assert len(sockets()) == before
 
 
+async def test_a_poll_that_is_woken_as_its_last_subscriber_leaves_ends(emulator, connection):
+    emulator.create_versions(IMAGE, 3)
+    with subscribe(VersionsAbove()) as subscription:
+        await subscription.next()
+        await asyncio.sleep(0.1)
+        subscription.retarget(VersionsAbove(1))
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
 async def test_the_last_subscriber_can_leave_during_a_call(emulator, connection, capsys):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("slow", times=1, seconds=0.5)
