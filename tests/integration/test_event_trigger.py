@@ -83,7 +83,7 @@ class Watching:
     def numbers(self):
         return [payload["Version"] for payload in self.delivered]
 
-    async def until(self, condition, seconds=8.0):
+    async def until(self, condition, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.delivered

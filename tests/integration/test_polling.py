@@ -44,7 +44,7 @@ def polls(emulator):
     return len(emulator.calls("ListImageVersions"))
 
 
-async def eventually(condition, seconds=20.0):
+async def eventually(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
