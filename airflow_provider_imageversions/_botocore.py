@@ -113,9 +113,9 @@ def is_of_request(error: Exception) -> bool:
     return not modules.isdisjoint({"botocore.auth", "botocore.awsrequest", "botocore.httpsession", "botocore.signers"})
 
 
-def broken_response(problem: str) -> botocore.parsers.ResponseParserError:
-    """Return the error for a response that SageMaker would not send."""
-    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
+def broken_response(problem: str, service: str = "SageMaker") -> botocore.parsers.ResponseParserError:
+    """Return the error for a response that the service would not send."""
+    return botocore.parsers.ResponseParserError(f"{service}'s response is broken: {problem}.")
 
 
 def complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -707,14 +707,16 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         }
         try:
             (details,) = client.describe_images(**request)["imageDetails"]
-        except botocore.exceptions.ClientError as error:
-            if error.response["Error"].get("Code") in _NOT_IN_ECR:
+            digests = {str(details["imageDigest"])}
+            if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
+                (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
+                digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        except errors.BOTOCORE_ERRORS as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code") in _NOT_IN_ECR:
                 return frozenset()
             raise
-        digests = {str(details["imageDigest"])}
-        if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
-            (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
-            digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise _botocore.broken_response(describe_error(error), "Amazon ECR") from error
         return frozenset(digests)
 
     def compare_image_versions(self, image_name: str, first: int | str, second: int | str) -> str:
