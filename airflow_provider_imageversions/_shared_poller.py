@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _metrics, _schedule, _sessions
+from airflow_provider_imageversions._parameters import parse_rate
 from airflow_provider_imageversions._reading import PollResult, alias_of, poll_versions
 from airflow_provider_imageversions._schedule import BacklogMonitor, CallQueue, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
@@ -592,11 +593,8 @@ class _Registry:
     """The polls and clients of one event loop, which belongs to one thread of one process."""
 
     def __init__(self) -> None:
-        self._rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
-        if self._rate <= 0:
-            raise ValueError(
-                f"[sagemaker_image_versions] calls_per_second={self._rate} is not valid: it must be above 0."
-            )
+        rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
+        self._rate = parse_rate("[sagemaker_image_versions] calls_per_second", rate)
         self._loop = asyncio.get_running_loop()
         self._limiters: dict[tuple[str | None, str], _Limiter] = {}
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")
