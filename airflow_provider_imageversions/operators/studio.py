@@ -312,11 +312,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         image_name, config = parameters.image_name, parameters.app_image_config_name
         target = studio.RolloutTarget(parameters.domain_id, parameters.app_type, parameters.user_profile_name)
         if parameters.restore is not None:
-            rollout = self._plan_restore(image_name, target, parameters.restore)
-            for state in rollout.restore.values():
-                if state.entry is not None:
-                    self._check_entry(hook, state.entry.get("ImageVersionNumber"), state.entry["AppImageConfigName"])
-            return rollout
+            return self._plan_restore(hook, target, parameters.restore)
         version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
         self._check_entry(hook, number, config)
@@ -324,12 +320,14 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         return studio.Rollout(image_name, target, config, number, spec)
 
     def _plan_restore(
-        self, image_name: str, target: studio.RolloutTarget, restore: Mapping[str, Any]
+        self, hook: SageMakerImageVersionsHook, target: studio.RolloutTarget, restore: Mapping[str, Any]
     ) -> studio.Rollout:
-        own = {"image_name": image_name, **asdict(target)}
+        own = {"image_name": self.image_name, **asdict(target)}
         try:
             other = {name: restore[name] for name, value in own.items() if restore[name] != value}
             states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
+            entries = [state.entry for state in states.values() if state.entry is not None]
+            attached = [(entry["AppImageConfigName"], entry.get("ImageVersionNumber")) for entry in entries]
             config, default = restore["app_image_config_name"], restore["default_changed"]
         except (KeyError, TypeError, AttributeError) as error:
             raise invalid_parameter(
@@ -337,7 +335,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             ) from error
         if other:
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
-        return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
+        for name, number in attached:
+            self._check_entry(hook, number, name)
+        return studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
 
     def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
         """Raise an error if the version or the app image config of an entry cannot be attached."""

@@ -322,6 +322,10 @@ def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
         run(rollout(other, restore=previous))
     with pytest.raises(ValueError, match="must be the 'previous' of a result"):
         run(rollout(domain, restore={"version": 2}))
+    for entry in ({"ImageName": IMAGE}, "version 2"):
+        changed = {**previous, "places": {"DefaultUserSettings": {"entry": entry, "position": 0, "default": None}}}
+        with pytest.raises(ValueError, match="must be the 'previous' of a result"):
+            run(rollout(domain, restore=changed))
 
 
 # Updates that fail
