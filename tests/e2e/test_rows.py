@@ -15,6 +15,9 @@ DAG, IMAGE = "leaves_rows", "rows-image"
 REFERENCE, MODES = "poke", ("deferrable", "start", "end", "both")
 # Which of the rows of a table that belong to a task is meant.
 KEYS = {"xcom": "key", "log": "event"}
+# Since Airflow 3.4, other tables have what belongs to a try of a task, and identify the try only.
+RENAMED = {"xcom_v2": "xcom", "rtif_v2": "rendered_task_instance_fields", "region_index": "map_index"}
+IDENTITY = ("dag_id", "task_id", "run_id", "map_index")
 FINISHED = {"success", "failed", "upstream_failed", "skipped"}
 
 pytestmark = [pytest.mark.e2e, pytest.mark.probe]
@@ -27,9 +30,15 @@ class Database:
         self.run_id = run_id
         self.tables = {}
         for (table,) in airflow.query("SELECT name FROM sqlite_master WHERE type = 'table'"):
-            columns = [column for _, column, *_ in airflow.query(f"PRAGMA table_info({table})")]
+            columns = [RENAMED.get(column, column) for _, column, *_ in airflow.query(f"PRAGMA table_info({table})")]
             rows = airflow.query(f"SELECT * FROM {table}")
-            self.tables[table] = [dict(zip(columns, row, strict=True)) for row in rows]
+            found = self.tables.setdefault(RENAMED.get(table, table), [])
+            found += [dict(zip(columns, row, strict=True)) for row in rows]
+        tries = {
+            row["id"]: {key: row[key] for key in IDENTITY} for row in self.tables["task_instance"] if _is_current(row)
+        }
+        for rows in self.tables.values():
+            rows[:] = [{**tries.get(row.get("task_instance_id"), {}), **row} for row in rows]
 
     def rows_of(self, task_id, map_index):
         """What belongs to a task instance, as table or table[key] and normalized columns."""
@@ -47,9 +56,15 @@ class Database:
         return found
 
     def _is_of(self, row, task_id, map_index):
-        return (row.get("run_id"), row.get("task_id")) == (self.run_id, task_id) and row.get(
-            "map_index", -1
-        ) == map_index
+        return (
+            (row.get("run_id"), row.get("task_id")) == (self.run_id, task_id)
+            and row.get("map_index", -1) == map_index
+            and _is_current(row)
+        )
+
+
+def _is_current(row):
+    return row.get("working_set", True)
 
 
 def _normalized(column, value, task_id):
@@ -61,7 +76,7 @@ def _normalized(column, value, task_id):
         return "negative" if float(value) < 0 else "positive"
     if re.match(r"\d{4}-\d\d-\d\d ", text):
         return "a time"
-    if column in {"id", "pid", "ti_id", "dag_version_id", "context_carrier"}:
+    if column in {"id", "pid", "ti_id", "task_instance_id", "region_id", "dag_version_id", "context_carrier"}:
         return "something"
     return text.replace(task_id, "TASK")
 
