@@ -24,7 +24,7 @@ from airflow_provider_imageversions._parameters import invalid_parameter, parse_
 from airflow_provider_imageversions._reading import write_logs
 from airflow_provider_imageversions.compat import BaseEventTrigger, push_xcom
 from airflow_provider_imageversions.deferral import describe_wait
-from airflow_provider_imageversions.errors import classify_error
+from airflow_provider_imageversions.errors import classify_error, none_if_not_found
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -84,7 +84,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
 
     Fires once, with a payload of JSON primitives:
 
-    - ``{"status": "done"}``: the update has ended; the task checks whether it succeeded;
+    - ``{"status": "done"}``: the update has ended, or the domain or user profile was deleted; the task checks whether
+      it succeeded;
     - ``{"status": "error", "error": "..."}``: an error such as access denied, an invalid argument or a missing
       connection.
 
@@ -142,7 +143,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
                 await hook.preload_connection()
-                document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
+                describe = sync_to_async(none_if_not_found, thread_sensitive=False)
+                document = await describe(hook.describe_studio, operation, identity)
             except Exception as error:
                 kind = classify_error(error)
                 if kind is None:
@@ -154,7 +156,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             else:
                 now = time.monotonic()
                 failing.lasts(None, now)
-                step = session.receive(studio.update_outcome(document), now, jitter)
+                # If it was deleted, the task fails at once, as it does without a deferral.
+                step = session.receive(document and studio.update_outcome(document), now, jitter)
             for line in step.logs:
                 getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
             match step:
