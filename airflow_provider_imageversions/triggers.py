@@ -216,6 +216,8 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     :param region_name: AWS region. (default: the connection's region)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param created_by_task: Whether the task created the version, so that the wait fails if the image is missing, rather
+        than wait for it. (default: False)
     :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
         others. (default: none)
     :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
@@ -240,6 +242,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
+        created_by_task: bool = False,
         rendered: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
@@ -255,6 +258,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         self.max_wait = max_wait
         self.silent_fail = silent_fail
         self.end_from_trigger = end_from_trigger
+        self.created_by_task = created_by_task
         self.rendered = rendered
         self._unrendered: str | None = None
         self._waited_for: dict[str, Any] | None = None
@@ -262,8 +266,8 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
         own = ("poll_interval", "exponential_backoff", "max_wait", "silent_fail", "end_from_trigger")
-        optional = () if self.rendered is None else ("rendered",)
-        return self._serialize(*WAIT_PARAMETERS, *own, *optional)
+        optional = {"created_by_task": self.created_by_task, "rendered": self.rendered is not None}
+        return self._serialize(*WAIT_PARAMETERS, *own, *(name for name, is_set in optional.items() if is_set))
 
     def render_template_fields(self, context: Any, jinja_env: Environment | None = None) -> None:
         """
@@ -327,6 +331,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         session = _sessions.WaitSession(
             target=target,
             include_details=include_details,
+            created_by_task=self.created_by_task,
             interval=self.poll_interval,
             silent_fail=self.silent_fail,
             backoff_from=time.monotonic() if self.exponential_backoff else None,

@@ -220,6 +220,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                     version=number,
                     include_details=True,
                     poll_interval=self.check_interval,
+                    created_by_task=True,
                     **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
