@@ -95,8 +95,12 @@ def whole_seconds(request: Request) -> dict[str, Any]:
 
 
 def _ceiled(moment: datetime) -> datetime:
-    """Round a moment up to a whole second."""
-    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
+    """Round a moment in UTC up to a whole second, but not beyond the calendar."""
+    whole = moment.replace(microsecond=0)
+    return whole if moment.microsecond == 0 or whole == _LAST_SECOND else whole + timedelta(seconds=1)
+
+
+_LAST_SECOND = datetime.max.replace(microsecond=0, tzinfo=timezone.utc)
 
 
 def is_of_request(error: Exception) -> bool:
@@ -109,9 +113,9 @@ def is_of_request(error: Exception) -> bool:
     return not modules.isdisjoint({"botocore.auth", "botocore.awsrequest", "botocore.httpsession", "botocore.signers"})
 
 
-def broken_response(problem: str) -> botocore.parsers.ResponseParserError:
-    """Return the error for a response that SageMaker would not send."""
-    return botocore.parsers.ResponseParserError(f"SageMaker's response is broken: {problem}.")
+def broken_response(problem: str, service: str = "SageMaker") -> botocore.parsers.ResponseParserError:
+    """Return the error for a response that the service would not send."""
+    return botocore.parsers.ResponseParserError(f"{service}'s response is broken: {problem}.")
 
 
 def complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -172,8 +172,8 @@ def parse_time(name: str, value: object) -> datetime:
     """Return an aware datetime, or an ISO-8601 string with an offset, as a datetime in UTC."""
     moment = value
     if isinstance(value, str):
-        # Otherwise, it remains a string, which is not a time.
-        with suppress(ValueError):
+        # Otherwise, it remains a string, which is not a time. The end of the last day of the calendar overflows.
+        with suppress(ValueError, OverflowError):
             moment = isoparse(value.strip())
     if not isinstance(moment, datetime):
         raise invalid_parameter(

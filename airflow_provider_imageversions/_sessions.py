@@ -236,6 +236,7 @@ class WaitSession:
 
     :param target: The version to wait for, if the wait is for a version.
     :param include_details: Whether its details are needed.
+    :param created_by_task: Whether the task created it, so that a missing image was deleted.
     :param interval: Seconds between two polls.
     :param deadline: When waiting ends, by the clock of ``now`` below. (default: the caller ends it)
     :param patience_until: When waiting for a concurrent change ends. (default: at the deadline)
@@ -251,6 +252,7 @@ class WaitSession:
 
     target: Target | None = None
     include_details: bool = False
+    created_by_task: bool = False
     interval: float
     deadline: float = math.inf
     patience_until: float = math.inf
@@ -332,6 +334,8 @@ class WaitSession:
         """
         self._failures += 1
         if kind is ErrorKind.MISSING and not of_details:
+            if self.created_by_task and self.target is not None:
+                return Fail(f"version {self.target.version} was deleted with its image before it was CREATED")
             # A new image with this name starts its numbers again.
             self._was_listed = False
         left = self.deadline - now

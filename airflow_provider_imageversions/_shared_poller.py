@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import sync_to_async
 
 from airflow_provider_imageversions import _metrics, _schedule, _sessions
+from airflow_provider_imageversions._parameters import parse_rate
 from airflow_provider_imageversions._reading import PollResult, alias_of, poll_versions
 from airflow_provider_imageversions._schedule import BacklogMonitor, CallQueue, Reason
 from airflow_provider_imageversions._sessions import FaultTimer
@@ -290,7 +291,6 @@ class _Poll:
 
     async def _run(self) -> None:
         reason = Reason.NEW_SUBSCRIBER
-        # wait_for() of Python before 3.12 may swallow a cancellation.
         while self._subscriptions:
             result = await self._poll(reason)
             self._count_outcome(result)
@@ -394,7 +394,7 @@ class _Poll:
         """Wait until the next poll is due; return why it is."""
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         before = self._shortest_interval()
-        while True:
+        while self._subscriptions:
             if self._requested is not None:
                 return self._requested
             if not all(result.covers(other.target) for other in self._subscriptions):
@@ -409,6 +409,8 @@ class _Poll:
                 if self._interval < before:
                     return Reason.SHORTER_INTERVAL
                 return Reason.RETRY if self._failures else Reason.INTERVAL
+        # wait_for() of Python before 3.12 may swallow a cancellation. There is no next poll.
+        return Reason.INTERVAL
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -591,11 +593,8 @@ class _Registry:
     """The polls and clients of one event loop, which belongs to one thread of one process."""
 
     def __init__(self) -> None:
-        self._rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
-        if self._rate <= 0:
-            raise ValueError(
-                f"[sagemaker_image_versions] calls_per_second={self._rate} is not valid: it must be above 0."
-            )
+        rate = conf.getfloat("sagemaker_image_versions", "calls_per_second", fallback=1.0)
+        self._rate = parse_rate("[sagemaker_image_versions] calls_per_second", rate)
         self._loop = asyncio.get_running_loop()
         self._limiters: dict[tuple[str | None, str], _Limiter] = {}
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sagemaker-image-versions")

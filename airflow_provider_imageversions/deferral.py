@@ -36,18 +36,18 @@ def deferral_limit(task: Any, timeout: float) -> float:
     return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
 
 
-def raise_execution_timeout(task: Any, timeout: float, awaited: str) -> None:
+def raise_execution_timeout(task: Any, timeout: float, unmet: str) -> None:
     """
     Raise the error of ``execution_timeout``, as in a worker, if it ended a deferral.
 
     :param task: The task.
     :param timeout: Seconds of its own ``timeout``.
-    :param awaited: What the task waited for.
+    :param unmet: What did not happen, such as ``version 3 did not become CREATED``.
     :raises airflow.exceptions.AirflowTaskTimeout: ``execution_timeout`` is shorter than the task's own timeout.
     """
     if deferral_limit(task, timeout) < timeout:
         limit = task.execution_timeout.total_seconds()
-        raise AirflowTaskTimeout(f"{awaited} did not become CREATED within the execution_timeout of {limit:g} seconds.")
+        raise AirflowTaskTimeout(f"{unmet} within the execution_timeout of {limit:g} seconds.")
 
 
 def raise_if_trigger_failed(next_method: str, next_kwargs: Mapping[str, Any] | None) -> None:

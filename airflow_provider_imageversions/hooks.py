@@ -14,7 +14,6 @@ import botocore.parsers
 import botocore.session
 import botocore.utils
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -314,7 +313,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         if credentials is not None:
             # Refresh them when a call is signed, but only for these services, because the chain itself may call AWS
             # STS.
-            for service in ("sagemaker", "sqs"):
+            for service in ("sagemaker", "sqs", "ecr"):
                 session.events.register(f"before-sign.{service}", partial(self._refresh, credentials))
         botocore_session = getattr(session, "_session", session)
         botocore_session.get_component("response_parser_factory").set_parser_defaults(
@@ -326,7 +325,10 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     def _refresh(self, credentials: Any, **_event: Any) -> None:
         with self._credential_errors():
-            credentials.get_frozen_credentials()
+            frozen = credentials.get_frozen_credentials()
+        if any(character in f"{frozen.access_key}{frozen.token}" for character in "\r\n"):
+            # The error of Python's HTTP client would show the session token.
+            raise self._unsendable_credentials()
 
     def get_client_type(self, *args: Any, **kwargs: Any) -> Any:
         """Create the client, or raise an error that names the parameter that may be wrong."""
@@ -352,14 +354,17 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param wait_seconds: Maximum time in seconds that the client's calls wait for messages.
         """
         region, emulator = _parameters.locate_queue(queue_url)
-        region = region or str(self.conn_region_name)
         read_timeout = getattr(self.config, "read_timeout", None)
-        config = self.config.merge(Config(read_timeout=read_timeout and read_timeout + wait_seconds))
+        config = Config(read_timeout=read_timeout and read_timeout + wait_seconds)
+        return self._client_of("sqs", region or str(self.conn_region_name), emulator, config)
+
+    def _client_of(self, service: str, region: str, emulator: str | None = None, config: Config | None = None) -> Any:
+        """Return a client for another service, with the connection's credentials and settings."""
         return self.get_session(region_name=region).client(
-            "sqs",
+            service,
             region_name=region,
-            endpoint_url=self.conn_config.get_service_endpoint_url("sqs") or emulator,
-            config=config,
+            endpoint_url=self.conn_config.get_service_endpoint_url(service) or emulator,
+            config=self.config.merge(config or Config()),
             verify=self.verify,
         )
 
@@ -662,7 +667,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             - ``pinned``: ``False`` for a setting that always uses the newest version.
             - ``running``: whether an app with the version is running; ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
-        :raises botocore.exceptions.ClientError: SageMaker's error. If access is denied, the message names the missing
+        :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image or,
+            with ``domains`` in the scope, no such domain. If access is denied, the message names the missing
             permission. A failed call never counts as "not used".
 
         .. seealso::
@@ -693,9 +699,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         image = _parameters.parse_ecr_image("base_image", base_image)
         if image.digest is not None:
             return frozenset({image.digest})
-        client = EcrHook(
-            aws_conn_id=self.effective_conn_id, region_name=image.region, verify=self._verify, config=self._config
-        ).conn
+        client = self._client_of("ecr", image.region)
         request: dict[str, Any] = {
             "registryId": image.registry,
             "repositoryName": image.repository,
@@ -703,14 +707,16 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         }
         try:
             (details,) = client.describe_images(**request)["imageDetails"]
-        except botocore.exceptions.ClientError as error:
-            if error.response["Error"].get("Code") in _NOT_IN_ECR:
+            digests = {str(details["imageDigest"])}
+            if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
+                (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
+                digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        except errors.BOTOCORE_ERRORS as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code") in _NOT_IN_ECR:
                 return frozenset()
             raise
-        digests = {str(details["imageDigest"])}
-        if details.get("imageManifestMediaType") in _MANIFEST_LISTS:
-            (found,) = client.batch_get_image(**request, acceptedMediaTypes=sorted(_MANIFEST_LISTS))["images"]
-            digests |= {str(part["digest"]) for part in json.loads(found["imageManifest"])["manifests"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise _botocore.broken_response(describe_error(error), "Amazon ECR") from error
         return frozenset(digests)
 
     def compare_image_versions(self, image_name: str, first: int | str, second: int | str) -> str:

@@ -315,9 +315,9 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         result = self.poke(context)
         if not result.is_done:
             timeout = _seconds(self.timeout)
-            awaited = f"SageMaker image {self.image_name!r}: {self._wait().target}"
-            deferral.raise_execution_timeout(self, timeout, awaited)
-            raise AirflowSensorTimeout(f"{awaited} did not become CREATED within the timeout of {timeout:g} seconds.")
+            unmet = f"SageMaker image {self.image_name!r}: {self._wait().target} did not become CREATED"
+            deferral.raise_execution_timeout(self, timeout, unmet)
+            raise AirflowSensorTimeout(f"{unmet} within the timeout of {timeout:g} seconds.")
         return cast("ImageVersion", result.xcom_value)
 
     def _wait(self) -> Wait:

@@ -334,6 +334,7 @@ class Rollout:
     :param number: Number of the version; ``None`` for a roll-back. (default: ``None``)
     :param spec: The image and version for the DefaultResourceSpec; ``None`` to keep it. (default: ``None``)
     :param restore: The states to restore, by place, as :meth:`state` returned them earlier. (default: none)
+    :param restores_default: Whether a roll-back also restores the DefaultResourceSpec. (default: False)
     """
 
     image_name: str

@@ -24,7 +24,7 @@ from airflow_provider_imageversions._parameters import invalid_parameter, parse_
 from airflow_provider_imageversions._reading import write_logs
 from airflow_provider_imageversions.compat import BaseEventTrigger, push_xcom
 from airflow_provider_imageversions.deferral import describe_wait
-from airflow_provider_imageversions.errors import classify_error
+from airflow_provider_imageversions.errors import classify_error, none_if_not_found
 from airflow_provider_imageversions.hooks import (
     AWS_PARAMETERS,
     SageMakerImageVersionsHook,
@@ -84,7 +84,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
 
     Fires once, with a payload of JSON primitives:
 
-    - ``{"status": "done"}``: the update has ended; the task checks whether it succeeded;
+    - ``{"status": "done"}``: the update has ended, or the domain or user profile was deleted; the task checks whether
+      it succeeded;
     - ``{"status": "error", "error": "..."}``: an error such as access denied, an invalid argument or a missing
       connection.
 
@@ -142,7 +143,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
             try:
                 await hook.preload_connection()
-                document = await sync_to_async(hook.describe_studio, thread_sensitive=False)(operation, identity)
+                describe = sync_to_async(none_if_not_found, thread_sensitive=False)
+                document = await describe(hook.describe_studio, operation, identity)
             except Exception as error:
                 kind = classify_error(error)
                 if kind is None:
@@ -154,7 +156,8 @@ class SageMakerStudioUpdateTrigger(_AwsTrigger):
             else:
                 now = time.monotonic()
                 failing.lasts(None, now)
-                step = session.receive(studio.update_outcome(document), now, jitter)
+                # If it was deleted, the task fails at once, as it does without a deferral.
+                step = session.receive(document and studio.update_outcome(document), now, jitter)
             for line in step.logs:
                 getattr(self.log, line.level)("SageMaker domain %r: %s", self.domain_id, line.text)
             match step:
@@ -213,6 +216,8 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     :param region_name: AWS region. (default: the connection's region)
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings)
+    :param created_by_task: Whether the task created the version, so that the wait fails if the image is missing, rather
+        than wait for it. (default: False)
     :param rendered: The parameters that are template fields of the sensor, as a worker rendered them; they replace the
         others. (default: none)
     :param _later: Arguments that another version of this package has stored in Airflow's database; they are ignored,
@@ -237,6 +242,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
+        created_by_task: bool = False,
         rendered: dict[str, Any] | None = None,
         **_later: Any,
     ) -> None:
@@ -252,6 +258,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         self.max_wait = max_wait
         self.silent_fail = silent_fail
         self.end_from_trigger = end_from_trigger
+        self.created_by_task = created_by_task
         self.rendered = rendered
         self._unrendered: str | None = None
         self._waited_for: dict[str, Any] | None = None
@@ -259,8 +266,8 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments that Airflow stores."""
         own = ("poll_interval", "exponential_backoff", "max_wait", "silent_fail", "end_from_trigger")
-        optional = () if self.rendered is None else ("rendered",)
-        return self._serialize(*WAIT_PARAMETERS, *own, *optional)
+        optional = {"created_by_task": self.created_by_task, "rendered": self.rendered is not None}
+        return self._serialize(*WAIT_PARAMETERS, *own, *(name for name, is_set in optional.items() if is_set))
 
     def render_template_fields(self, context: Any, jinja_env: Environment | None = None) -> None:
         """
@@ -324,6 +331,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
         session = _sessions.WaitSession(
             target=target,
             include_details=include_details,
+            created_by_task=self.created_by_task,
             interval=self.poll_interval,
             silent_fail=self.silent_fail,
             backoff_from=time.monotonic() if self.exponential_backoff else None,

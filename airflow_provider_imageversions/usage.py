@@ -129,6 +129,10 @@ class UsageReader:
             # The list has what the settings of other resources have.
             yield from listed
             return
+        describe: Callable[..., Mapping[str, Any] | None] = self._call
+        if scope != "domains" or self._domain_id is None:
+            # One that was listed may be deleted before it is described.
+            describe = partial(errors.none_if_not_found, self._call)
         total, what, rate = len(listed), scope.replace("_", " "), self._pace.rate
         if total >= LARGE:
             self._log(
@@ -139,10 +143,7 @@ class UsageReader:
                 self._logged_at = time.monotonic()
                 self._log("described %d of %d %s", number, total, what)
             identity = {name: item[name] for name in _IDENTITY if name in item}
-            described = errors.none_if_not_found(
-                self._call, scope, self._hook.describe_studio, f"describe_{_KINDS[scope]}", identity=identity
-            )
-            # Otherwise, it was deleted after it was listed.
+            described = describe(scope, self._hook.describe_studio, f"describe_{_KINDS[scope]}", identity=identity)
             if described is not None:
                 yield described
 

@@ -87,8 +87,8 @@ class SageMakerListImageVersionsOperator(ImageOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :raises ValueError: A parameter is outside its limits (when the DAG is parsed, if it is known then), or the
-        result would take more than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4194304) in Airflow's
-        metadata database. From 262144 bytes, the task logs a warning.
+        result would take more than ``[sagemaker_image_versions] max_xcom_bytes`` (default: 4194304; 0: no limit) in
+        Airflow's metadata database. Above 262144 bytes, the task logs a warning.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such
         image.
     :return: A record for each version, in the requested order, see

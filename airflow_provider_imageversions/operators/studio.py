@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from airflow_provider_imageversions import decide, errors, studio
+from airflow_provider_imageversions import decide, deferral, errors, studio
 from airflow_provider_imageversions._parameters import (
     USAGE_SCOPES,
     invalid_parameter,
@@ -36,7 +36,6 @@ from airflow_provider_imageversions.compat import (
     read_task_state,
     write_task_state,
 )
-from airflow_provider_imageversions.deferral import deferral_limit, unreadable_event
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS, resolved_aws_parameters
 from airflow_provider_imageversions.links import SageMakerImageLink, SageMakerStudioDomainLink
 from airflow_provider_imageversions.model import ErrorKind, describe_error
@@ -104,6 +103,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         self._check_rendered()
         request = UsageRequest.of(self)
         image_name = request.image_name
+        # A cluster policy or a later line of the DAG file may have changed it.
+        self.timeout = parse_seconds("timeout", self.timeout)
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
         used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request)))
@@ -197,8 +198,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         custom images is full, or the update failed (the message has SageMaker's reason). If the update failed, the
         previous entry is restored.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
-    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger reported an error such as access
-        denied.
+    :raises SageMakerImageVersionPollingError: While the task was deferred, the trigger failed, or reported an error
+        such as access denied.
     :raises AirflowSkipException: The settings have a version with a higher number, and ``only_if_newer`` is True.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such domain,
         user profile, image or version.
@@ -250,7 +251,13 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         """Continue after the deferral, or after it timed out."""
         if is_trigger_timeout(next_method, next_kwargs):
             # The triggerer may have been down.
-            return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
+            try:
+                return self._roll_out(context, deferrable=False, resumed=True, left=0.0)
+            except errors.SageMakerImageOperationTimeoutError:
+                unmet = f"SageMaker image {self.image_name!r}: the version was not rolled out"
+                deferral.raise_execution_timeout(self, self.timeout, unmet)
+                raise
+        deferral.raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
@@ -265,7 +272,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                 return self._roll_out(context, deferrable=True, resumed=True)
             case {"status": "error", "error": str(error)}:
                 raise errors.SageMakerImageVersionPollingError(error)
-        raise unreadable_event(event)
+        raise deferral.unreadable_event(event)
 
     def _roll_out(
         self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
@@ -290,7 +297,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                         **resolved_aws_parameters(self, task.hook),
                     ),
                     method_name="execute_complete",
-                    timeout=timedelta(seconds=deferral_limit(self, self.timeout)),
+                    timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
                 )
             resumed = False
             if steps.settle():
@@ -305,11 +312,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         image_name, config = parameters.image_name, parameters.app_image_config_name
         target = studio.RolloutTarget(parameters.domain_id, parameters.app_type, parameters.user_profile_name)
         if parameters.restore is not None:
-            rollout = self._plan_restore(image_name, target, parameters.restore)
-            for state in rollout.restore.values():
-                if state.entry is not None:
-                    self._check_entry(hook, state.entry.get("ImageVersionNumber"), state.entry["AppImageConfigName"])
-            return rollout
+            return self._plan_restore(hook, target, parameters.restore)
         version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
         self._check_entry(hook, number, config)
@@ -317,12 +320,14 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         return studio.Rollout(image_name, target, config, number, spec)
 
     def _plan_restore(
-        self, image_name: str, target: studio.RolloutTarget, restore: Mapping[str, Any]
+        self, hook: SageMakerImageVersionsHook, target: studio.RolloutTarget, restore: Mapping[str, Any]
     ) -> studio.Rollout:
-        own = {"image_name": image_name, **asdict(target)}
+        own = {"image_name": self.image_name, **asdict(target)}
         try:
             other = {name: restore[name] for name, value in own.items() if restore[name] != value}
             states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
+            entries = [state.entry for state in states.values() if state.entry is not None]
+            attached = [(entry["AppImageConfigName"], entry.get("ImageVersionNumber")) for entry in entries]
             config, default = restore["app_image_config_name"], restore["default_changed"]
         except (KeyError, TypeError, AttributeError) as error:
             raise invalid_parameter(
@@ -330,7 +335,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             ) from error
         if other:
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
-        return studio.Rollout(image_name, target, config, restore=states, restores_default=default)
+        for name, number in attached:
+            self._check_entry(hook, number, name)
+        return studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
 
     def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
         """Raise an error if the version or the app image config of an entry cannot be attached."""

@@ -194,9 +194,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
             try:
                 return self._create_and_wait(context, deferrable=False, left=0.0)
             except errors.SageMakerImageOperationTimeoutError:
-                deferral.raise_execution_timeout(
-                    self, self.timeout, f"SageMaker image {self.image_name!r}: the version"
-                )
+                unmet = f"SageMaker image {self.image_name!r}: the version did not become CREATED"
+                deferral.raise_execution_timeout(self, self.timeout, unmet)
                 raise
         deferral.raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
@@ -221,6 +220,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                     version=number,
                     include_details=True,
                     poll_interval=self.check_interval,
+                    created_by_task=True,
                     **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",

@@ -648,3 +648,9 @@ def test_a_bound_with_fractional_seconds_is_exact(hook, emulator, kind):
     assert numbers(**{f"{kind}_after": fourth}) == [4, 5, 6]
     assert numbers(**{f"{kind}_after": fourth, f"{kind}_before": fourth}) == [4]
     assert numbers(**{f"{kind}_before": START}) == [1]
+
+
+def test_the_latest_possible_time_is_an_upper_bound(hook, emulator):
+    emulator.create_versions(IMAGE, 1)
+    bound = datetime.max.replace(tzinfo=timezone.utc)
+    assert len(hook.list_image_versions(IMAGE, creation_time_before=bound, last_modified_time_before=bound)) == 1

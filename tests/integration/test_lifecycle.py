@@ -461,6 +461,23 @@ def test_it_waits_until_the_version_is_created(emulator, image, run, deferrable)
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
+def test_a_version_whose_image_is_deleted_fails_the_task(emulator, image, client, run, deferrable):
+    emulator.creation_seconds = 60
+
+    def delete():
+        polled = "ListImageVersions" if deferrable else "DescribeImageVersion"
+        until(lambda: emulator.calls(polled))
+        emulator.creation_seconds = 0
+        client.delete_image(ImageName=IMAGE)
+
+    with ThreadPoolExecutor(1) as pool:
+        deletion = pool.submit(delete)
+        with pytest.raises(SageMakerImageOperationError, match="version 1 was deleted"):
+            run(create(deferrable=deferrable, timeout=60))
+        deletion.result()
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
 def test_a_version_that_fails_fails_the_task_with_the_reason_and_may_be_retried(emulator, image, run, deferrable):
     with pytest.raises(SageMakerImageOperationError, match=r"'my-image': version 1 is CREATE_FAILED: .*does-not-exist"):
         run(create(base_image="training:does-not-exist", deferrable=deferrable))

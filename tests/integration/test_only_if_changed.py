@@ -7,12 +7,23 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
+from airflow_provider_imageversions import _sessions
 from airflow_provider_imageversions.compat import AirflowSkipException
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
+from airflow_provider_imageversions.errors import (
+    CredentialsError,
+    ErrorKind,
+    MissingConnectionError,
+    SageMakerImageOperationError,
+    classify_error,
+)
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import SageMakerCreateImageVersionOperator
 from tests.studio import ROLE
@@ -139,10 +150,10 @@ def test_another_tag_of_the_same_container_image_changes_nothing(image, run, pus
     assert run(create(base_image=BASE.replace("latest", "v1")))["Version"] == 1
 
 
-def test_a_digest_takes_no_call_of_ecr(image, run, next_run, monkeypatch):
+def test_a_digest_takes_no_call_of_ecr(image, run, next_run, connection):
     digest = run(create())["ContainerImage"].rpartition("@")[2]
     next_run("run-2")
-    monkeypatch.setattr("airflow_provider_imageversions.hooks.EcrHook", None)
+    connection(service_config={"ecr": {"endpoint_url": "http://127.0.0.1:1"}})
     base = f"{REGISTRY}/team/churn@{digest}"
     assert run(create(base_image=base))["Version"] == 1
     assert run(create(base_image=f"{base[:-4]}0000"))["Version"] == 2
@@ -256,3 +267,72 @@ def test_ecr_is_called_where_the_path_says(image, run, emulator):
     """Another account and region than the image's: there is no such repository in moto's."""
     with pytest.raises(SageMakerImageOperationError, match="Amazon ECR has no container image"):
         run(create(base_image=BASE.replace("us-east-1", "eu-west-1")))
+
+
+# --- the credentials for Amazon ECR ----------------------------------------------------------------------
+
+
+def test_a_missing_connection_is_not_replaced_with_ambient_credentials(image, run, monkeypatch):
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "ambient")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", image.endpoint_url)
+    with pytest.raises(MissingConnectionError, match="'nope'"):
+        run(create(aws_conn_id="nope", region_name="us-east-1"))
+    with pytest.raises(MissingConnectionError, match="'nope'"):
+        SageMakerImageVersionsHook("nope", "us-east-1").find_container_digests(BASE)
+
+
+def test_errors_of_the_credential_chain_are_classified(image, connection, monkeypatch, tmp_path):
+    config = tmp_path / "config"
+    config.write_text("[default]\ncredential_process = /no/such/program\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(CredentialsError, match="boto3's default credential chain: FileNotFoundError"):
+        SageMakerImageVersionsHook(None, "us-east-1").find_container_digests(BASE)
+
+
+# --- what is not an answer of Amazon ECR -----------------------------------------------------------------
+
+
+class ECR(BaseHTTPRequestHandler):
+    """Amazon ECR behind something that answers in its place."""
+
+    answers: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.answers[self.headers["X-Amz-Target"].rpartition(".")[2]]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+LISTED = json.dumps({"imageDetails": [{"imageDigest": "sha256:0", "imageManifestMediaType": LIST}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"DescribeImages": b"<html>"},
+        {"DescribeImages": b"{}"},
+        {"DescribeImages": b'{"imageDetails": []}'},
+        {"DescribeImages": b'{"imageDetails": [{}]}'},
+        {"DescribeImages": LISTED, "BatchGetImage": b'{"images": []}'},
+        {"DescribeImages": LISTED, "BatchGetImage": b'{"images": [{"imageManifest": "<html>"}]}'},
+        {"DescribeImages": LISTED, "BatchGetImage": b'{"images": [{"imageManifest": "{}"}]}'},
+    ],
+)
+def test_a_broken_response_of_ecr_is_not_a_bug(connection, cleanup, monkeypatch, answers):
+    monkeypatch.setattr(ECR, "answers", answers)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ECR)
+    cleanup.callback(server.server_close)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    cleanup.callback(server.shutdown)
+    connection(service_config={"ecr": {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}})
+    with pytest.raises(ResponseParserError, match="Amazon ECR's response is broken") as caught:
+        SageMakerImageVersionsHook().find_container_digests(BASE)
+    assert classify_error(caught.value) is ErrorKind.TRANSIENT

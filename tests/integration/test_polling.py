@@ -303,11 +303,12 @@ async def test_a_wait_for_an_old_version_that_was_deleted_fails(emulator, connec
     assert "version 50 does not exist" in payload["reason"]
 
 
-async def test_a_rate_of_zero_is_invalid(emulator, connection, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "0")
+@pytest.mark.parametrize("rate", ["0.0", "-1.0", "nan"])
+async def test_a_rate_must_be_above_zero(emulator, connection, monkeypatch, rate):
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", rate)
     payload = (await first_event(trigger())).payload
     assert payload["status"] == "error"
-    assert "calls_per_second=0.0" in payload["error"]
+    assert f"calls_per_second={rate} is not valid" in payload["error"]
 
 
 async def test_records_of_old_versions_and_aliases_have_no_details_by_default(emulator, connection):
@@ -428,6 +429,15 @@ async def test_sockets_and_threads_are_closed_with_the_last_subscriber(emulator,
         assert threads()
     await eventually(lambda: not threads())
     assert len(sockets()) == before
+
+
+async def test_a_poll_that_is_woken_as_its_last_subscriber_leaves_ends(emulator, connection):
+    emulator.create_versions(IMAGE, 3)
+    with subscribe(VersionsAbove()) as subscription:
+        await subscription.next()
+        await asyncio.sleep(0.1)
+        subscription.retarget(VersionsAbove(1))
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 async def test_the_last_subscriber_can_leave_during_a_call(emulator, connection, capsys):

@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from datetime import timedelta
 
 import botocore.client
 import pytest
@@ -28,6 +29,11 @@ from airflow_provider_imageversions.operators import (
 from airflow_provider_imageversions.studio import AmbiguousEntryError
 from tests.conftest import execute_in_thread
 from tests.studio import CONFIG, VERSION_ARN, Store, custom_image, spec
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:
+    from airflow.exceptions import TaskDeferred
 
 IMAGE = "churn"
 ARN = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
@@ -316,6 +322,10 @@ def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
         run(rollout(other, restore=previous))
     with pytest.raises(ValueError, match="must be the 'previous' of a result"):
         run(rollout(domain, restore={"version": 2}))
+    for entry in ({"ImageName": IMAGE}, "version 2"):
+        changed = {**previous, "places": {"DefaultUserSettings": {"entry": entry, "position": 0, "default": None}}}
+        with pytest.raises(ValueError, match="must be the 'previous' of a result"):
+            run(rollout(domain, restore=changed))
 
 
 # Updates that fail
@@ -401,6 +411,54 @@ def test_denied_access_in_the_triggerer_is_an_error(account, domain, run, emulat
     emulator.add_fault("access_denied", operation="DescribeDomain", times=None, after=1)
     with pytest.raises(SageMakerImageVersionPollingError, match="sagemaker:DescribeDomain"):
         run(rollout(domain, 3, deferrable=True))
+
+
+# What ends a deferral
+
+
+@pytest.mark.parametrize(
+    ("execution_timeout", "error", "limit"),
+    [
+        (None, SageMakerImageOperationTimeoutError, "timeout of 30 seconds"),
+        (
+            timedelta(seconds=5),
+            compat.AirflowTaskTimeout,
+            "version was not rolled out within the execution_timeout of 5 ",
+        ),
+    ],
+)
+def test_a_deferral_that_timed_out_says_which_timeout_ended_it(
+    account, domain, emulator, context, execution_timeout, error, limit
+):
+    emulator.creation_seconds = 3600
+    task = rollout(domain, 3, deferrable=True, execution_timeout=execution_timeout)
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(task, context)
+    assert deferral.value.timeout <= (execution_timeout or timedelta(seconds=30))
+    with pytest.raises(error, match=limit):
+        task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+
+
+def test_the_time_before_a_deferral_counts(account, domain, emulator, context):
+    emulator.creation_seconds = 3600
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(rollout(domain, 3, deferrable=True), context)
+    assert deferral.value.timeout < timedelta(seconds=30)
+
+
+def test_a_trigger_that_failed_is_an_error_with_a_hint(domain, context):
+    failure = {"error": "Trigger failure", "traceback": ["ModuleNotFoundError: No module named 'airflow_provider'"]}
+    with pytest.raises(SageMakerImageVersionPollingError, match=r"same version of(?s:.*)ModuleNotFound"):
+        rollout(domain, 3, deferrable=True).resume_execution("__fail__", failure, context)
+
+
+@pytest.mark.parametrize(("deferrable", "polls"), [(False, 2), (True, 3)])
+def test_a_domain_that_was_deleted_is_not_waited_for(domain, emulator, run, deferrable, polls):
+    emulator.creation_seconds = 3600
+    emulator.add_fault("not_found", operation="DescribeDomain", times=None, after=1)
+    with pytest.raises(ClientError, match=f"finds no domain '{domain}'"):
+        run(rollout(domain, 3, deferrable=deferrable))
+    assert len(emulator.calls("DescribeDomain")) == polls
 
 
 # Two at once
@@ -650,6 +708,15 @@ def test_the_usage_operator_returns_who_uses_what(account, domain, run, said):
 def test_the_usage_operator_checks_its_parameters(name, value):
     with pytest.raises(ValueError, match=f"^{name}="):
         SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE, **{name: value})
+
+
+def test_the_timeout_of_the_usage_operator_may_be_set_later(domain, run):
+    task = SageMakerImageVersionUsageOperator(task_id="usage", image_name=IMAGE)
+    task.timeout = timedelta(seconds=30)
+    assert "2" in run(task)
+    task.timeout = -1
+    with pytest.raises(ValueError, match="timeout=-1 is not valid"):
+        run(task)
 
 
 def test_arns_of_versions_are_those_of_the_image(account):

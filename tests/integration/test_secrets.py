@@ -23,6 +23,7 @@ KEY, TOKEN, NOTE, PROXY = "MarkerOfTheKey/+", "MarkerOfTheToken", "MarkerOfAnExt
 # Airflow shows addresses and errors in one form or another.
 SECRETS = [KEY, quote(KEY, safe=""), TOKEN, NOTE, PROXY]
 QUICK = {"check_interval": 0.1, "timeout": 0.5}
+QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/queue"
 TASKS = {
     "list": lambda: operators.SageMakerListImageVersionsOperator(task_id="t", image_name=IMAGE, include_details=True),
     **{
@@ -257,3 +258,18 @@ def test_an_invalid_session_token_is_not_shown_even_with_soft_fail(deferrable, e
         with pytest.raises((CredentialsError, SageMakerImageVersionPollingError), match="line break") as caught:
             run(task)
         assert_no_secret_in("".join(traceback.format_exception(caught.value)), said())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hook: hook.find_container_digests("123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn"),
+        lambda hook: hook.get_queue_client(QUEUE, wait_seconds=1).receive_message(QueueUrl=QUEUE),
+    ],
+    ids=["ecr", "sqs"],
+)
+def test_other_services_do_not_show_an_invalid_session_token_either(call, connection):
+    connection(aws_session_token=f"{TOKEN}\n")
+    with pytest.raises(CredentialsError, match="line break") as caught:
+        call(SageMakerImageVersionsHook())
+    assert_no_secret_in("".join(traceback.format_exception(caught.value)))

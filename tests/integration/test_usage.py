@@ -102,6 +102,12 @@ def test_one_domain_can_be_asked_about(account, studio, hook):
     assert "2" not in hook.find_image_version_usage(IMAGE, domain_id=account, **FAST)
 
 
+def test_a_domain_that_does_not_exist_is_an_error(account, hook):
+    """It would look like a domain that does not use the image."""
+    with pytest.raises(ClientError, match="finds no domain 'd-nosuchdomain'"):
+        hook.find_image_version_usage(IMAGE, domain_id="d-nosuchdomain", **FAST)
+
+
 def test_an_image_that_nobody_uses(studio, hook):
     studio.image(IMAGE, 1)
     assert hook.find_image_version_usage(IMAGE, **FAST) == {}

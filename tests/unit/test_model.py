@@ -317,6 +317,8 @@ def test_what_is_no_time_is_refused(field, value):
 def test_a_time_that_leaves_the_calendar_is_refused():
     with pytest.raises(ValueError, match="years 1 to 9999"):
         ListImageVersionsRequest("a", creation_time_after="0001-01-01T00:00:00+10:00")
+    with pytest.raises(ValueError, match=r"^creation_time_after="):
+        ListImageVersionsRequest("a", creation_time_after="9999-12-31T24:00:00Z")
 
 
 @pytest.mark.parametrize("kind", ["creation_time", "last_modified_time"])

@@ -215,6 +215,12 @@ def test_a_version_that_was_listed_and_is_gone_was_deleted(options):
     assert session.receive(NOTHING, 0.0).reason == "version 3 was deleted before it was CREATED"
 
 
+def test_a_version_that_the_task_created_is_deleted_with_its_image():
+    session = WaitSession(interval=60, target=THIRD, created_by_task=True)
+    assert failed(session, ErrorKind.MISSING).reason == "version 3 was deleted with its image before it was CREATED"
+    assert isinstance(failed(WaitSession(interval=60, target=THIRD), ErrorKind.MISSING), PollAgain)
+
+
 @pytest.mark.parametrize("kind", [ErrorKind.THROTTLED, ErrorKind.MISSING])
 def test_a_version_that_is_gone_while_its_details_cannot_be_read_was_deleted(kind):
     session = WaitSession(interval=60, target=THIRD, include_details=True)
