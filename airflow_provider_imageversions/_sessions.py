@@ -273,9 +273,12 @@ class WaitSession:
         :param result: What the poll read for the target.
         :param now: Seconds of a monotonic clock.
         """
+        target = cast("Target", self.target)
+        if self.created_by_task and result.fault is ErrorKind.MISSING:
+            return Fail(f"version {target.version} was deleted with its image before it was CREATED")
         if result.fault is not None and result.error is not None:
             return self.receive_error(result.fault, result.error, now, lasting=result.lasting)
-        return self.receive(result.outcomes[cast("Target", self.target)], now)
+        return self.receive(result.outcomes[target], now)
 
     def receive(self, outcome: Any, now: float, jitter: float = 1.0) -> Step:
         """
@@ -334,8 +337,6 @@ class WaitSession:
         """
         self._failures += 1
         if kind is ErrorKind.MISSING and not of_details:
-            if self.created_by_task and self.target is not None:
-                return Fail(f"version {self.target.version} was deleted with its image before it was CREATED")
             # A new image with this name starts its numbers again.
             self._was_listed = False
         left = self.deadline - now

@@ -34,6 +34,8 @@ class TemplatedParameters:
     """The parameters that are template fields, apart from those of the connection."""
     _own_template_fields: Sequence[str] = ()
     """The template fields of this package's classes. Subclasses in other packages may add fields with other rules."""
+    _without_value: frozenset[str] = frozenset()
+    """The template fields with a template, or an item that is a template, that rendered to nothing."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -69,14 +71,19 @@ class TemplatedParameters:
         if is_text and is_literal(content, self._template):
             return content
         rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # likewise
-        if (rendered is None or isinstance(rendered, jinja2.Undefined)) and is_text and self._is_own(content):
+        if not is_text or not (names := self._own_names(content)):
+            return rendered
+        if rendered is None or isinstance(rendered, jinja2.Undefined):
             # A native environment returns None, or an object of Jinja, for a template without a value. So that it does
             # not count as "not set", it becomes the string, or the error, of other environments.
-            return str(rendered)
+            rendered = str(rendered)
+        if is_blank(rendered):
+            self._without_value |= names
         return rendered
 
-    def _is_own(self, content: str) -> bool:
-        return any(content in iter_strings(getattr(self, name, None)) for name in self._own_template_fields)
+    def _own_names(self, content: str) -> frozenset[str]:
+        names = self._own_template_fields
+        return frozenset(name for name in names if content in iter_strings(getattr(self, name, None)))
 
     def _check_rendered(self) -> None:
         """
@@ -90,8 +97,7 @@ class TemplatedParameters:
             value = getattr(self, name)
             if name in AWS_PARAMETERS:
                 continue
-            if is_blank(value):
-                raise blank_parameter(name, value)
-            # A dict may have empty values, such as a tag without a value.
-            if isinstance(value, (list, tuple, set, frozenset)) and any(map(is_blank, iter_strings(value))):
+            # A dict may have empty values, such as a tag without a value, but not by a template.
+            items = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+            if name in self._without_value or any(map(is_blank, items)):
                 raise blank_parameter(name, value)

@@ -99,6 +99,22 @@ def test_an_item_of_a_list_that_renders_to_nothing_is_an_error(emulator, connect
         task.execute(context)
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("form", [lambda tag: {"team": tag}, lambda tag: [{"Key": "team", "Value": tag}]])
+@pytest.mark.parametrize("value", [None, ""], ids=["none", "empty"])
+def test_a_tag_may_be_empty_but_its_template_may_not_render_to_nothing(
+    emulator, context, connection, native, form, value
+):
+    def task(tag):
+        return task_of(operators.SageMakerCreateImageOperator, {"tags": form(tag)}, {"x": value}, native=native)
+
+    with pytest.raises(ValueError, match=r"^tags=.* is not valid: it is empty or rendered to nothing"):
+        task("{{ params.x }}").execute(context)
+    task("").execute(context)
+    (call,) = emulator.calls("CreateImage")
+    assert call["parameters"]["Tags"] == [{"Key": "team", "Value": ""}]
+
+
 ALIASES = [(each, name) for each, name in FIELDS if name.startswith("alias")]
 
 

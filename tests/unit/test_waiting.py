@@ -216,9 +216,11 @@ def test_a_version_that_was_listed_and_is_gone_was_deleted(options):
 
 
 def test_a_version_that_the_task_created_is_deleted_with_its_image():
+    missing = PollResult(frozenset(), fault=ErrorKind.MISSING, error=ERROR, lasting=0.0)
     session = WaitSession(interval=60, target=THIRD, created_by_task=True)
-    assert failed(session, ErrorKind.MISSING).reason == "version 3 was deleted with its image before it was CREATED"
-    assert isinstance(failed(WaitSession(interval=60, target=THIRD), ErrorKind.MISSING), PollAgain)
+    step = session.receive_poll(missing, 0.0)
+    assert (type(step), step.reason) == (Fail, "version 3 was deleted with its image before it was CREATED")
+    assert isinstance(WaitSession(interval=60, target=THIRD).receive_poll(missing, 0.0), PollAgain)
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.THROTTLED, ErrorKind.MISSING])
