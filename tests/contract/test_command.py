@@ -96,8 +96,8 @@ def test_a_run_asks_writes_a_report_and_answers_and_leaves_nothing(emulator, sta
     assert after == before
 
 
-def test_an_interrupted_run_leaves_nothing(emulator, start):
-    """By SIGTERM, which without the command's handler would end it at once; Ctrl-C has the same handler."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(emulator, start, number):
     process = start(*RUN, "--interval", "1", "--confirm", "--only", "updates")
     deadline = time.monotonic() + 300
     sagemaker = emulator.client("sagemaker")
@@ -105,7 +105,7 @@ def test_an_interrupted_run_leaves_nothing(emulator, start):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "Deleting image airflow-contract-" in output

@@ -314,10 +314,12 @@ def test_sensor_and_trigger_take_the_same_parameters():
 
     of_sensor, of_trigger = parameters(SageMakerImageVersionSensor), parameters(SageMakerImageVersionTrigger)
     assert of_sensor - of_trigger == {"deferrable", "start_from_trigger"}
-    assert of_trigger - of_sensor - parameters(compat.BaseSensorOperator) == {"poll_interval", "rendered"}
+    of_trigger_alone = of_trigger - of_sensor - parameters(compat.BaseSensorOperator)
+    assert of_trigger_alone == {"poll_interval", "rendered", "created_by_task"}
     not_templated = of_sensor - set(SageMakerImageVersionSensor.template_fields)
     assert not_templated == {"deferrable", "start_from_trigger", "end_from_trigger"}
-    assert set(SageMakerImageVersionTrigger(image_name=IMAGE, rendered={}).serialize()[1]) == of_trigger
+    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, rendered={}, created_by_task=True)
+    assert set(trigger.serialize()[1]) == of_trigger
 
 
 def test_the_trigger_s_hook_gets_region_tls_and_botocore_settings(emulator, connection, run, monkeypatch):
