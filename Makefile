@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
-WORKERS ?= 6
+WORKERS ?= 8
 STEPS := lint types docs wheel e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.

@@ -17,6 +17,8 @@ from tests.contract.conftest import environment
 from tests.contract.statement import HERE
 from tests.studio import Studio
 
+pytestmark = pytest.mark.e2e
+
 ROOT = HERE.parents[1]
 RUN = ("run", "--role-arn", ROLE_ARN, "--base-image", BASE_IMAGE, "--interval", "0.1")
 
