@@ -42,6 +42,17 @@ def test_a_failure_of_many_versions_shows_the_newest_reasons_only():
     assert "and 496 more" in reason
 
 
+def test_a_failure_of_three_versions_shows_all_reasons_and_no_number_of_others():
+    listed = [version(number, "CREATE_FAILED", FailureReason=f"reason {number}.") for number in range(1, 4)]
+    assert decide.outcome(listed, Target(after_version=0)).reason.endswith("reason 1.")
+
+
+def test_a_wait_knows_since_when_its_version_has_its_status():
+    waiting = decide.outcome([version(3, "CREATING", LastModifiedTime="2026-01-02T00:00:00+00:00")], Target())
+    assert (waiting.since, waiting.version) == ("2026-01-02T00:00:00+00:00", 3)
+
+
+ALL = "3:CREATED 2:CREATED 1:CREATED"
 STATUSES = st.sampled_from([*(status.value for status in ImageVersionStatus), "ARCHIVED"])
 HISTORIES = st.dictionaries(st.integers(0, 12), STATUSES).map(
     lambda history: [version(number, status) for number, status in sorted(history.items(), reverse=True)]
@@ -107,6 +118,25 @@ def test_select_filters_and_stops_without_reading_on():
     selected = decide.select(source(), statuses=("CREATED",), limit=2)
     assert [v["Version"] for v in selected] == [4, 3]
     assert list(decide.select(source(), limit=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "selected"),
+    [
+        ({}, [3, 2, 1]),
+        ({"CreationTimeAfter": at(2)}, [3, 2]),
+        ({"CreationTimeAfter": at(2) + timedelta(milliseconds=1)}, [3]),
+        ({"CreationTimeBefore": at(2)}, [2, 1]),
+        ({"CreationTimeBefore": at(2) - timedelta(milliseconds=1)}, [1]),
+        ({"CreationTimeAfter": at(2), "CreationTimeBefore": at(2)}, [2]),
+        ({"LastModifiedTimeAfter": at(9), "CreationTimeBefore": at(2)}, [1]),
+    ],
+)
+def test_select_keeps_what_is_within_inclusive_bounds(bounds, selected):
+    modified = {1: at(9), 2: at(8), 3: at(9)}
+    listed = [{**each, "LastModifiedTime": modified[each["Version"]].isoformat()} for each in versions(ALL)]
+    assert [each["Version"] for each in decide.select(listed, bounds=bounds)] == selected
+    assert [each["Version"] for each in decide.select(listed, statuses=("CREATING",), bounds=bounds)] == []
 
 
 def test_select_without_a_limit_returns_all():
