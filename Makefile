@@ -44,7 +44,7 @@ contract: $(INSTALLED) ## check the assumptions about SageMaker against an AWS a
 unit: $(INSTALLED) ## run the unit tests, without Airflow and HTTP: seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
-integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: a minute
+integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: 90 seconds
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/unit --ignore tests/e2e
 
 lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
@@ -93,7 +93,7 @@ e2e: browser ## run the tests that start a real Airflow
 	@# The distributed Airflow and those on SQLite side by side, each in one worker: see tests/e2e/conftest.py.
 	$(BIN)/python -m pytest -v -n 3 --durations=10 $(SELECTED) tests/e2e
 
-compat: $(INSTALLED) ## test on each supported Airflow, an hour; LINE=2.11 for one of the lines in dev/compat.py
+compat: $(INSTALLED) ## test on each supported Airflow, 45 minutes; LINE=2.11 for one of the lines in dev/compat.py
 	$(BIN)/python -m dev.compat $(LINE)
 
 bench: $(INSTALLED) ## compare with botocore and the Amazon provider, 20 minutes; BENCH=--airflow half an hour, BENCH=--quick 3 minutes
