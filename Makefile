@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
-WORKERS ?= 8
+WORKERS ?= 7
 STEPS := lint types docs wheel e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
@@ -45,7 +45,7 @@ unit: $(INSTALLED) ## run the unit tests, without Airflow and HTTP: seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: 90 seconds
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/unit --ignore tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/integration
 
 lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
 	$(BIN)/ruff check
