@@ -62,7 +62,7 @@ if importlib.util.find_spec("statsd") is None:
     collect_ignore += ["integration/test_metrics.py"]
 
 # A busy machine is no reason for a test to fail. CI and `make test` try more examples than a quick run.
-settings.register_profile("quick", max_examples=6, stateful_step_count=40, deadline=None)
+settings.register_profile("quick", max_examples=4, stateful_step_count=40, deadline=None)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=25)
 settings.load_profile("quick")
 
