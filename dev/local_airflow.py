@@ -72,10 +72,13 @@ with open(sys.argv[1] + "-shm", "r+b") as index:
 """
 
 # Airflow imports this when one of its processes starts. Tasks and DAG files run in forks of those, which then need not
-# import the modules each.
+# import the modules each. One that cannot be imported is an import error of the DAG files, not of Airflow.
 PRELOADED = """
-import airflow_provider_imageversions.operators
-import airflow_provider_imageversions.sensors
+import contextlib
+
+with contextlib.suppress(ImportError):
+    import airflow_provider_imageversions.operators
+    import airflow_provider_imageversions.sensors
 """
 
 
