@@ -41,7 +41,7 @@ LINES = {
 # On request only: few machines have this Python, and a prerelease may have faults of its own.
 ON_REQUEST = {
     "python3.14": Line("3.14"),
-    "prerelease": Line("3.13", {"apache-airflow": "0a0"}, options=("--prerelease", "allow")),
+    "prerelease": Line("3.13", options=("--prerelease", "allow")),
 }
 
 
