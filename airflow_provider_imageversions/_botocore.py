@@ -118,11 +118,12 @@ def broken_response(problem: str, service: str = "SageMaker") -> botocore.parser
     return botocore.parsers.ResponseParserError(f"{service}'s response is broken: {problem}.")
 
 
-def complete(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a response that has a key. botocore returns an empty response for a body that is not JSON."""
-    if answer.get(key) is None:
-        raise broken_response(f"it has no {key}")
-    return answer
+def complete(answer: Any, *keys: str, what: str = "it") -> Mapping[str, Any]:
+    """Return a response that has some keys. botocore returns an empty response for a body that is not JSON."""
+    for key in keys:
+        if not isinstance(answer, dict) or answer.get(key) is None:
+            raise broken_response(f"{what} has no {key}")
+    return answer  # type: ignore[no-any-return]  # it is a dict now
 
 
 def iter_pages(

@@ -54,6 +54,7 @@ _CONFIG_ERRORS = (
 )
 
 _SHOWN_OF_ERRORS = 500
+_IMAGE_KEYS = ("ImageName", "ImageArn", "ImageStatus")
 _LARGEST_PAGE = {"MaxResults": _parameters.PAGE_SIZE_MAX}
 
 AWS_DEFAULTS = {"aws_conn_id": "aws_default", "region_name": None, "verify": None, "botocore_config": None}
@@ -520,7 +521,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         request = _requests.ListImagesRequest.of(locals())
         pages = self._pages("list_images", _botocore.whole_seconds(request), "Images")
-        records = _unique((dict(to_record(image)) for image in chain.from_iterable(pages)), "ImageName")
+        images = (_botocore.complete(image, *_IMAGE_KEYS, what="an image") for image in chain.from_iterable(pages))
+        records = _unique((dict(to_record(image)) for image in images), "ImageName")
         return decide.select(records, limit=request.limit, bounds=_botocore.fractional_bounds(request))
 
     def create_image(self, request: CreateImageRequest) -> str:
@@ -551,7 +553,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeImage.html
         """
         request = _requests.ImageRequest(image_name).to_boto()
-        return dict(to_record(self._call("describe_image", request, "ImageStatus")))
+        return dict(to_record(self._call("describe_image", request, *_IMAGE_KEYS)))
 
     def update_image(self, request: UpdateImageRequest) -> None:
         """
@@ -777,11 +779,11 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         """
         self._call(operation, request)
 
-    def _call(self, operation: str, request: Mapping[str, Any], key: str | None = None) -> Mapping[str, Any]:
-        """Make an API call whose response must have a key."""
+    def _call(self, operation: str, request: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+        """Make an API call whose response must have some keys."""
         with self._explained(request) as client:
             answer: Mapping[str, Any] = getattr(client, operation)(**request)
-        return answer if key is None else _botocore.complete(answer, key)
+        return _botocore.complete(answer, *keys)
 
     def _pages(self, operation: str, request: dict[str, Any], key: str) -> Iterator[list[Any]]:
         """Yield the items of each page."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import botocore.exceptions
 
 from airflow_provider_imageversions import decide, errors, studio
-from airflow_provider_imageversions._botocore import iter_pages, with_note
+from airflow_provider_imageversions._botocore import broken_response, complete, iter_pages, with_note
 from airflow_provider_imageversions._parameters import USAGE_SCOPES
-from airflow_provider_imageversions.model import ErrorKind
+from airflow_provider_imageversions.model import ErrorKind, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -33,6 +33,12 @@ _SLOWEST_RATE = 0.1
 _LONGEST_PAUSE = 20.0
 _PASSING = {ErrorKind.THROTTLED, ErrorKind.TRANSIENT}
 _KINDS = {"domains": "domain", "apps": "app", "user_profiles": "user_profile", "spaces": "space"}
+_REQUIRED = {
+    "domains": ("DomainId",),
+    "apps": ("DomainId", "AppType", "AppName"),
+    "user_profiles": ("DomainId", "UserProfileName"),
+    "spaces": ("DomainId", "SpaceName"),
+}
 _IDENTITY = ("DomainId", "UserProfileName", "SpaceName", "AppType", "AppName")
 
 
@@ -113,7 +119,7 @@ class UsageReader:
             reference
             for name in self._scope
             for document in self._documents(name)
-            for reference in studio.references(_KINDS[name], document, self._image_name, arn)
+            for reference in self._references(name, document, arn)
         ]
         follows_newest = any(reference.version is None and reference.alias is None for reference in found)
         newest = self._pace.call(partial(find_newest, self._hook, self._image_name)) if follows_newest else None
@@ -122,6 +128,12 @@ class UsageReader:
         used = studio.usage(found, newest=newest, owners=owners, knows_apps="apps" in self._scope)
         self._log("found %d versions in use (%s; %d API calls)", len(used), ", ".join(self._scope), self._pace.calls)
         return used
+
+    def _references(self, scope: str, document: Mapping[str, Any], image_arn: str) -> list[studio.Reference]:
+        try:
+            return list(studio.references(_KINDS[scope], document, self._image_name, image_arn))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise broken_response(describe_error(error)) from error
 
     def _documents(self, scope: str) -> Iterator[Mapping[str, Any]]:
         listed = self._list(scope)
@@ -156,7 +168,8 @@ class UsageReader:
             lambda token: self._call(scope, self._hook.list_studio, operation, domain_id=domain, next_token=token),
             operation,
         )
-        items = chain.from_iterable(page[studio.LISTS[operation]] for page in pages)
+        listed = chain.from_iterable(page[studio.LISTS[operation]] for page in pages)
+        items = (complete(item, *_REQUIRED[scope], what="an item of a list") for item in listed)
         return {tuple(item.get(name) for name in _IDENTITY): item for item in items}.values()
 
     def _owner(self, alias: str) -> int | None:

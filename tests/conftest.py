@@ -15,6 +15,8 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 # Airflow reads all of this when it is first imported.
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "AWS_")) and name != "AWS_CA_BUNDLE"]:
@@ -309,6 +311,38 @@ def truncation_unseen(distant_emulator):
 def cleanup():
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def serve(cleanup):
+    """
+    Start a server on the loopback in place of an AWS service; return its address.
+
+    It responds to each call with the same body, or with what a function of the call's headers returns.
+    """
+
+    def start(body, *, status=200, context=None):
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                sent = body(self.headers) if callable(body) else body
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            def log_message(self, *_):
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        cleanup.callback(server.server_close)
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        cleanup.callback(server.shutdown)
+        return f"127.0.0.1:{server.server_port}"
+
+    return start
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class ByAirflow(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid):
-        if "test_docs" in nodeid or "test_contract" in nodeid:
+        if any(name in nodeid for name in ("test_docs", "test_contract", "test_processes")):
             return "no Airflow"
         if "test_distributed.py" in nodeid:
             return "distributed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
@@ -215,35 +214,6 @@ def test_a_broken_configuration_file_that_is_replaced_in_time_is_waited_for(run,
     repairing.join()
 
 
-class STS(BaseHTTPRequestHandler):
-    """AWS STS that refuses each call with an error code."""
-
-    code = ""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = f"<ErrorResponse><Error><Code>{self.code}</Code><Message>no</Message></Error></ErrorResponse>".encode()
-        self.send_response(400)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def sts(cleanup, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), STS)
-    cleanup.callback(server.server_close)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    cleanup.callback(server.shutdown)
-    return {
-        "role_arn": "arn:aws:iam::123456789012:role/role",
-        "service_config": {"sts": {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}},
-    }
-
-
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
@@ -256,9 +226,13 @@ def sts(cleanup, monkeypatch):
         ("InternalFailure", ErrorKind.TRANSIENT),
     ],
 )
-def test_an_error_of_a_credential_service_is_not_one_of_sagemaker(connection, sts, monkeypatch, code, fault):
-    monkeypatch.setattr(STS, "code", code)
-    connection(**sts, config_kwargs={"retries": {"total_max_attempts": 1}})
+def test_an_error_of_a_credential_service_is_not_one_of_sagemaker(connection, serve, code, fault):
+    refusal = f"<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+    connection(
+        role_arn="arn:aws:iam::123456789012:role/role",
+        service_config={"sts": {"endpoint_url": f"http://{serve(refusal.encode(), status=400)}"}},
+        config_kwargs={"retries": {"total_max_attempts": 1}},
+    )
     with pytest.raises(Exception, match=code) as caught:  # judged below
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
     assert classify_error(caught.value) is fault

@@ -2,12 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import select
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -803,12 +798,6 @@ def test_a_page_costs_the_same_however_many_versions_there_are(emulator, client)
 # In-process
 
 
-def test_without_moto_the_import_names_the_extra():
-    code = "import sys; sys.modules['moto'] = None; import airflow_provider_imageversions.emulator"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'airflow-provider-imageversions[emulator]'" in result.stderr.splitlines()[-1]
-
-
 def test_mock_aws_has_the_image_operations_after_install(emulator):
     emulator.reset()
     for model in (VERSION_MODEL, IMAGE_DELETION_MODEL):
@@ -834,51 +823,6 @@ def test_mock_aws_has_the_image_operations_after_install(emulator):
     with mock_aws():
         client = boto3.client("sagemaker", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
         assert client.list_images()["Images"] == []
-
-
-# The command
-
-
-def _command(*arguments):
-    return [sys.executable, "-m", "airflow_provider_imageversions.emulator", *arguments]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_a_signal(number):
-    process = subprocess.Popen(
-        _command("--port", "0", "--creation-seconds", "0"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - as pytest's pythonpath has it
-    )
-    try:
-        assert select.select([process.stdout], [], [], 20)[0]
-        line = process.stdout.readline()
-        found = re.fullmatch(r"SageMaker image emulator on (http://127\.0\.0\.1:\d+)\n", line)
-        remote = Emulator.connect(found[1])
-        remote.create_versions("churn", 1)
-        assert remote.client("sagemaker").describe_image_version(ImageName="churn")["Version"] == 1
-        process.send_signal(number)
-        assert process.wait(timeout=10) == 0
-        assert f"AWS_ENDPOINT_URL={found[1]}" in process.stdout.read()
-        assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_the_command_refuses_an_address_that_others_reach():
-    result = subprocess.run(
-        _command("--host", "0.0.0.0"),  # noqa: S104 - to be refused
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - as pytest's pythonpath has it
-    )
-    assert result.returncode == 2
-    assert "loopback" in result.stderr
 
 
 # --- State changes ---------------------------------------------------------------------------------------

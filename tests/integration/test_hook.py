@@ -6,9 +6,8 @@ import socket
 import ssl
 import tracemalloc
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from functools import partial
 from itertools import islice
-from threading import Thread
 
 import botocore.exceptions
 import pytest
@@ -18,8 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from airflow_provider_imageversions import _botocore, hooks
-from airflow_provider_imageversions._parameters import TEMPLATE
+from airflow_provider_imageversions import _botocore, hooks, usage
+from airflow_provider_imageversions._parameters import TEMPLATE, USAGE_SCOPES
 from airflow_provider_imageversions.errors import CertificateError, ErrorKind, MissingConnectionError, classify_error
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.model import CreateImageRequest
@@ -433,37 +432,7 @@ def test_a_fault_is_retried_where_that_helps_and_judged(hook, emulator, kind, fa
     assert len(listing_calls(emulator)) == calls
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Respond to every call with the same body, by default an empty list."""
-
-    body = b'{"ImageVersions": []}'
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = self.body
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def serve(cleanup):
-    """Start a server on the loopback, with TLS if a context is passed; return its port."""
-
-    def start(context=None):
-        server = HTTPServer(("127.0.0.1", 0), Answers)
-        cleanup.callback(server.server_close)
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        cleanup.callback(server.shutdown)
-        return server.server_port
-
-    return start
+NO_VERSIONS = b'{"ImageVersions": []}'
 
 
 @pytest.fixture
@@ -498,9 +467,8 @@ def certificate(tmp_path):
     ],
     ids=lambda body: body.decode(errors="replace")[:60],
 )
-def test_an_invalid_response_is_a_temporary_error(connection, serve, monkeypatch, body):
-    connection(endpoint_url=f"http://127.0.0.1:{serve()}")
-    monkeypatch.setattr(Answers, "body", body)
+def test_an_invalid_response_is_a_temporary_error(connection, serve, body):
+    connection(endpoint_url=f"http://{serve(body)}")
     hook = SageMakerImageVersionsHook()
     for call in (hook.list_image_versions, hook.describe_image_version, hook.list_aliases, hook.describe_image):
         with pytest.raises(ResponseParserError, match="response is broken") as caught:
@@ -508,10 +476,29 @@ def test_an_invalid_response_is_a_temporary_error(connection, serve, monkeypatch
         assert classify_error(caught.value) is ErrorKind.TRANSIENT
 
 
+@pytest.mark.beyond_model
+@pytest.mark.parametrize("item", ["null", '"image"', "{}", '{"ImageName": "my-image"}'])
+def test_an_invalid_item_of_a_list_is_a_temporary_error(connection, serve, monkeypatch, item):
+    monkeypatch.setattr(usage, "PATIENCE", 0)
+    image = '"ImageName": "my-image", "ImageArn": "arn", "ImageStatus": "CREATED"'
+    lists = ", ".join(f'"{name}": [{item}]' for name in ("Images", "Domains", "Apps", "UserProfiles", "Spaces"))
+    connection(endpoint_url=f"http://{serve(f'{{{image}, {lists}}}'.encode())}")
+    hook = SageMakerImageVersionsHook()
+    calls = [lambda: list(hook.iter_images())]
+    calls += [partial(hook.find_image_version_usage, IMAGE, scope) for scope in USAGE_SCOPES]
+    for call in calls:
+        with pytest.raises(ResponseParserError, match="response is broken") as caught:
+            call()
+        assert classify_error(caught.value) is ErrorKind.TRANSIENT
+
+
 def test_an_unverified_certificate_is_a_permanent_error(connection, serve, certificate, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
-    connection(endpoint_url=f"https://127.0.0.1:{serve(context)}", config_kwargs={"retries": {"total_max_attempts": 1}})
+    connection(
+        endpoint_url=f"https://{serve(NO_VERSIONS, context=context)}",
+        config_kwargs={"retries": {"total_max_attempts": 1}},
+    )
     (tmp_path / "empty.pem").touch()
     (tmp_path / "damaged.pem").write_text(certificate[0].read_text()[:200] + "\n-----END CERTIFICATE-----\n")
     for bundle in (None, "missing.pem", "empty.pem", "damaged.pem", "."):
@@ -523,7 +510,7 @@ def test_an_unverified_certificate_is_a_permanent_error(connection, serve, certi
 
 
 def test_a_broken_handshake_is_a_temporary_error(connection, serve):
-    connection(endpoint_url=f"https://127.0.0.1:{serve()}", config_kwargs={"retries": {"total_max_attempts": 1}})
+    connection(endpoint_url=f"https://{serve(NO_VERSIONS)}", config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(botocore.exceptions.SSLError) as caught:
         SageMakerImageVersionsHook().list_image_versions(IMAGE)
     assert classify_error(caught.value) is ErrorKind.TRANSIENT

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -185,41 +183,3 @@ def test_facets_can_be_serialized(emulator, connection, run):
     assert sent["namespace"] == "sagemaker-image://us-east-1"
     assert sent["name"] == IMAGE
     assert sent["facets"]["version"]["datasetVersion"] == "1"
-
-
-@needs_watchers
-def test_nothing_breaks_where_openlineage_is_not_installed(emulator, connection):
-    emulator.create_versions(IMAGE, 2)
-    program = f"""
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        # Airflow itself imports the first two of every provider that is installed.
-        announced = ("airflow.providers.openlineage", "airflow.providers.openlineage.get_provider_info")
-        if name.split(".")[0] == "openlineage" or (name.startswith(announced[0]) and name not in announced):
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Absent())
-from types import SimpleNamespace
-
-from airflow.providers_manager import ProvidersManager
-from airflow_provider_imageversions.assets import image_version_asset
-from airflow_provider_imageversions.operators import SageMakerListImageVersionsOperator
-from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
-
-try:
-    import openlineage
-except ModuleNotFoundError:
-    print("absent")
-context = {{"ti": SimpleNamespace(xcom_push=lambda **_: None, try_number=1)}}
-for operator in (SageMakerListImageVersionsOperator, SageMakerImageVersionSensor):
-    print(operator(task_id="a", image_name={IMAGE!r}, outlets=[image_version_asset({IMAGE!r})]).execute(context))
-print("sagemaker-image" in ProvidersManager().asset_uri_handlers)
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    output = result.stdout.splitlines()
-    assert "absent" in output
-    assert "".join(output).count("'Version': 2") == 2
-    assert output[-1] == "True"

@@ -7,9 +7,6 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import ClassVar
 
 import pytest
 from botocore.exceptions import ClientError
@@ -294,23 +291,6 @@ def test_errors_of_the_credential_chain_are_classified(image, connection, monkey
 # --- what is not an answer of Amazon ECR -----------------------------------------------------------------
 
 
-class ECR(BaseHTTPRequestHandler):
-    """Amazon ECR behind something that answers in its place."""
-
-    answers: ClassVar[dict[str, bytes]] = {}
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = self.answers[self.headers["X-Amz-Target"].rpartition(".")[2]]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 LISTED = json.dumps({"imageDetails": [{"imageDigest": "sha256:0", "imageManifestMediaType": LIST}]}).encode()
 
 
@@ -326,13 +306,9 @@ LISTED = json.dumps({"imageDetails": [{"imageDigest": "sha256:0", "imageManifest
         {"DescribeImages": LISTED, "BatchGetImage": b'{"images": [{"imageManifest": "{}"}]}'},
     ],
 )
-def test_a_broken_response_of_ecr_is_not_a_bug(connection, cleanup, monkeypatch, answers):
-    monkeypatch.setattr(ECR, "answers", answers)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), ECR)
-    cleanup.callback(server.server_close)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    cleanup.callback(server.shutdown)
-    connection(service_config={"ecr": {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}})
+def test_a_broken_response_of_ecr_is_not_a_bug(connection, serve, answers):
+    address = serve(lambda headers: answers[headers["X-Amz-Target"].rpartition(".")[2]])
+    connection(service_config={"ecr": {"endpoint_url": f"http://{address}"}})
     with pytest.raises(ResponseParserError, match="Amazon ECR's response is broken") as caught:
         SageMakerImageVersionsHook().find_container_digests(BASE)
     assert classify_error(caught.value) is ErrorKind.TRANSIENT

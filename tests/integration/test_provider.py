@@ -7,8 +7,6 @@ import importlib.util
 import inspect
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import airflow
@@ -68,25 +66,6 @@ def test_every_extra_link_of_an_operator_is_in_the_provider_info():
         f"{type(link).__module__}.{type(link).__qualname__}" for task in TASKS for link in task.operator_extra_links
     }
     assert links == set(get_provider_info()["extra-links"])
-
-
-def test_no_module_of_the_package_needs_aiobotocore_or_imports_openlineage():
-    root = Path(airflow_provider_imageversions.__file__).parent
-    needs_airflow_3 = () if importlib.util.find_spec("airflow.sdk") else ("_start_run",)
-    modules = [
-        ".".join(path.relative_to(root.parent).with_suffix("").parts)
-        for path in root.rglob("*.py")
-        if path.stem not in {"__init__", "__main__", *needs_airflow_3}
-    ]
-    program = "import sys, importlib; sys.modules['aiobotocore'] = None\n"
-    program += "".join(f"importlib.import_module({module!r})\n" for module in modules)
-    program += (
-        "print([name for name in sys.modules if name.startswith(('openlineage', 'airflow.providers.openlineage'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    # Airflow itself imports these two of every provider that is installed.
-    announced = {"airflow.providers.openlineage", "airflow.providers.openlineage.get_provider_info"}
-    assert set(ast.literal_eval(done.stdout.splitlines()[-1])) <= announced
 
 
 def test_only_the_decisions_compare_a_status():
