@@ -341,7 +341,7 @@ class WaitSession:
             self._was_listed = False
         left = self.deadline - now
         grace = 0.0 if self.changes and kind in _ANSWERS else GRACE.get(kind)
-        if kind is ErrorKind.CREDENTIALS and grace and lasting == 0:
+        if kind is ErrorKind.CREDENTIALS and lasting == 0:
             # New credentials may be available already.
             return Retry(0.0)
         is_fatal = grace is not None and (lasting >= grace or left <= 0)
@@ -673,7 +673,7 @@ class WatchSession:
 
     def _advance(self, *, has_emitted: bool) -> Steps[None]:
         """Advance the stored cursor: at once if nothing was emitted, otherwise when Airflow has stored the events."""
-        if has_emitted or (self._unstored and self._cursor != self._unstored[-1].cursor):
+        if has_emitted:
             self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
         if any(each.since == math.inf for each in self._unstored) and (yield from self._save(again=True)):
             for each in self._unstored:

@@ -221,6 +221,10 @@ def test_a_version_that_the_task_created_is_deleted_with_its_image():
     step = session.receive_poll(missing, 0.0)
     assert (type(step), step.reason) == (Fail, "version 3 was deleted with its image before it was CREATED")
     assert isinstance(WaitSession(interval=60, target=THIRD).receive_poll(missing, 0.0), PollAgain)
+    throttled = PollResult(frozenset(), fault=ErrorKind.THROTTLED, error=ERROR, lasting=0.0)
+    assert isinstance(session.receive_poll(throttled, 0.0), PollAgain)
+    ready = PollResult(frozenset({THIRD}), outcomes={THIRD: Ready(version(3))})
+    assert isinstance(session.receive_poll(ready, 0.0), Succeed)
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.THROTTLED, ErrorKind.MISSING])

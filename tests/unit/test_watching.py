@@ -755,6 +755,38 @@ def test_an_event_is_stored_ten_seconds_after_the_next_request():
     assert world.poll(listed) == []
 
 
+def test_a_state_that_could_not_be_stored_is_stored_by_the_next_poll():
+    world = Recorder()
+    world.stores[0].broken = True
+    world.poll([owner_of(1)])
+    world.stores[0].broken = False
+    assert world.poll([owner_of(1)]) == []
+    assert [run[1] for run in stored(world)["runs"]] == [1]
+
+
+def test_a_new_version_is_emitted_even_if_the_state_cannot_be_stored():
+    world = Recorder()
+    world.poll([owner_of(1)])
+    world.stores[0].broken = True
+    assert [event[0] for event in world.poll([owner_of(1), owner_of(2)])] == [2]
+    assert world.poll([owner_of(1), owner_of(2)]) == []
+
+
+def test_what_needs_no_event_is_stored_at_once_or_with_the_events_before_it():
+    world = Recorder()
+    listed = [owner_of(1), owner_of(2, "CREATE_FAILED")]
+    world.poll(listed[:1])
+    world.poll(listed)
+    assert [run[:2] for run in stored(world)["runs"]] == [[1, 2]]
+    listed += [owner_of(3), owner_of(4, "CREATE_FAILED")]
+    world.poll(listed[:3])
+    world.poll(listed)
+    assert [run[:2] for run in stored(world)["runs"]] == [[1, 2]]
+    world.now += _sessions.STORED_AFTER
+    world.poll(listed)
+    assert [run[:2] for run in stored(world)["runs"]] == [[1, 4]]
+
+
 def test_each_emission_has_ten_seconds_of_its_own():
     world = Recorder()
     world.poll([owner_of(1)])
