@@ -246,11 +246,12 @@ def parse_boolean(name: str, value: object) -> bool:
 
 
 def choice_parser(*choices: str) -> Parser:
-    """Return a parser of one of SageMaker's choices, which are in upper case; lower case is accepted."""
+    """Return a parser of one of several choices, whose case does not matter."""
+    spelled = {choice.upper(): choice for choice in choices}
 
     def parse(name: str, value: object) -> str:
-        if isinstance(value, str) and value.strip().upper() in choices:
-            return value.strip().upper()
+        if isinstance(value, str) and value.strip().upper() in spelled:
+            return spelled[value.strip().upper()]
         raise invalid_parameter(name, value, f"allowed are {', '.join(choices)}.")
 
     return parse

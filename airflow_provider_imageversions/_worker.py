@@ -205,5 +205,6 @@ class WorkerPoller:
 
     def _timed_out(self, obstacle: str) -> SageMakerImageOperationTimeoutError:
         return SageMakerImageOperationTimeoutError(
-            f"SageMaker image {self._image_name!r}: {obstacle}, and the timeout of {self._timeout:g} seconds is over."
+            f"SageMaker image {self._image_name!r}: not completed within the timeout of {self._timeout:g} seconds: "
+            f"{obstacle.removesuffix('.')}."
         )

@@ -301,8 +301,8 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
-    """Return SageMaker's reason for a failure as one line, fit for a log or an exception."""
-    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "SageMaker gave no reason"
+    """Return SageMaker's reason for a failure as one line without a full stop, fit for a log or an exception."""
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()).removesuffix(".") or "SageMaker gave no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:

@@ -644,6 +644,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         *,
         domain_id: str | None = None,
         calls_per_second: float | None = None,
+        timeout: float | None = None,
     ) -> dict[str, list[dict[str, Any]]]:
         """
         Find who uses which version of an image in Amazon SageMaker Studio.
@@ -652,7 +653,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         that has it. Apps that are Deleted or Failed do not count.
 
         API calls: one for the image; for ``domains``, ``user_profiles`` and ``spaces``, one per 100 resources and one
-        for each of them; for ``apps``, one per 100; one per alias; and one for the newest version.
+        for each of them; for ``apps``, one per 100; one per alias; and one for the newest version. Unlike other
+        methods, this one retries each call for up to 5 minutes during throttling and outages.
 
         :param image_name: Name of the image.
         :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
@@ -660,6 +662,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param domain_id: Check only this domain. (default: all domains)
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
             (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
+        :param timeout: Time in seconds after which no more calls are made. (default: no limit)
         :return: A list of users for each version number (a string). A user is a dict:
 
             - ``kind``: ``domain``, ``app``, ``user_profile`` or ``space``.
@@ -669,6 +672,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             - ``pinned``: ``False`` for a setting that always uses the newest version.
             - ``running``: whether an app with the version is running; ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
+        :raises TimeoutError: Not everything was read within ``timeout``.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image or,
             with ``domains`` in the scope, no such domain. If access is denied, the message names the missing
             permission. A failed call never counts as "not used".
@@ -681,7 +685,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         if rate is None:
             option = "[sagemaker_image_versions] usage_calls_per_second"
             rate = conf.getfloat("sagemaker_image_versions", "usage_calls_per_second", fallback=2.0)
-        return UsageReader(self, request, Pace(_parameters.parse_rate(option, rate))).read()
+        return UsageReader(self, request, Pace(_parameters.parse_rate(option, rate), timeout)).read()
 
     def find_container_digests(self, base_image: str) -> frozenset[str]:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from functools import partial
@@ -47,10 +48,12 @@ class Pace:
     Limit the rate of API calls.
 
     :param calls_per_second: Maximum number of calls per second. While SageMaker throttles, it is halved repeatedly.
+    :param timeout: Time in seconds after which no more calls are made. (default: no limit)
     """
 
-    def __init__(self, calls_per_second: float) -> None:
+    def __init__(self, calls_per_second: float, timeout: float | None = None) -> None:
         self._full_rate = self.rate = calls_per_second
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._next = time.monotonic()
         self.calls = 0
 
@@ -59,21 +62,26 @@ class Pace:
         Make a call at the limited rate, and retry it after temporary errors.
 
         :param step: Function that makes one API call.
-        :raises Exception: The step's error, if it is not temporary or has lasted for five minutes.
+        :raises TimeoutError: The timeout is over.
+        :raises Exception: The step's error, if it is not temporary, or lasts for five minutes or until the timeout.
         """
-        deadline = time.monotonic() + PATIENCE
+        patience_until = time.monotonic() + PATIENCE
         while True:
+            if max(self._next, time.monotonic()) > self._deadline:
+                raise TimeoutError("reading the settings of SageMaker Studio takes longer than the timeout.")
             time.sleep(max(0.0, self._next - time.monotonic()))
             self._next = max(self._next, time.monotonic()) + 1 / self.rate
             self.calls += 1
             try:
                 result = step()
             except Exception as error:
-                if errors.classify_error(error) not in _PASSING or time.monotonic() > deadline:
+                now = time.monotonic()
+                if errors.classify_error(error) not in _PASSING or now > patience_until or now >= self._deadline:
                     raise
                 self.rate = max(self.rate / 2, min(_SLOWEST_RATE, self._full_rate))
                 pause = random.uniform(0.5, 1.0) * min(1 / self.rate, _LONGEST_PAUSE)  # noqa: S311  # spreads calls
-                self._next = time.monotonic() + pause
+                # The last try is at the deadline, so that its error is raised rather than a TimeoutError.
+                self._next = min(now + pause, self._deadline)
             else:
                 self.rate = min(self.rate + self._full_rate / 20, self._full_rate)
                 return result

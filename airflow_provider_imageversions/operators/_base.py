@@ -105,7 +105,11 @@ class ChangingOperator(ImageOperator):
                 parameter,
             )
             return {}
-        return task.call(lambda hook: none_if_not_found(hook.find_image_version_usage, self.image_name, scope)) or {}
+
+        def find(hook: SageMakerImageVersionsHook) -> dict[str, list[dict[str, Any]]] | None:
+            return none_if_not_found(hook.find_image_version_usage, self.image_name, scope, timeout=task.left)
+
+        return task.call(find) or {}
 
     def _check_aliases_are_free(self, hook: SageMakerImageVersionsHook, aliases: Iterable[str] | None) -> None:
         """Raise an error if one of the aliases belongs to a version."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -59,7 +60,8 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
     :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
     :param timeout: Time after which the task fails, in seconds or as a timedelta. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The version is in use, or DELETE_FAILED (the message has SageMaker's reason).
+    :raises SageMakerImageOperationError: The version is in use, the alias has moved to another version, or the version
+        is DELETE_FAILED (the message has SageMaker's reason).
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: Number of the version; ``None`` if no version had the alias.
@@ -102,7 +104,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
                 f"version {number} is not deleted, because it is used by {describe_users(users)}. Roll out another "
                 "version there, or set refuse_if_used=False"
             )
-        task.wait(lambda hook: _delete(hook, image_name, version))
+        task.wait(lambda hook: _delete(hook, image_name, version, alias=parameters.alias))
         if self.wait_for_completion:
             self._raise_if_failed(
                 task.wait(
@@ -111,38 +113,59 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
                     )
                 )
             )
-        is_gone = "is deleted" if self.wait_for_completion else "is being deleted"
-        self.log.info("SageMaker image %r: version %d %s", image_name, number, is_gone)
+        action = "deleted" if self.wait_for_completion else "deleting"
+        self.log.info("SageMaker image %r: %s version %d", image_name, action, number)
         return number
 
 
-def _delete(hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion) -> decide.Waiting | None:
+def _delete(
+    hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion, *, alias: str | None = None
+) -> decide.Waiting | None:
     """
     Start to delete a version unless it is already being deleted; return what to wait for if that is not possible yet.
 
+    A later version with the same number, which exists if the image was deleted and created again, is not deleted.
+
     :param hook: The hook.
     :param image_name: Name of the image.
-    :param version: The version's record, which is updated if the call is rejected. The caller does not wait for a later
-        version with the same number, which exists if the image was deleted and created again.
+    :param version: The version's record.
+    :param alias: An alias that the version must still have. (default: ``None``)
+    :raises SageMakerImageOperationError: It no longer has the alias.
     """
-    before = decide.in_creation(version)
+    now = _describe_remaining(hook, image_name, version)
+    if now is None:
+        return None
+    number = version["Version"]
+    if alias is not None:
+        owner = errors.none_if_not_found(hook.describe_image_version, image_name, alias=alias)
+        if owner is None or owner["Version"] != number:
+            now_on = "no version has it" if owner is None else f"version {owner['Version']} has it"
+            raise errors.SageMakerImageOperationError(
+                f"SageMaker image {image_name!r}: nothing was deleted, because the alias {alias!r} moved from version "
+                f"{number} before it could be deleted; now {now_on}. Set version={number} if it is to be deleted"
+            )
     try:
-        hook.delete_image_version(image_name, version["Version"])
+        hook.delete_image_version(image_name, number)
     except Exception as error:
         if errors.classify_error(error) is ErrorKind.MISSING:
             return None
         if not errors.may_be_status_conflict(error):
             raise
-        now = errors.none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
-        if now is None or not decide.is_same(now, version) or decide.is_being_deleted(now):
+        # This explains the refusal, even if the version has become CREATED since.
+        if (obstacle := decide.in_creation(now)) is not None:
+            return obstacle
+        if _describe_remaining(hook, image_name, version) is None:
             return None
-        version.update(now)
-        # One that was CREATING may have become CREATED between the refusal and this check.
-        obstacle = decide.in_creation(now) or before
-        if obstacle is None:
-            raise
-        return obstacle
+        raise
     return None
+
+
+def _describe_remaining(
+    hook: SageMakerImageVersionsHook, image_name: str, version: ImageVersion
+) -> ImageVersion | None:
+    """Return the current record of a version; ``None`` if it is deleted or DELETING."""
+    now = errors.none_if_not_found(hook.describe_image_version, image_name, version=version["Version"])
+    return None if now is None or not decide.is_same(now, version) or decide.is_being_deleted(now) else now
 
 
 class SageMakerPruneImageVersionsOperator(ChangingOperator):
@@ -240,7 +263,9 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         ):
             reason = policy_reason
             if reason is None and not policy.preview:
-                reason = self._delete_or_keep(task, image_name, version)
+                # Reading who uses the versions may have taken minutes since the aliases were checked.
+                is_checked = not policy.keep_used or bool(deleted)
+                reason = self._delete_or_keep(task, image_name, version, policy, is_checked=is_checked)
             number = version["Version"]
             if reason == "used":
                 using = used_by[str(number)] = users()[str(number)]
@@ -266,17 +291,34 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             "preview": policy.preview,
         }
 
-    def _delete_or_keep(self, task: WorkerPoller, image_name: str, version: ImageVersion) -> str | None:
-        """Start to delete a version; return the reason why it is kept if it cannot be deleted."""
+    def _delete_or_keep(
+        self, task: WorkerPoller, image_name: str, version: ImageVersion, policy: PrunePolicy, *, is_checked: bool
+    ) -> str | None:
+        """
+        Start to delete a version; return the reason why it is kept if it cannot be deleted.
+
+        :param is_checked: Whether the caller checked directly before that the version has no alias.
+        """
+        number = version["Version"]
+        checks = count(int(not is_checked))
+
+        def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | str | None:
+            if next(checks) and policy.keep_aliased:
+                # What prevented the deletion may have been a promotion of the version.
+                aliases = errors.none_if_not_found(hook.list_aliases, image_name, number)
+                if aliases:
+                    return "alias"
+            return _delete(hook, image_name, version)
+
         try:
-            obstacle = task.wait_briefly(lambda hook: _delete(hook, image_name, version), patience=_IN_USE_PATIENCE)
+            found = task.wait_briefly(step, patience=_IN_USE_PATIENCE)
         except Exception as error:
             if errors.classify_error(error) is not ErrorKind.IN_USE:
                 raise
             note = describe_error(error)
         else:
-            if obstacle is None:
-                return None
-            note = obstacle.note
-        self.log.warning("SageMaker image %r: kept version %d: %s", image_name, version["Version"], note)
+            if not isinstance(found, decide.Waiting):
+                return found
+            note = found.note
+        self.log.warning("SageMaker image %r: kept version %d: %s", image_name, number, note)
         return "in_use"

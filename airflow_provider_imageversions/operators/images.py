@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @attrs.frozen(field_transformer=with_converters)
 class _CreateParameters(CreateImageRequest):
     action_if_image_exists: str = attrs.field(
-        default="use", metadata=parsed_by(choice_parser("USE", "UPDATE", "RECREATE", "FAIL"), accepts_none=False)
+        default="use", metadata=parsed_by(choice_parser("use", "update", "recreate", "fail"), accepts_none=False)
     )
 
 
@@ -100,7 +100,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
         if self.wait_for_completion:
 
             def check(hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
-                return decide.obstacle(hook.describe_image(request.image_name), updated=action == "UPDATE")
+                return decide.obstacle(hook.describe_image(request.image_name), updated=action == "update")
 
             self._raise_if_failed(task.wait(check))
         self._lineage = (str(task.hook.conn_region_name), None)
@@ -128,14 +128,14 @@ class SageMakerCreateImageOperator(ChangingOperator):
     def _use_existing(
         self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str, image: dict[str, Any]
     ) -> decide.Waiting | decide.Failed | None:
-        if action == "FAIL":
+        if action == "fail":
             return decide.Failed("it exists already, and action_if_image_exists is 'fail'")
-        if action == "RECREATE" and decide.is_failed_creation(image):
+        if action == "recreate" and decide.is_failed_creation(image):
             return self._delete_failed(hook, request.image_name, image)
         obstacle = decide.obstacle(image)
-        if obstacle is None and action == "UPDATE":
+        if obstacle is None and action == "update":
             hook.update_image(UpdateImageRequest.of(request))
-            self.log.info("SageMaker image %r: existed already, updated", request.image_name)
+            self.log.info("SageMaker image %r: updated the existing image", request.image_name)
         elif obstacle is None:
             self.log.info("SageMaker image %r: exists already", request.image_name)
         return obstacle

@@ -107,7 +107,7 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
         self.timeout = parse_seconds("timeout", self.timeout)
         task = WorkerPoller(self, image_name, timeout=self.timeout)
         SageMakerImageLink.store(context, self, task.hook, image_name)
-        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request)))
+        used = task.call(lambda hook: hook.find_image_version_usage(**attrs.asdict(request), timeout=task.left))
         for number, users in used.items():
             self.log.info(
                 "SageMaker image %r: version %s is used by %s", image_name, number, studio.describe_users(users)
@@ -357,7 +357,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             return
         try:
             used = task.hook.find_image_version_usage(
-                self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id
+                self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id, timeout=task.left
             )
         except Exception as error:
             if errors.classify_error(error) is None:

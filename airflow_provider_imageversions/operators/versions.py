@@ -160,6 +160,15 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
         self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
+        if (
+            self.if_unchanged != "return"
+            and is_literal(self.only_if_changed, self._template)
+            and not parse_boolean("only_if_changed", self.only_if_changed)
+        ):
+            raise ValueError(
+                f"if_unchanged={self.if_unchanged!r} has no effect with only_if_changed={self.only_if_changed!r}. Set "
+                "only_if_changed=True, or leave out if_unchanged."
+            )
         self._check_outlets()
 
     def _check_outlets(self) -> None:
@@ -444,6 +453,9 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self._set_parameters(locals())
+        changes = ("aliases_to_add", "aliases_to_delete", *VersionMetadata.names())
+        if all(getattr(self, name) is None for name in changes):
+            raise ValueError(f"There is nothing to change. Set at least one of {', '.join(changes)}.")
 
     def execute(self, context: Any) -> ImageVersion:
         """Update the version."""
@@ -582,11 +594,11 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:
             version = hook.describe_image_version(image_name, version=number)
+            self._raise_if_failed(decide.refusal(version, "promoted"))
             has = set(hook.list_aliases(image_name, number))
             moving = [alias for alias in aliases if alias not in has]
             if not moving:
                 return None
-            self._raise_if_failed(decide.refusal(version, "promoted"))
             describe = partial(errors.none_if_not_found, hook.describe_image_version, image_name)
             owners = {alias: describe(alias=alias) for alias in moving}
             # All are checked before one is detached, so that a skipped task has changed nothing.
