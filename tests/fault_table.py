@@ -429,8 +429,9 @@ This page shows what each class does when something goes wrong between Airflow a
 
 In short:
 
-- Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. All
-  other classes wait until the fault is over, or until their `timeout`.
+- Throttling and outages: the hook and the list operator fail after botocore's three attempts, so set `retries`. The
+  hook's `find_image_version_usage` retries each call for up to 5 minutes. All other classes wait until the fault is
+  over, or until their `timeout`.
 - Refused credentials: sensors and operators that change something load the credentials again for 2 minutes, and then
   fail.
 - Denied access: sensors fail after 10 seconds, operators at once. Asset watchers retry every five minutes.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError
 
-from airflow_provider_imageversions.errors import SageMakerImageOperationError
+from airflow_provider_imageversions.errors import SageMakerImageOperationError, SageMakerImageOperationTimeoutError
 from airflow_provider_imageversions.operators import (
     SageMakerDeleteImageOperator,
     SageMakerDeleteImageVersionOperator,
+    SageMakerImageVersionUsageOperator,
     SageMakerPruneImageVersionsOperator,
 )
+from tests.conftest import TaskInstance, execute_in_thread
 from tests.studio import custom_image, spec
 
 IMAGE = "churn"
@@ -112,6 +117,36 @@ def test_what_cannot_be_read_keeps_every_version(studio, domain, run, emulator, 
     with pytest.raises(ClientError, match=f"needs sagemaker:{operation}"):
         run(prune(keep_used=True))
     assert left(studio) == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(prune, keep_used=True),
+        partial(delete, 4, refuse_if_used=True),
+        partial(delete_image, refuse_if_used=True),
+        partial(SageMakerImageVersionUsageOperator, task_id="usage", image_name=IMAGE),
+    ],
+)
+def test_usage_that_is_not_read_within_the_timeout_fails_the_task(studio, domain, run, emulator, make):
+    emulator.add_fault("throttling", operation="ListDomains", times=None)
+    with pytest.raises(
+        SageMakerImageOperationTimeoutError, match=r"the timeout of 1 seconds: ClientError: .*Throttling"
+    ):
+        run(make(timeout=1))
+    assert left(studio) == list(range(1, 11))
+
+
+def test_an_alias_that_moves_while_usage_is_read_keeps_the_version(studio, domain, emulator):
+    emulator.add_fault("throttling", operation="ListDomains", times=None)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute_in_thread, prune(keep_used=True), {"ti": TaskInstance()})
+        while not emulator.calls("ListDomains") and not running.done():
+            time.sleep(0.05)
+        studio.client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+        emulator.clear_faults()
+        assert running.result(60)["kept"]["alias"] == [1]
+    assert 1 in left(studio)
 
 
 def test_usage_is_read_once_and_only_if_something_could_be_deleted(studio, domain, run, emulator):

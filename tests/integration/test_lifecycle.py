@@ -32,6 +32,11 @@ from airflow_provider_imageversions.operators import (
 from tests.conftest import TaskInstance, execute_in_thread, first_event, needs_watchers
 
 try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow import DAG
+
+try:
     from airflow.sdk.exceptions import TaskDeferred
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import TaskDeferred
@@ -568,7 +573,9 @@ def test_a_deferral_that_timed_out_has_a_last_check(emulator, image, client, run
     if ready:
         assert resume()["Version"] == 1
     else:
-        with pytest.raises(SageMakerImageOperationTimeoutError, match="version 1 is CREATING, and the timeout of 20 "):
+        with pytest.raises(
+            SageMakerImageOperationTimeoutError, match="the timeout of 20 seconds: version 1 is CREATING"
+        ):
             resume()
     assert numbers(client) == [1]
 
@@ -630,7 +637,7 @@ def test_it_polls_at_least_once_per_interval(emulator, image, context):
 
 def test_it_fails_after_its_timeout(emulator, image, context):
     emulator.creation_seconds = 60
-    with pytest.raises(TimeoutError, match=r"version 1 is CREATING, and the timeout of 0.5 seconds") as caught:
+    with pytest.raises(TimeoutError, match=r"within the timeout of 0.5 seconds: version 1 is CREATING\.$") as caught:
         create(timeout=0.5).execute(context)
     assert isinstance(caught.value, compat.AirflowException)
 
@@ -650,10 +657,10 @@ def test_a_timeout_while_sagemaker_refuses_calls_has_its_error_as_the_cause(
 ):
     kind = "throttling" if make is prune else "in_use"
     emulator.add_fault(kind, operation=operation, times=None)
-    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"the timeout of 0.5 seconds is over") as caught:
+    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"within the timeout of 0.5 seconds: ") as caught:
         make(timeout=0.5, **arguments).execute(context)
     assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
-    assert str(caught.value.__cause__) in str(caught.value)
+    assert str(caught.value.__cause__).removesuffix(".") in str(caught.value)
 
 
 @needs_watchers
@@ -841,6 +848,13 @@ def test_only_a_created_version_is_promoted(emulator, versions, context):
     assert owner(versions, "prod") == 1
 
 
+@pytest.mark.parametrize("status", ["CREATE_FAILED", "DELETE_FAILED", "DELETING", "CREATING"])
+def test_a_version_that_is_not_created_is_refused_even_if_it_has_the_aliases(emulator, versions, context, status):
+    emulator.set_version(IMAGE, 1, status=status)
+    with pytest.raises(SageMakerImageOperationError, match=f"version 1 is {status}.*only a CREATED version"):
+        promote(version=1, aliases=["prod"]).execute(context)
+
+
 def created_after_the_first_call(emulator, task, operation):
     """Execute a task on a version that is CREATING until an operation was called."""
     before = len(emulator.calls(operation))
@@ -879,6 +893,14 @@ def test_a_validation_error_that_the_status_does_not_explain_is_raised_at_once(e
     emulator.add_fault("invalid_state", operation=None, after=1, times=1)
     with pytest.raises(botocore.exceptions.ClientError, match="invalid state"):
         make(version=2, **arguments).execute(context)
+
+
+def test_an_update_without_a_change_is_refused_when_the_dag_is_parsed(connection):
+    with pytest.raises(ValueError, match=r"nothing to change\. Set at least one of aliases_to_add, .*, release_notes"):
+        update(version=1)
+    assert update(version=1, release_notes="{{ params.notes }}")
+    with DAG("dag", schedule=None):
+        assert update(version=1, horovod=create().output)
 
 
 def test_what_is_no_promotion_is_done_to_a_failed_version_too(emulator, versions, context):
@@ -1004,6 +1026,17 @@ def test_a_deletion_whose_answer_was_lost_is_a_success(emulator, versions, conte
     assert delete(version=2).execute(context) == 2
 
 
+def test_a_version_whose_alias_moves_before_it_can_be_deleted_is_kept(emulator, versions, context):
+    emulator.add_fault("in_use", operation="DeleteImageVersion", times=None)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, delete(alias="stable"))
+        until(lambda: emulator.calls("DeleteImageVersion") or running.done())
+        versions.update_image_version(ImageName=IMAGE, Version=1, AliasesToDelete=["stable"])
+        with pytest.raises(SageMakerImageOperationError, match="nothing was deleted, because the alias 'stable' moved"):
+            running.result(20)
+    assert numbers(versions) == [1, 2, 3]
+
+
 # --- pruning ---------------------------------------------------------------------------------------------
 
 
@@ -1073,7 +1106,8 @@ def test_pruning_ten_thousand_versions_takes_the_necessary_calls_only(emulator, 
     before = len(emulator.calls())
     result = prune(keep_newest=9_950, timeout=120).execute(context)
     assert result["deleted"] == list(range(2, 51))
-    assert len(emulator.calls()) - before == 100 + 49 + 50
+    # The list; for each deletion, ListAliases, DescribeImageVersion and DeleteImageVersion; and the aliased version.
+    assert len(emulator.calls()) - before == 100 + 3 * 49 + 1
 
 
 def test_pruning_waits_for_concurrent_changes_and_skips_deleted_versions(emulator, image, client, context):
@@ -1096,6 +1130,37 @@ def test_a_version_that_stays_in_use_is_kept_and_holds_up_no_other(emulator, ima
     assert result["deleted"] == [2, 3]
     assert result["kept"] == kept(newest=[4], in_use=[1])
     assert numbers(client) == [1, 4]
+
+
+def test_a_version_that_is_promoted_before_it_can_be_deleted_is_kept(emulator, image, client, context):
+    emulator.create_versions(IMAGE, 2)
+    emulator.add_fault("in_use", operation="DeleteImageVersion", times=None)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, prune(keep_newest=1))
+        until(lambda: emulator.calls("DeleteImageVersion") or running.done())
+        client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+        assert running.result(20)["kept"] == kept(newest=[2], alias=[1])
+
+
+def test_versions_of_an_image_that_is_created_again_are_not_pruned(emulator, image, client, context):
+    """Between the list and the first deletion, the image is deleted and created again."""
+    emulator.creation_seconds = 0
+    emulator.create_versions(IMAGE, 3)
+    emulator.add_fault("slow", operation="ListAliases", seconds=10)
+
+    def replace():
+        until(lambda: emulator.calls("ListAliases"))
+        client.delete_image(ImageName=IMAGE)
+        client.create_image(ImageName=IMAGE, RoleArn=ROLE)
+        client.create_image_version(ImageName=IMAGE, BaseImage=BASE)
+        emulator.clear_faults()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(replace)
+        prune(keep_newest=1).execute(context)
+        other.result(20)
+    assert numbers(client) == [1]
+    assert emulator.calls("DeleteImageVersion") == []
 
 
 @pytest.mark.parametrize("value", [[1, 3], (3, 1), {1, 3}, "1, 3", "[1, 3]", ["1", "3"]])
@@ -1154,8 +1219,8 @@ def test_pruning_keeps_a_version_that_stays_creating(emulator, image, client, co
         (create, {"timeout": -1}),
         (create, {"botocore_config": {"no_such_option": 1}}),
         (update, {"version": None}),
-        (update, {"version": -1}),
-        (update, {"version": 1, "alias": "prod"}),
+        (update, {"version": -1, "release_notes": "x"}),
+        (update, {"version": 1, "alias": "prod", "release_notes": "x"}),
         (update, {"aliases_to_add": ["bad alias"], "version": 1}),
         (promote, {"aliases": ["bad alias"], "version": 1}),
         (promote, {"aliases": [], "version": 1}),

@@ -235,6 +235,12 @@ def test_parameters_are_checked_when_the_dag_is_parsed(name, value):
         create(**{name: value})
 
 
+def test_if_unchanged_needs_only_if_changed(connection):
+    with pytest.raises(ValueError, match="if_unchanged='skip' has no effect with only_if_changed=False"):
+        create(only_if_changed=False, if_unchanged="skip")
+    assert create(only_if_changed="{{ params.only }}", if_unchanged="skip")
+
+
 def test_consumers_of_the_asset_do_not_start_for_nothing(connection):
     pytest.importorskip("airflow.sdk", reason="Airflow 2 has no asset watchers")
     from airflow_provider_imageversions.assets import image_version_asset

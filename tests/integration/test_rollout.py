@@ -678,9 +678,10 @@ def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domai
     assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 because its settings pin it" in log
 
 
-def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said):
-    emulator.add_fault("access_denied", operation="ListApps", times=None)
-    assert run(rollout(domain, 3))["changed"]
+@pytest.mark.parametrize("kind", ["access_denied", "throttling"])
+def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said, kind):
+    emulator.add_fault(kind, operation="ListApps", times=None)
+    assert run(rollout(domain, 3, timeout=3))["changed"]
     assert "could not read which apps and spaces keep another version" in said()
 
 

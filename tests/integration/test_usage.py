@@ -273,6 +273,22 @@ def test_a_call_that_is_throttled_for_minutes_is_an_error(clock):
     assert clock.now > usage.PATIENCE
 
 
+def test_a_throttled_call_is_retried_until_the_timeout(clock):
+    pace = usage.Pace(4.0, timeout=30.0)
+    with pytest.raises(ClientError, match="Rate exceeded"):
+        pace.call(throttled)
+    assert clock.now == 30.0
+
+
+def test_no_call_is_made_after_the_timeout(clock):
+    pace = usage.Pace(4.0, timeout=1.0)
+    for _ in range(5):
+        pace.call(str)
+    with pytest.raises(TimeoutError, match="takes longer than the timeout"):
+        pace.call(str)
+    assert (pace.calls, clock.now) == (5, 1.0)
+
+
 def test_an_alias_that_no_version_has_is_warned_of(studio, hook, said):
     studio.image(IMAGE, 1)
     image = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
