@@ -559,7 +559,7 @@ def test_versions_that_fail_at_once_are_made_once_a_try(emulator, image, client,
 
 
 def test_execution_timeout_includes_the_time_before_the_deferral(emulator, image, client, context):
-    emulator.add_fault("throttled", operation="CreateImageVersion")
+    emulator.add_fault("throttling", operation="CreateImageVersion", times=4)
     limit = timedelta(seconds=5)
     with pytest.raises(TaskDeferred) as deferral:
         create(deferrable=True, execution_timeout=limit).execute(context)
