@@ -107,6 +107,9 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     start_from_trigger: Any = Unless("obstacles_to_start")
     start_trigger_args: Any = StartTriggerArguments()
     end_from_trigger: Any = Unless("obstacles_to_end")
+    _poller: WorkerPoller | None = None
+    _session: WaitSession | None = None
+    _logged_until: datetime | None = None
 
     def __init__(
         self,
@@ -135,10 +138,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         self.deferrable = parse_deferrable(True if needs_triggerer and deferrable is None else deferrable)
         if needs_triggerer and not self.deferrable:
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
-        self._poller: WorkerPoller | None = None
-        self._session: WaitSession | None = None
         self._began = datetime.now(timezone.utc)
-        self._logged_until: datetime | None = None
         self._warned: set[str] = set()
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
