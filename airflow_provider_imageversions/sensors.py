@@ -77,7 +77,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         ``end_from_trigger``)
     :param start_from_trigger: Start in the triggerer, without a worker until the version is CREATED. Requires Airflow
         3.3. For tasks that need a worker, such as mapped tasks and tasks with XComArgs, most templates, a pool or an
-        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
+        ``execution_timeout``, a worker defers the task instead, and a warning says why (for mapped tasks, only in
+        the scheduler's log). (default: False)
     :param end_from_trigger: Also end in the triggerer when the version is CREATED. Requires Airflow 3.3. Failures and
         timeouts are always handled by a worker. For tasks that need a worker, such as tasks with outlets or callbacks,
         or with another task mapped over their result, a worker completes the task instead, and a warning says why.
