@@ -81,7 +81,7 @@ TASKS = {
     operators.SageMakerCreateImageOperator: {"role_arn": ROLE},
     operators.SageMakerCreateImageVersionOperator: {"base_image": "repository:tag", "wait_for_completion": False},
     operators.SageMakerDeleteImageOperator: {"wait_for_completion": False},
-    operators.SageMakerUpdateImageVersionOperator: {"version": 1},
+    operators.SageMakerUpdateImageVersionOperator: {"version": 1, "release_notes": "x"},
     operators.SageMakerPromoteImageVersionOperator: {"version": 1, "aliases": ["prod"]},
     operators.SageMakerDeleteImageVersionOperator: {"version": 1, "wait_for_completion": False},
     operators.SageMakerPruneImageVersionsOperator: {"keep_newest": 1, "preview": True},

@@ -500,7 +500,7 @@ def long_reason(world, part, row):
     if part == "delete":
         world.emulator.creation_seconds = 60
         failed["status"] = "DELETE_FAILED"
-        world.during(2, "DescribeImageVersion", lambda: world.emulator.set_version(IMAGE, 2, **failed))
+        world.during(3, "DescribeImageVersion", lambda: world.emulator.set_version(IMAGE, 2, **failed))
         return {"version": 2}, None
     world.emulator.set_version(IMAGE, 2, **failed)
     if part == "prune":
