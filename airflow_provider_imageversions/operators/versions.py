@@ -161,8 +161,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self.deferrable = parse_deferrable(deferrable)
         self._set_parameters(locals())
         if (
-            self.if_unchanged != "return"
-            and is_literal(self.only_if_changed, self._template)
+            is_literal([self.only_if_changed, self.if_unchanged], self._template)
+            and self.if_unchanged != "return"
             and not parse_boolean("only_if_changed", self.only_if_changed)
         ):
             raise ValueError(

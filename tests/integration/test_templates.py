@@ -14,7 +14,7 @@ from airflow_provider_imageversions.hooks import AWS_DEFAULTS, AWS_PARAMETERS, a
 REQUIRED = {
     "SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/r"},
     "SageMakerCreateImageVersionOperator": {"base_image": "repository:tag"},
-    "SageMakerUpdateImageVersionOperator": {"version": 1},
+    "SageMakerUpdateImageVersionOperator": {"version": 1, "release_notes": "x"},
     "SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
     "SageMakerDeleteImageVersionOperator": {"version": 1},
     "SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
