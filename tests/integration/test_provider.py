@@ -154,7 +154,7 @@ def test_template_fields_are_documented_as_templated(subject):
 REQUIRED = {
     "SageMakerCreateImageOperator": {"role_arn": "arn:aws:iam::123456789012:role/sagemaker"},
     "SageMakerCreateImageVersionOperator": {"base_image": "b"},
-    "SageMakerUpdateImageVersionOperator": {"version": 1},
+    "SageMakerUpdateImageVersionOperator": {"version": 1, "release_notes": "x"},
     "SageMakerPromoteImageVersionOperator": {"version": 1, "aliases": ["prod"]},
     "SageMakerDeleteImageVersionOperator": {"version": 1},
     "SageMakerPruneImageVersionsOperator": {"keep_newest": 1},
