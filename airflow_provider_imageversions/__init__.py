@@ -10,7 +10,8 @@ _INTEGRATION = "Amazon SageMaker image versions"
 
 _CONFIG = {
     "sagemaker_image_versions": {
-        "description": "How triggers poll the SageMaker API, and how much of it goes to the metadata database.",
+        "description": "Rate limits for calls to the SageMaker API, and the maximum size of a result in the metadata "
+        "database.",
         "options": {
             "calls_per_second": {
                 "description": "Maximum number of API calls per second of one triggerer through one connection and "

@@ -15,14 +15,14 @@ import re
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import attrs
 from dateutil.parser import isoparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     from typing_extensions import Self
@@ -442,9 +442,12 @@ def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]
 
     :param jinja_options: The ``jinja_environment_kwargs`` of a DAG, which may set other delimiters.
     """
-    options = jinja_options or {}
-    starts = [str(options.get(name, default)) for name, default in _JINJA_STARTS.items()]
-    # Python keeps compiled patterns.
+    if not jinja_options:
+        return TEMPLATE
+    return _pattern_of(str(jinja_options.get(name, default)) for name, default in _JINJA_STARTS.items())
+
+
+def _pattern_of(starts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(start) for start in starts if start))
 
 
@@ -457,7 +460,7 @@ _JINJA_STARTS = {
 }
 
 
-TEMPLATE = template_pattern(None)
+TEMPLATE = _pattern_of(_JINJA_STARTS.values())
 
 
 def is_literal(value: object, template: re.Pattern[str] = TEMPLATE) -> bool:
@@ -530,6 +533,7 @@ class Parameters:
         _apply_rules((*self.PRESENCE_RULES, *self.RULES), {name: getattr(self, name) for name in self.names()})
 
     @classmethod
+    @cache
     def names(cls) -> tuple[str, ...]:
         """Return the names of the parameters."""
         return tuple(field.name for field in attrs.fields(cls))
@@ -556,8 +560,9 @@ class Parameters:
         fields, values = attrs.fields_dict(cls), cls._read(source)
         literals = {name: value for name, value in values.items() if is_literal(value, template)}
         parsed = {name: _convert(fields[name], value) for name, value in literals.items()}
+        others = {name: value for name, value in values.items() if name not in literals}
         # A template always counts as set, whatever it renders to. An XComArg that is None does not.
-        templates = {name: value for name, value in values.items() if any(map(template.search, iter_strings(value)))}
+        templates = {name: value for name, value in others.items() if any(map(template.search, iter_strings(value)))}
         _apply_rules(cls.PRESENCE_RULES, {**parsed, **templates})
         _apply_rules(cls.RULES, parsed)
 

@@ -382,7 +382,7 @@ class _Poll:
         self._succeeded = self._started
         if self._failures:
             _log.info(
-                "%s: polls succeed again after %.0f seconds and %d failed polls",
+                "%s: polls succeed again after %.0f seconds; failed polls: %d",
                 *(self._label, now - self._failing_since, self._failures),
             )
         self._failures = 0

@@ -26,14 +26,15 @@ def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
     return {**wait.to_json(), **aws_parameters(source)}
 
 
-def deferral_limit(task: Any, timeout: float) -> float:
+def deferral_limit(task: Any, left: float, *, spent: float = 0.0) -> float:
     """
     Return the seconds after which Airflow ends a deferral; ``execution_timeout`` includes the time in the triggerer.
 
     :param task: The task.
-    :param timeout: Seconds of its own ``timeout``.
+    :param left: Seconds that are left of its own ``timeout``.
+    :param spent: Seconds that the task has spent before. (default: 0)
     """
-    return min(timeout, task.execution_timeout.total_seconds()) if task.execution_timeout else timeout
+    return min(left, task.execution_timeout.total_seconds() - spent) if task.execution_timeout else left
 
 
 def raise_execution_timeout(task: Any, timeout: float, unmet: str) -> None:

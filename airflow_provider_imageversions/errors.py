@@ -42,7 +42,7 @@ class ImageVersionFailedError(AirflowFailException):
 
 class SageMakerImageVersionPollingError(RuntimeError):
     """
-    A deferred task could not read the image's versions: access denied, invalid arguments, or a missing connection.
+    The wait of a deferred task failed: access denied, invalid arguments, or a missing connection.
 
     Airflow retries the task as usual. This is not an AirflowException, so that ``soft_fail`` cannot hide a
     misconfiguration. In poke and reschedule mode, the underlying error itself is raised.
@@ -123,8 +123,8 @@ class UnknownRegionError(botocore.exceptions.EndpointConnectionError):  # type: 
     """The region does not exist: it is unknown to botocore and DNS."""
 
     fmt = (
-        'Could not connect to the endpoint URL: "{endpoint_url}" (region {region!r} does not seem to exist: check '
-        "region_name, of the task or of connection {aws_conn_id!r})"
+        'Could not connect to the endpoint URL: "{endpoint_url}" (region {region!r} does not exist: check '
+        "region_name of the task or of connection {aws_conn_id!r})"
     )
 
 

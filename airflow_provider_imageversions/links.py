@@ -39,7 +39,9 @@ class _ConsoleLink(BaseAwsLink):
         except Exception as error:
             if classify_error(error) is None:
                 raise
-            operator.log.info("No link to the AWS console for %r: its region is unknown", identity)
+            operator.log.info(
+                "No link to the AWS console for %r, because the connection or its region could not be read", identity
+            )
             return
         if region is not None:
             # botocore also knows the partition, but takes a third of a second to load its list of all endpoints.

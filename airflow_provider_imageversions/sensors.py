@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_imageversions import decide, deferral, without_worker
-from airflow_provider_imageversions._parameters import SECONDS_MAX, parse_boolean
+from airflow_provider_imageversions._parameters import SECONDS_MAX, invalid_parameter, parse_boolean
 from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
 from airflow_provider_imageversions._task import ImageTask, parse_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
@@ -77,7 +77,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         ``end_from_trigger``)
     :param start_from_trigger: Start in the triggerer, without a worker until the version is CREATED. Requires Airflow
         3.3. For tasks that need a worker, such as mapped tasks and tasks with XComArgs, most templates, a pool or an
-        ``execution_timeout``, a worker defers the task instead, and a warning says why. (default: False)
+        ``execution_timeout``, a worker defers the task instead, and a warning says why (for mapped tasks, only in
+        the scheduler's log). (default: False)
     :param end_from_trigger: Also end in the triggerer when the version is CREATED. Requires Airflow 3.3. Failures and
         timeouts are always handled by a worker. For tasks that need a worker, such as tasks with outlets or callbacks,
         or with another task mapped over their result, a worker completes the task instead, and a warning says why.
@@ -107,6 +108,9 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     start_from_trigger: Any = Unless("obstacles_to_start")
     start_trigger_args: Any = StartTriggerArguments()
     end_from_trigger: Any = Unless("obstacles_to_end")
+    _poller: WorkerPoller | None = None
+    _session: WaitSession | None = None
+    _logged_until: datetime | None = None
 
     def __init__(
         self,
@@ -135,10 +139,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         self.deferrable = parse_deferrable(True if needs_triggerer and deferrable is None else deferrable)
         if needs_triggerer and not self.deferrable:
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
-        self._poller: WorkerPoller | None = None
-        self._session: WaitSession | None = None
         self._began = datetime.now(timezone.utc)
-        self._logged_until: datetime | None = None
         self._warned: set[str] = set()
         self.start_from_trigger = start_from_trigger
         self.end_from_trigger = end_from_trigger
@@ -172,7 +173,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
             trigger_cls=f"{SageMakerImageVersionTrigger.__module__}.{SageMakerImageVersionTrigger.__qualname__}",
             next_method="execute_complete",
             trigger_kwargs=self._trigger_arguments(),
-            timeout=timedelta(seconds=_seconds(self.timeout)),
+            timeout=timedelta(seconds=self._seconds("timeout")),
         )
 
     def execute(self, context: Any) -> Any:
@@ -180,8 +181,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         # Check the rendered parameters, in every mode.
         target = self._wait().target
         # Airflow's poke and reschedule modes accept only what its constructor makes of a time span.
-        self.timeout, self.poke_interval = _seconds(self.timeout), _seconds(self.poke_interval)
-        self.max_wait = None if self.max_wait is None else timedelta(seconds=_seconds(self.max_wait))
+        self.timeout, self.poke_interval = self._seconds("timeout"), self._seconds("poke_interval")
+        self.max_wait = None if self.max_wait is None else timedelta(seconds=self._seconds("max_wait"))
         now = datetime.now(timezone.utc)
         self._began = (waits_since(context) if self.reschedule else None) or now
         interval = timedelta(seconds=self.poke_interval)
@@ -223,8 +224,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         """
         wait = self._wait()
         if self._poller is None or self._session is None:
-            left = _seconds(self.timeout) - self._waited_seconds()
-            interval = _seconds(self.poke_interval)
+            left = self._seconds("timeout") - self._waited_seconds()
+            interval = self._seconds("poke_interval")
             self._poller = WorkerPoller(self, wait.image_name, interval=interval, timeout=left)
             self._session = self._poller.session(
                 wait.target,
@@ -279,7 +280,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
             asked_for,
             wait.target,
         )
-        limit = deferral.deferral_limit(self, _seconds(self.timeout))
+        limit = deferral.deferral_limit(self, self._seconds("timeout"))
         self._defer(max(limit - self._waited_seconds(), 0.0), self._hook())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
@@ -314,7 +315,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         self._began = getattr(context["ti"], "start_date", None) or self._began
         result = self.poke(context)
         if not result.is_done:
-            timeout = _seconds(self.timeout)
+            timeout = self._seconds("timeout")
             unmet = f"SageMaker image {self.image_name!r}: {self._wait().target} did not become CREATED"
             deferral.raise_execution_timeout(self, timeout, unmet)
             raise AirflowSensorTimeout(f"{unmet} within the timeout of {timeout:g} seconds.")
@@ -332,13 +333,26 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         return {
             **{name: getattr(self, name) for name in WAIT_PARAMETERS},
             "created_after": created_after.isoformat() if isinstance(created_after, datetime) else created_after,
-            "poll_interval": _seconds(self.poke_interval),
+            "poll_interval": self._seconds("poke_interval"),
             "exponential_backoff": self.exponential_backoff,
-            "max_wait": None if self.max_wait is None else _seconds(self.max_wait),
+            "max_wait": None if self.max_wait is None else self._seconds("max_wait"),
             "silent_fail": self.silent_fail,
             "end_from_trigger": self.end_from_trigger,
             **aws_parameters(self),
         }
+
+    def _seconds(self, name: str) -> float:
+        """
+        Return a time span of Airflow's, which may be seconds or a timedelta, in seconds.
+
+        Airflow checks it in the constructor, but not if it is set later. It accepts a timeout that ends after the year
+        9999. As the timeout of a deferral, it would crash the scheduler.
+        """
+        value: Any = getattr(self, name)
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            raise invalid_parameter(name, value, "it must be a number of seconds, 0 or more, or a timedelta.")
+        return min(float(seconds), SECONDS_MAX)
 
     def _fail(self, reason: str) -> NoReturn:
         raise ImageVersionFailedError(f"SageMaker image {self.image_name!r}: {reason}")
@@ -347,19 +361,11 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         return (datetime.now(timezone.utc) - self._began).total_seconds()
 
     def _report_success(self, record: ImageVersion) -> None:
-        self._lineage = (record["ImageVersionArn"].split(":")[3], record["Version"])
+        region = f"{record['ImageVersionArn']}:::".split(":")[3]
+        self._lineage = (region, record["Version"])
         self.log.info(
             "SageMaker image %r: version %d is CREATED, after %.0f seconds of waiting",
             self.image_name,
             record["Version"],
             self._waited_seconds(),
         )
-
-
-def _seconds(value: timedelta | float) -> float:
-    """
-    Return a time span, which may be seconds or a timedelta, in seconds.
-
-    Airflow accepts a timeout that ends after the year 9999. As the timeout of a deferral, it would crash the scheduler.
-    """
-    return min(value.total_seconds() if isinstance(value, timedelta) else float(value), SECONDS_MAX)

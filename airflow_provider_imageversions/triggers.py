@@ -181,7 +181,7 @@ def _warn_of_unknown(trigger: SageMakerImageVersionTrigger | SageMakerImageVersi
 
 class SageMakerImageVersionTrigger(_AwsTrigger):
     """
-    Wait in the triggerer for the version that a deferred ``SageMakerImageVersionSensor`` waits for.
+    Wait in the triggerer for the version of a deferred ``SageMakerImageVersionSensor`` or creating operator.
 
     Fires once, with a payload of JSON primitives:
 

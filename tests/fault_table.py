@@ -433,7 +433,8 @@ In short:
   other classes wait until the fault is over, or until their `timeout`.
 - Refused credentials: sensors and operators that change something load the credentials again for 2 minutes, and then
   fail.
-- Denied access: sensors fail after 10 seconds, operators at once. Asset watchers retry every five minutes.
+- Denied access: sensors and deferred operators fail after 10 seconds, other operators at once. Asset watchers retry
+  every five minutes.
 
 The columns are `SageMakerImageVersionsHook`, `SageMakerListImageVersionsOperator`, `SageMakerImageVersionSensor` in
 each mode, `SageMakerImageVersionEventTrigger` (the watcher of an asset), and the operators that create, promote,

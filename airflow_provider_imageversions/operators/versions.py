@@ -224,7 +224,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                     **resolved_aws_parameters(self, task.hook),
                 ),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
+                timeout=timedelta(
+                    seconds=max(deferral.deferral_limit(self, task.left, spent=self.timeout - task.left), 1.0)
+                ),
             )
         target = Target(version=number)
 

@@ -558,6 +558,14 @@ def test_versions_that_fail_at_once_are_made_once_a_try(emulator, image, client,
     assert numbers(client) == list(range(1, tries + 1))
 
 
+def test_execution_timeout_includes_the_time_before_the_deferral(emulator, image, client, context):
+    emulator.add_fault("throttling", operation="CreateImageVersion", times=4)
+    limit = timedelta(seconds=5)
+    with pytest.raises(TaskDeferred) as deferral:
+        create(deferrable=True, execution_timeout=limit).execute(context)
+    assert deferral.value.timeout < limit
+
+
 @pytest.mark.parametrize(("seconds", "ready"), [(0.5, True), (60, False)])
 def test_a_deferral_that_timed_out_has_a_last_check(emulator, image, client, run, seconds, ready):
     emulator.creation_seconds = seconds

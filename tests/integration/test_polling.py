@@ -702,7 +702,7 @@ async def test_a_poll_logs_its_life_and_its_outages(emulator, connection, logged
     started, outage, over, stopped = life_lines(logged)
     assert started == f"SageMaker image {IMAGE!r}: started polling through connection 'aws_default'"
     assert outage.startswith(f"SageMaker image {IMAGE!r}: polls started to fail: ")
-    assert over.endswith("and 2 failed polls")
+    assert over.endswith("failed polls: 2")
     made = polls(emulator)
     assert stopped.endswith(f"no subscribers left: {made} polls, {made} API calls")
 

@@ -690,6 +690,27 @@ def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection
         run(task)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", float("nan")), ("timeout", None), ("timeout", "soon"), ("poke_interval", -1), ("max_wait", True)],
+)
+def test_a_time_span_set_later_is_checked_in_every_mode(emulator, connection, run, mode, name, value):
+    task = sensor(version=9, timeout=5, **mode)
+    setattr(task, name, value)
+    with pytest.raises(ValueError, match=f"^{name}={value!r} is not valid"):
+        run(task)
+    assert emulator.calls("ListImageVersions", IMAGE) == []
+
+
+@pytest.mark.beyond_model
+@pytest.mark.parametrize("arn", ["", "None"])
+def test_a_version_without_an_arn_that_names_the_region_is_found(connection, serve, run, mode, arn):
+    """The pattern in SageMaker's service model allows ``None``."""
+    version = {"Version": 1, "ImageVersionStatus": "CREATED", "ImageVersionArn": arn, "CreationTime": 1.7e9}
+    connection(endpoint_url=f"http://{serve(json.dumps({'ImageVersions': [version]}).encode())}")
+    assert run(sensor(version=1, timeout=5, **mode))["Version"] == 1
+
+
 def test_a_timeout_beyond_the_calendar_ends_neither_a_deferral_nor_the_scheduler(emulator, connection, context):
     """Airflow adds it to the time now."""
     deferral = deferral_of(sensor(version=9, timeout=1e12, deferrable=True), context)
