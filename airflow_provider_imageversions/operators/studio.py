@@ -196,7 +196,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         does not undo the roll-out of a later one. (default: False) (templated)
     :param restore: The ``previous`` value of an earlier result, to restore the settings before that roll-out: an entry
         without a number, with another number, or no entry. If the roll-out changed the default, its image is restored,
-        too, unless the default refers to another image by now. Cannot be combined with ``set_default`` and
+        too, unless the default no longer refers to the image. Cannot be combined with ``set_default`` and
         ``only_if_newer``. (default: none) (templated)
     :param report_remaining: Log the running apps and the spaces of the domain that keep another version. This needs an
         API call for each space. (default: True)
@@ -331,7 +331,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                     ),
                     method_name="execute_complete",
                     kwargs={"began": start.isoformat(), "number": rollout.number},
-                    timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
+                    timeout=timedelta(
+                        seconds=max(deferral.deferral_limit(self, task.left, spent=self.timeout - task.left), 1.0)
+                    ),
                 )
             resumed = False
             if steps.settle():
@@ -492,8 +494,10 @@ class _Steps:
             self._previous = self._rollout.state(document)
         if self._only_if_newer:
             self._skip_older(hook, document)
-        if (full := self._rollout.overfull(changes)) is not None:
-            return full
+        # Other updates may have undone this one until the timeout.
+        late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
+        if (obstacle := self._rollout.overfull(changes) or late) is not None:
+            return obstacle
         write_task_state(self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous)})
         try:
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))

@@ -537,14 +537,27 @@ def test_an_alias_that_moves_during_a_deferral_changes_nothing(account, domain, 
 def test_the_timeout_includes_all_deferrals(account, domain, context, meddle):
     meddle(domain, lab(custom_image(IMAGE, 2)), times=2)
     task = rollout(domain, 3, deferrable=True)
-    with pytest.raises(TaskDeferred) as first:
+    with pytest.raises(TaskDeferred) as deferral:
         execute_in_thread(task, context)
-    began = datetime.fromisoformat(first.value.kwargs["began"]) - timedelta(seconds=20)
-    first.value.kwargs["began"] = began.isoformat()
+    began = datetime.fromisoformat(deferral.value.kwargs["began"])
+    deferral.value.kwargs["began"] = (began - timedelta(seconds=20)).isoformat()
     with pytest.raises(TaskDeferred) as second:
-        resume(task, first.value, context)
+        resume(task, deferral.value, context)
     assert second.value.timeout < timedelta(seconds=10)
-    assert second.value.kwargs == first.value.kwargs
+    assert second.value.kwargs == deferral.value.kwargs
+
+
+def test_a_rollout_that_was_undone_is_not_repeated_after_the_timeout(account, domain, context, emulator, meddle):
+    meddle(domain, lab(custom_image(IMAGE, 2)))
+    task = rollout(domain, 3, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(task, context)
+    began = datetime.fromisoformat(deferral.value.kwargs["began"])
+    deferral.value.kwargs["began"] = (began - timedelta(seconds=60)).isoformat()
+    count = len(updates(emulator))
+    with pytest.raises(SageMakerImageOperationTimeoutError, match="is not up to date, and the timeout of 30 seconds"):
+        resume(task, deferral.value, context)
+    assert len(updates(emulator)) == count
 
 
 def test_a_deferral_without_arguments_can_be_resumed(domain, context):
