@@ -20,13 +20,15 @@ from airflow_provider_imageversions._parameters import invalid_parameter, parse_
 from airflow_provider_imageversions.compat import (
     asset_or_time_schedule,
     conf,
+    is_dag_of_parsed_file,
     read_asset_events,
     read_asset_progress,
     write_asset_progress,
 )
+from airflow_provider_imageversions.model import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from airflow.sdk import DAG, Asset
 
@@ -36,10 +38,10 @@ READ_AT_ONCE = 1000
 """Maximum number of events that one run of the dispatching DAG reads per asset."""
 STARTED_AT_ONCE = 100
 """Maximum number of runs that one run of the dispatching DAG starts, each with a mapped task."""
-REMEMBERED = 500
-"""Maximum number of run ids to store; fewer than are read at once, so that the lower bound always advances."""
+REMEMBERED = 600
+"""Maximum number of keys to store, two of each event: less than what is read at once, so that the bound advances."""
 REMEMBERED_AS_IT_IS = 60
-"""Maximum length of a run id to store; longer ones are hashed. Airflow's state store takes 64 KB: 130 bytes each."""
+"""Maximum length of a run id to store; longer ones are hashed. Airflow's state store takes 64 KB: 109 bytes each."""
 OVERLAP = timedelta(minutes=10)
 """Time from the lower bound to the latest event: an event may be stored after one with a later timestamp."""
 SLACK = timedelta(seconds=5)
@@ -54,7 +56,7 @@ RETRIES: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
 }
-"""Retries for almost three hours while the target DAG does not exist."""
+"""Retries for at least two and a half hours while the target DAG does not exist."""
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 # Airflow's default limits. Without them, "a#1" and "a#2" would both start the run "a", because the id is part of a URL.
 _RUN_ID = re.compile(
@@ -72,11 +74,16 @@ class Event(NamedTuple):
     payload: dict[str, Any]
 
     @property
-    def key(self) -> str:
-        """What is stored for the event: its run id, or a digest of a long run id."""
-        if len(self.run_id) <= REMEMBERED_AS_IT_IS:
-            return self.run_id
-        return f"sha256-{hashlib.sha256(self.run_id.encode()).hexdigest()[:32]}"
+    def keys(self) -> tuple[str, str]:
+        """
+        What is stored for the event: its run id, or a digest of a long run id, and its ``event_id``.
+
+        Events with the same run id get one run, and an event keeps its run when another ``run_id`` function is set.
+        """
+        short = self.run_id
+        if len(short) > REMEMBERED_AS_IT_IS:
+            short = f"sha256-{hashlib.sha256(short.encode()).hexdigest()[:32]}"
+        return short, self.payload["event_id"]
 
 
 @dataclass
@@ -85,7 +92,8 @@ class Progress:
     Progress of a dispatching DAG with an asset.
 
     :param since: Events before it are not dispatched.
-    :param dispatched: Timestamps of dispatched events at or after ``since``, by their keys.
+    :param dispatched: Timestamps of dispatched events at or after ``since``, by their keys. Earlier versions stored
+        the run ids only.
     """
 
     since: datetime
@@ -112,7 +120,7 @@ class Progress:
 
         :param event: The event.
         """
-        return event.timestamp < self.since or event.key in self.dispatched
+        return event.timestamp < self.since or not self.dispatched.keys().isdisjoint(event.keys)
 
     def after(self, dispatched: Iterable[Event], read: Sequence[datetime], pending: Iterable[Event]) -> Progress:
         """
@@ -122,7 +130,10 @@ class Progress:
         :param read: Timestamps of all events that were read, ascending.
         :param pending: Events left for a later run.
         """
-        all_dispatched = {**self.dispatched, **{event.key: event.timestamp for event in dispatched}}
+        all_dispatched = dict(self.dispatched)
+        for event in dispatched:
+            for key in event.keys:
+                all_dispatched[key] = max(event.timestamp, all_dispatched.get(key, event.timestamp))
         newest = sorted(all_dispatched.items(), key=lambda item: item[1])
         forgotten = newest[:-REMEMBERED]
         since = self.since
@@ -219,9 +230,15 @@ def plan(
     # Several assets may have events for the same version, such as two assets of one image.
     dispatched = {key for each in progress.values() for key in each.dispatched}
     candidates: dict[str, list[Event]] = {}
+    # They may have one key more: earlier versions stored the run id only, and several events may have one run.
+    known: list[Event] = []
     for asset, events in read.items():
         for _, event in events:
-            if event is not None and event.key not in dispatched and not progress[asset].includes(event):
+            if event is None:
+                continue
+            if not dispatched.isdisjoint(event.keys):
+                known.append(event)
+            elif not progress[asset].includes(event):
                 candidates.setdefault(event.run_id, []).append(event)
     exist = existing(list(candidates))
     missing = sorted((run_id for run_id in candidates if run_id not in exist), key=lambda each: candidates[each][0][1])
@@ -230,7 +247,7 @@ def plan(
     for asset, events in read.items():
         own = [event for group in candidates.values() for event in group if event.asset == asset]
         after[asset] = progress[asset].after(
-            [event for event in own if event.run_id not in left],
+            [event for event in [*known, *own] if event.asset == asset and event.run_id not in left],
             [timestamp for timestamp, _ in events],
             [event for event in own if event.run_id in left],
         )
@@ -291,9 +308,10 @@ def run_dag_per_version(
     :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.
     :param more_assets: More assets whose events start runs.
     :param dag_id: Id of the returned DAG. (default: the id of ``dag``, followed by ``__image_versions``)
-    :param run_id: Function that returns the run id for an event's payload. Events with the same id start one run. An id
-        has 1 to 250 letters, digits and ``_.~:+-`` characters. (default: the alias or ``version``, the version's number
-        and the first 8 digits of the ``event_id``)
+    :param run_id: Function that returns the run id for an event's payload. Events with the same id start one run, and
+        events that have a run already keep it. An id has 1 to 250 letters, digits and ``_.~:+-`` characters, no two
+        dots in a row, and no prefix that Airflow reserves, such as ``scheduled__``. (default: the alias or
+        ``version``, the version's number and the first 8 digits of the ``event_id``)
     :param recheck_interval: Time in seconds, or as a timedelta, between scheduled runs of the returned DAG, which start
         the runs for events that arrived while it was paused, or that a failed run left over. ``None`` runs it only
         after events. (default: 3600)
@@ -316,6 +334,13 @@ def run_dag_per_version(
     own_id = f"{target}__image_versions" if dag_id is None else dag_id
     assets = [asset, *more_assets]
     _check(target, own_id, assets, run_id, dag_arguments)
+    if is_dag_of_parsed_file(own_id):
+        raise invalid_parameter(
+            "dag_id",
+            own_id,
+            "this DAG file has another DAG with this id, and Airflow would keep one of them. Pass all assets to one "
+            "call of run_dag_per_version(), or set a different dag_id.",
+        )
     arguments = {
         "description": f"Starts a run of {target} for each image version.",
         "max_active_runs": 1,
@@ -392,7 +417,7 @@ def _find(
     assets: Sequence[Asset],
     run_id_of: Callable[[dict[str, Any]], str],
 ) -> Plan:
-    progress, read = {}, {}
+    progress = {}
     for asset in assets:
         stored = read_asset_progress(context, asset, state_key(own_id))
         if stored is None:
@@ -405,11 +430,17 @@ def _find(
             write_asset_progress(context, asset, state_key(own_id), progress[asset.name].to_json())
         else:
             progress[asset.name] = Progress.from_json(stored)
-        since = progress[asset.name].since
-        read[asset.name] = [
-            (event.timestamp, _event(asset.name, event, run_id_of))
-            for event in read_asset_events(context, asset, since, READ_AT_ONCE)
+    dispatched = {key for each in progress.values() for key in each.dispatched}
+    # One id for all events with the same event_id, whatever the function returns for the others.
+    run_ids: dict[str, str] = {}
+    read = {
+        asset.name: [
+            (event.timestamp, _event(asset.name, event, run_id_of, dispatched, run_ids))
+            for event in read_asset_events(context, asset, progress[asset.name].since, READ_AT_ONCE)
         ]
+        for asset in assets
+        if asset.name in progress
+    }
     planned = plan(
         read,
         progress,
@@ -445,12 +476,37 @@ def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: boo
     return first_bound(triggering, run.run_after, among_several=among_several)
 
 
-def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -> Event | None:
+def _event(
+    asset: str,
+    event: Any,
+    run_id_of: Callable[[dict[str, Any]], str],
+    dispatched: Container[str],
+    run_ids: dict[str, str],
+) -> Event | None:
     payload = payload_of(event)
     if payload is None:
         log.info("Skipping an event of asset %r of %s that has no image version", asset, event.timestamp.isoformat())
         return None
-    run_id = run_id_of(payload)
+    identity = payload["event_id"]
+    if identity in dispatched:
+        # The function may not be made for it, such as for one from before the asset had details.
+        return None
+    if identity not in run_ids:
+        run_ids[identity] = _run_id(payload, run_id_of)
+    return Event(asset, event.timestamp, run_ids[identity], payload)
+
+
+def _run_id(payload: dict[str, Any], run_id_of: Callable[[dict[str, Any]], str]) -> str:
+    try:
+        run_id = run_id_of(payload)
+    except Exception as error:
+        raise invalid_parameter(
+            "run_id",
+            getattr(run_id_of, "__name__", run_id_of),
+            f"the function raised {describe_error(error)} for version {payload['Version']} (event_id "
+            f"{payload['event_id']!r}). Change it so that it returns an id for each event, also for those from before "
+            "the asset had include_details=True.",
+        ) from error
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         raise invalid_parameter(
             "run_id",
@@ -458,7 +514,7 @@ def _event(asset: str, event: Any, run_id_of: Callable[[dict[str, Any]], str]) -
             f"the function returned it for version {payload['Version']}; a run id has 1 to 250 letters, digits and "
             "_.~:+- characters, no two dots in a row, and no prefix that Airflow reserves, such as 'scheduled__'.",
         )
-    return Event(asset, event.timestamp, run_id, payload)
+    return run_id
 
 
 def state_key(dag_id: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
+from airflow_provider_imageversions import decide
 from airflow_provider_imageversions._dispatch import payload_of, run_dag_per_version
 from airflow_provider_imageversions._parameters import (
     invalid_parameter,
@@ -85,8 +86,8 @@ def image_version_asset(
     last, so use the same values in each file.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots.
-    :param name: Name of the asset. (default: its URI)
-    :param uri: URI of the asset. Watchers with different arguments need different URIs. (default:
+    :param name: Name of the asset, which no other asset may have. (default: its URI)
+    :param uri: URI of the asset, which no other asset may have. (default:
         ``sagemaker-image://REGION/IMAGE``, with ``default`` for the connection's region, and a query with the arguments
         that differ from the defaults, see :func:`uri_of`)
     :param group: Group of the asset. (default: Airflow's, ``"asset"``)
@@ -129,8 +130,9 @@ def image_version_asset(
             raise invalid_parameter(label, text, "it must be a string that is not empty.")
     trigger = SageMakerImageVersionEventTrigger(
         image_name=image_name,
-        statuses=watched.statuses,
-        start_from=start_from,
+        # In one order and one type, so that only real differences count as such.
+        statuses=sorted(watched.statuses),
+        start_from=watched.start_from,
         alias=alias,
         poll_interval=parse_seconds("poll_interval", poll_interval),
         include_details=parse_boolean("include_details", include_details),
@@ -163,14 +165,25 @@ def _asset_options(
 
 
 _ASSETS: WeakValueDictionary[tuple[str, str], Asset] = WeakValueDictionary()
-"""The assets of this process by name and URI, which identify them to Airflow."""
+"""The assets of this process by name and by URI, which are both unique in Airflow: keys such as ``("name", "a")``."""
 
 
 def _warn_of_conflict(asset: Asset, trigger: SageMakerImageVersionEventTrigger) -> None:
-    """Warn about two watchers of an asset in one DAG file, or in files that are loaded together, as in a test."""
-    other = _ASSETS.get((asset.name, asset.uri))
-    _ASSETS[asset.name, asset.uri] = asset
-    for watcher in watches(other):
+    """Warn about two assets or watchers in one DAG file, or in files that are loaded together, as in a test."""
+    names = {"name": asset.name, "URI": asset.uri}
+    others = {label: _ASSETS.get((label, value)) for label, value in names.items()}
+    _ASSETS.update(dict.fromkeys(names.items(), asset))
+    for label, other in others.items():
+        if other is not None and (other.name, other.uri) != (asset.name, asset.uri):
+            warnings.warn(
+                f"Two assets have the {label} {names[label]!r}, and Airflow keeps one of them: {other.name!r} with the "
+                f"URI {other.uri!r}, and {asset.name!r} with the URI {asset.uri!r}. Give the assets different names "
+                "and URIs.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
+    for watcher in watches(others["name"]):
         if differences := trigger.differences(watcher):
             warnings.warn(
                 f"Asset {asset.name!r} has two watchers with different arguments ({', '.join(differences)}), and "
@@ -281,7 +294,13 @@ def watches(asset: object) -> list[SageMakerImageVersionEventTrigger]:
 
 
 def watched_payload(
-    asset: object, version: ImageVersion, image_name: str, region: str, aws_conn_id: str | None
+    asset: object,
+    version: ImageVersion,
+    image_name: str,
+    region: str,
+    aws_conn_id: str | None,
+    *,
+    own_region: str | None,
 ) -> dict[str, Any] | None:
     """
     Return the payload that an asset's watcher would emit for a version; ``None`` if it would not emit an event.
@@ -291,18 +310,32 @@ def watched_payload(
     :param image_name: Name of the image.
     :param region: AWS region.
     :param aws_conn_id: The Airflow connection: with another one, the same name may mean another image.
+    :param own_region: The connection's own region, where a watcher without a region polls; ``None`` if it has none.
     """
     for trigger in watches(asset):
         if trigger.alias is not None:
             # Only the watcher knows the previous move, which identifies this one.
             continue
-        if trigger.region_name not in {None, region} or trigger.aws_conn_id != aws_conn_id:
+        if (trigger.region_name or own_region) != region or trigger.aws_conn_id != aws_conn_id:
+            continue
+        if trigger.image_name != image_name or not _emits(trigger, version):
             continue
         record: Any = {key: value for key, value in version.items() if trigger.include_details or key in LISTED_FIELDS}
-        payload = event_payload(record, image_name, region)
-        if trigger.image_name == image_name and payload["status"] in trigger.statuses:
-            return payload
+        return event_payload(record, image_name, region)
     return None
+
+
+def _emits(trigger: SageMakerImageVersionEventTrigger, version: ImageVersion) -> bool:
+    """Return whether a watcher emits an event for a version of its image that reaches its status from now on."""
+    try:
+        config = WatchConfig(trigger.image_name, trigger.statuses, trigger.start_from)
+    except ValueError:
+        # Not from image_version_asset(): the watcher reports it, and stays inactive.
+        return False
+    start_from = config.start_from
+    begin = decide.baseline([version], start_from if isinstance(start_from, int) else "earliest")
+    since = None if isinstance(start_from, (int, str)) else start_from
+    return bool(decide.detect_new_versions([version], begin, statuses=tuple(config.statuses), since=since)[0])
 
 
 def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> list[dict[str, Any]]:

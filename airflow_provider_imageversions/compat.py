@@ -176,6 +176,20 @@ def asset_or_time_schedule(assets: Any, interval: timedelta) -> Any:
     return AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(interval), assets=assets)
 
 
+def is_dag_of_parsed_file(dag_id: str) -> bool:
+    """
+    Return whether the DAG file that Airflow is parsing has a DAG with this id; ``False`` if it is not parsing any.
+
+    :param dag_id: The id.
+    """
+    try:
+        from airflow.sdk.definitions._internal.contextmanager import DagContext  # noqa: PLC0415  # only Airflow 3 has it
+    except ImportError:
+        return False
+    # Airflow empties it before and after each file.
+    return any(dag.dag_id == dag_id for dag, _ in DagContext.autoregistered_dags)
+
+
 def read_asset_events(context: Mapping[str, Any], asset: Any, since: datetime, limit: int) -> list[Any]:
     """
     Return the events of an asset since a time, oldest first.

@@ -11,6 +11,14 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_imageversions._parameters import (
+    invalid_parameter,
+    parse_image_name,
+    parse_integer,
+    parse_mapping,
+    parse_studio_name,
+    parse_version,
+)
 from airflow_provider_imageversions.decide import Failed, Waiting, failure_reason
 from airflow_provider_imageversions.model import DETAIL_FIELDS
 
@@ -252,15 +260,40 @@ class EntryState:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EntryState:
         """
-        Return the state from the result of :meth:`to_json`.
+        Return the state from the result of :meth:`to_json`, which may have numbers as strings.
 
         :param values: The result.
+        :raises KeyError: A member is missing.
+        :raises ValueError: A member has another type, or is outside its limits.
         """
-        return cls(values["entry"], values["position"], values["default"])
+        entry, position, default = values["entry"], values["position"], values["default"]
+        if entry is not None:
+            entry = dict(parse_mapping("entry", entry))
+            parse_image_name("ImageName", entry["ImageName"])
+            parse_studio_name("AppImageConfigName", entry["AppImageConfigName"])
+            if "ImageVersionNumber" in entry:
+                entry["ImageVersionNumber"] = parse_version("ImageVersionNumber", entry["ImageVersionNumber"])
+        if position is not None:
+            position = parse_integer("position", position, minimum=0)
+        if default is not None:
+            default = parse_mapping("default", default)
+            if not all(isinstance(value, str) for value in default.values()):
+                raise invalid_parameter("default", default, "each value must be a string.")
+        return cls(entry, position, default)
 
 
 # The other members of a resource spec, such as the instance type, are kept.
 _IMAGE_OF_SPEC = {"SageMakerImageArn", "SageMakerImageVersionArn", "SageMakerImageVersionAlias"}
+
+
+def _image_of(spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (spec or {}).items() if name in _IMAGE_OF_SPEC}
+
+
+def _with_image_of(spec: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a resource spec with the image of another one; ``None`` if nothing is left."""
+    kept = {name: value for name, value in (spec or {}).items() if name not in _IMAGE_OF_SPEC}
+    return {**kept, **_image_of(other)} or None
 
 
 @dataclass(frozen=True)
@@ -297,6 +330,13 @@ class RolloutTarget:
         profile = "" if self.user_profile_name is None else f"user profile {self.user_profile_name!r} of "
         return f"{profile}domain {self.domain_id!r}"
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The members of a document that can have the settings of the app."""
+        if self.kind == "user_profile":
+            return ("UserSettings",)
+        return ("DefaultUserSettings", *(("DefaultSpaceSettings",) if self.app_type in _IN_SPACE_SETTINGS else ()))
+
     def settings(self, document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """
         Return the settings of the app in each place of a document that has them.
@@ -305,10 +345,11 @@ class RolloutTarget:
 
         :param document: The response of DescribeDomain or DescribeUserProfile.
         """
-        places = {"user_profile": ["UserSettings"], "domain": ["DefaultUserSettings"]}[self.kind]
-        if self.kind == "domain" and self.app_type in _IN_SPACE_SETTINGS and document.get("DefaultSpaceSettings"):
-            places.append("DefaultSpaceSettings")
-        return {place: dict(document.get(place, {}).get(self.app_settings, {})) for place in places}
+        return {
+            place: dict(document.get(place, {}).get(self.app_settings, {}))
+            for place in self.places
+            if place != "DefaultSpaceSettings" or document.get(place)
+        }
 
     def request(self, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """
@@ -334,7 +375,8 @@ class Rollout:
     :param number: Number of the version; ``None`` for a roll-back. (default: ``None``)
     :param spec: The image and version for the DefaultResourceSpec; ``None`` to keep it. (default: ``None``)
     :param restore: The states to restore, by place, as :meth:`state` returned them earlier. (default: none)
-    :param restores_default: Whether a roll-back also restores the DefaultResourceSpec. (default: False)
+    :param restores_default: Whether a roll-back also restores the image in the DefaultResourceSpec, if that still
+        refers to the image of the roll-back. (default: False)
     """
 
     image_name: str
@@ -389,30 +431,67 @@ class Rollout:
         """
         before = self.state(document)
         if self.number is None:
-            return {place: self.restore.get(place, state) for place, state in before.items()}
+            return {place: self._restored(state, self.restore.get(place, state)) for place, state in before.items()}
         entry = {
             "ImageName": self.image_name,
             "ImageVersionNumber": self.number,
             "AppImageConfigName": self.app_image_config_name,
         }
         return {
-            place: replace(state, entry=entry, default=self._with_spec(state.default))
+            place: replace(
+                state,
+                entry=entry,
+                default=state.default if self.spec is None else _with_image_of(state.default, self.spec),
+            )
             for place, state in before.items()
         }
 
-    def _with_spec(self, default: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        if self.spec is None:
-            return default
-        return {**{name: value for name, value in (default or {}).items() if name not in _IMAGE_OF_SPEC}, **self.spec}
+    def _restored(self, state: EntryState, old: EntryState) -> EntryState:
+        """Return the state to restore. Whatever else was changed in the default, or made the default, is kept."""
+        restores_default = self.restores_default and self._is_of_image(state.default)
+        return replace(old, default=_with_image_of(state.default, old.default) if restores_default else state.default)
 
-    def changes(self, document: Mapping[str, Any], wanted: Mapping[str, EntryState] | None = None) -> dict[str, Any]:
+    def _is_of_image(self, spec: Mapping[str, Any] | None) -> bool:
+        image = _image_of(spec)
+        owner = str(image.get("SageMakerImageVersionArn", "")).rpartition("/")[0] or image.get("SageMakerImageArn", "")
+        return str(owner).rpartition("/")[2].lower() == self.image_name.lower()
+
+    def kept_defaults(self, document: Mapping[str, Any]) -> list[str]:
+        """
+        Return the places where a roll-back kept a DefaultResourceSpec that refers to something else by now.
+
+        :param document: The response of DescribeDomain or DescribeUserProfile after the roll-back.
+        """
+        if not self.restores_default:
+            return []
+        return [
+            place
+            for place, state in self.state(document).items()
+            if place in self.restore and _image_of(state.default) != _image_of(self.restore[place].default)
+        ]
+
+    def undo(self, document: Mapping[str, Any], previous: Mapping[str, EntryState]) -> dict[str, Any]:
+        """
+        Return the settings to write, by place, to undo an update that has been written.
+
+        :param document: See :meth:`state`.
+        :param previous: The states before the update.
+        """
+        wanted = {}
+        for place, state in self.state(document).items():
+            old = previous.get(place, state)
+            wanted[place] = replace(old, default=_with_image_of(state.default, old.default))
+        return self._changes(document, wanted)
+
+    def changes(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """
         Return the settings to write, by place; empty if they are up to date.
 
         :param document: See :meth:`state`.
-        :param wanted: The wanted states. (default: the result of :meth:`wanted`)
         """
-        wanted = self.wanted(document) if wanted is None else wanted
+        return self._changes(document, self.wanted(document))
+
+    def _changes(self, document: Mapping[str, Any], wanted: Mapping[str, EntryState]) -> dict[str, Any]:
         before = self.state(document)
         return {
             place: self._put(settings, wanted[place])

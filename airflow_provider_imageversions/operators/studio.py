@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,7 @@ from airflow_provider_imageversions._parameters import (
     parse_domain_id,
     parse_mapping,
     parse_member,
+    parse_names,
     parse_seconds,
     parse_studio_name,
     parse_version,
@@ -60,7 +61,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param scope: Where to check: some of ``domains``, ``apps``, ``user_profiles`` and ``spaces``; a list, or a
         comma-separated string. (default: all) (templated)
-    :param domain_id: Check only this domain. (default: all domains) (templated)
+    :param domain_id: Check only this domain. A domain that does not exist is an error only with ``domains`` in
+        ``scope``. (default: all domains) (templated)
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
         (default: ``aws_default``) (templated)
     :param region_name: AWS region. (default: the connection's region) (templated)
@@ -132,6 +134,15 @@ def _check_config_name(app_image_config_name: str | None, restore: Mapping[str, 
         )
 
 
+def _check_restore_alone(restore: Mapping[str, Any] | None, set_default: object, only_if_newer: object) -> None:
+    # Before rendering, a template may still become False.
+    if restore is not None and (set_default is True or only_if_newer is True):
+        raise ValueError(
+            f"set_default={set_default}, only_if_newer={only_if_newer}, restore={truncated_repr(restore)}: leave out "
+            "set_default and only_if_newer with restore."
+        )
+
+
 @attrs.frozen(field_transformer=with_converters, kw_only=True)
 class _RolloutParameters(ImageRequest):
     domain_id: str = attrs.field(metadata=parsed_by(parse_domain_id))
@@ -146,7 +157,11 @@ class _RolloutParameters(ImageRequest):
     only_if_newer: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
     restore: dict[str, Any] | None = attrs.field(default=None, metadata=parsed_by(parse_mapping))
 
-    PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = (_check_one_source, _check_config_name)
+    PRESENCE_RULES: ClassVar[tuple[Callable[..., None], ...]] = (
+        _check_one_source,
+        _check_config_name,
+        _check_restore_alone,
+    )
 
 
 class SageMakerRolloutImageVersionOperator(ChangingOperator):
@@ -180,8 +195,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     :param only_if_newer: Skip the task if the settings already have a version with a higher number, so that a late run
         does not undo the roll-out of a later one. (default: False) (templated)
     :param restore: The ``previous`` value of an earlier result, to restore the settings before that roll-out: an entry
-        without a number, with another number, or no entry, and the default if it was changed. (default: none)
-        (templated)
+        without a number, with another number, or no entry. If the roll-out changed the default, its image is restored,
+        too, unless the default no longer refers to the image. Cannot be combined with ``set_default`` and
+        ``only_if_newer``. (default: none) (templated)
     :param report_remaining: Log the running apps and the spaces of the domain that keep another version. This needs an
         API call for each space. (default: True)
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
@@ -260,26 +276,43 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         deferral.raise_if_trigger_failed(next_method, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
+    def execute_complete(
+        self, context: Any, event: Any = None, began: str | None = None, number: int | None = None
+    ) -> dict[str, Any]:
         """
         Continue after the domain or the user profile was updated.
 
         :param context: The task's context.
         :param event: The trigger's payload.
+        :param began: Start of the wait, as an ISO-8601 string.
+        :param number: Number of the version that is rolled out; its alias may have moved.
         """
         match event:
             case {"status": "done"}:
-                return self._roll_out(context, deferrable=True, resumed=True)
+                return self._roll_out(context, deferrable=True, resumed=True, began=began, number=number)
             case {"status": "error", "error": str(error)}:
                 raise errors.SageMakerImageVersionPollingError(error)
         raise deferral.unreadable_event(event)
 
     def _roll_out(
-        self, context: Any, *, deferrable: bool, resumed: bool = False, left: float | None = None
+        self,
+        context: Any,
+        *,
+        deferrable: bool,
+        resumed: bool = False,
+        left: float | None = None,
+        began: str | None = None,
+        number: int | None = None,
     ) -> dict[str, Any]:
         self._check_rendered()
         parameters = _RolloutParameters.of(self)
+        if number is not None:
+            parameters = attrs.evolve(parameters, version=number, alias=None)
         image_name = parameters.image_name
+        start = datetime.now(timezone.utc) if began is None else datetime.fromisoformat(began)
+        if began is not None:
+            waited = (datetime.now(timezone.utc) - start).total_seconds()
+            left = parse_seconds("timeout", self.timeout) - waited
         task = self._start(context, left)
         SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
         rollout = task.call(lambda hook: self._plan(hook, parameters))
@@ -297,7 +330,10 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
                         **resolved_aws_parameters(self, task.hook),
                     ),
                     method_name="execute_complete",
-                    timeout=timedelta(seconds=max(deferral.deferral_limit(self, task.left), 1.0)),
+                    kwargs={"began": start.isoformat(), "number": rollout.number},
+                    timeout=timedelta(
+                        seconds=max(deferral.deferral_limit(self, task.left, spent=self.timeout - task.left), 1.0)
+                    ),
                 )
             resumed = False
             if steps.settle():
@@ -325,18 +361,28 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         own = {"image_name": self.image_name, **asdict(target)}
         try:
             other = {name: restore[name] for name, value in own.items() if restore[name] != value}
-            states = {place: studio.EntryState.from_json(state) for place, state in restore["places"].items()}
-            entries = [state.entry for state in states.values() if state.entry is not None]
-            attached = [(entry["AppImageConfigName"], entry.get("ImageVersionNumber")) for entry in entries]
-            config, default = restore["app_image_config_name"], restore["default_changed"]
-        except (KeyError, TypeError, AttributeError) as error:
+            places = parse_mapping("places", restore["places"])
+            states = {
+                place: studio.EntryState.from_json(parse_mapping(place, places[place]))
+                for place in parse_names("places", list(places), choices=target.places)
+            }
+            config = parse_studio_name("app_image_config_name", restore["app_image_config_name"])
+            default = parse_boolean("default_changed", restore["default_changed"])
+        except (KeyError, ValueError) as error:
+            problem = f"{error} is missing." if isinstance(error, KeyError) else str(error)
             raise invalid_parameter(
-                "restore", restore, "it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator."
+                "restore",
+                restore,
+                f"it must be the 'previous' of a result of SageMakerRolloutImageVersionOperator, unchanged. {problem}",
             ) from error
+        entries = [state.entry for state in states.values() if state.entry is not None]
+        for entry in entries:
+            if entry["ImageName"].lower() != self.image_name.lower():
+                other["ImageName"] = entry["ImageName"]
         if other:
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
-        for name, number in attached:
-            self._check_entry(hook, number, name)
+        for entry in entries:
+            self._check_entry(hook, entry.get("ImageVersionNumber"), entry["AppImageConfigName"])
         return studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
 
     def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
@@ -448,8 +494,10 @@ class _Steps:
             self._previous = self._rollout.state(document)
         if self._only_if_newer:
             self._skip_older(hook, document)
-        if (full := self._rollout.overfull(changes)) is not None:
-            return full
+        # Other updates may have undone this one until the timeout.
+        late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
+        if (obstacle := self._rollout.overfull(changes) or late) is not None:
+            return obstacle
         write_task_state(self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous)})
         try:
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
@@ -459,7 +507,10 @@ class _Steps:
             # The settings have to be read again after the other update.
             return decide.Waiting(f"{self._target} is being updated")
         self._changed = True
-        self.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
+        if self._rollout.number is None:
+            self.log.info("%s: restoring %s in %s", self._label, self._wanted_version(), self._target)
+        else:
+            self.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
         return True
 
     def settle(self) -> bool:
@@ -477,7 +528,10 @@ class _Steps:
         if isinstance(outcome, decide.Failed):
             self._fail(outcome)
         if not self._rollout.changes(self._document):
-            self.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
+            if self._rollout.number is None:
+                self.log.info("%s: restored %s in %s", self._label, self._wanted_version(), self._target)
+            else:
+                self.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
             return True
         states = self._rollout.state(self._document)
         if self._previous is None or not self._same(states, self._previous):
@@ -494,7 +548,15 @@ class _Steps:
         return False
 
     def result(self) -> dict[str, Any]:
-        """Return the result of the task."""
+        """Return the result of the task, and log what a roll-back kept."""
+        if kept := self._rollout.kept_defaults(self._document):
+            self.log.warning(
+                "%s: kept the DefaultResourceSpec in %s of %s, because it no longer refers to this image. To replace "
+                "it, roll out with set_default=True",
+                self._label,
+                " and ".join(kept),
+                self._target,
+            )
         current = self._rollout.state(self._document)
         return {
             **self._identity(),
@@ -537,8 +599,9 @@ class _Steps:
         if obstacle is not None:
             return obstacle
         # An update at the same time may have replaced it.
-        changes = {} if self._rollout.changes(document) else self._rollout.changes(document, self._previous)
-        if changes:
+        if self._previous is None or self._rollout.changes(document):
+            return None
+        if changes := self._rollout.undo(document, self._previous):
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         return None
 
@@ -560,7 +623,8 @@ class _Steps:
     def _wanted_version(self) -> str:
         if self._rollout.number is not None:
             return f"version {self._rollout.number}"
-        return "what was there before (" + ", ".join(str(s.version) for s in self._rollout.restore.values()) + ")"
+        versions = dict.fromkeys(state.version for state in self._rollout.restore.values())
+        return " and ".join(f"version {v}" if isinstance(v, int) else f"the state {v!r}" for v in versions)
 
     def _record(self, states: Mapping[str, studio.EntryState]) -> dict[str, Any]:
         return {

@@ -361,12 +361,26 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
     ) -> ImageVersion:
         self.log.info("SageMaker image %r: version %d is CREATED", self.image_name, version["Version"])
         self._lineage = (str(hook.conn_region_name), version["Version"])
-        aws_conn_id = aws_parameters(self)["aws_conn_id"]
-        for outlet in self.outlets:
-            payload = watched_payload(outlet, version, self.image_name, str(hook.conn_region_name), aws_conn_id)
+        aws_conn_id, region = aws_parameters(self)["aws_conn_id"], str(hook.conn_region_name)
+        watched = [outlet for outlet in self.outlets if watches(outlet)]
+        own_region = self._own_region(hook) if watched else None
+        for outlet in watched:
+            payload = watched_payload(outlet, version, self.image_name, region, aws_conn_id, own_region=own_region)
             if payload is not None:
                 context["outlet_events"][outlet].extra.update(payload=payload)
         return version
+
+    def _own_region(self, hook: SageMakerImageVersionsHook) -> str | None:
+        """Return the region that the connection has without the task's; ``None`` if it has none."""
+        parameters = aws_parameters(self)
+        if parameters["region_name"] is None:
+            return str(hook.conn_region_name)
+        own = {**parameters, "aws_conn_id": hook.effective_conn_id, "region_name": None}
+        try:
+            return str(SageMakerImageVersionsHook.from_parameters(**own).conn_region_name)
+        except ValueError as error:
+            self.log.info("No event for outlets without a region, whose watchers can't poll: %s", error)
+            return None
 
 
 def _check_aliases(

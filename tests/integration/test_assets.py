@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import product
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -115,6 +115,7 @@ def test_an_unknown_argument_is_refused():
         image_version_asset("a", poll_intervall=5)
 
 
+@pytest.mark.filterwarnings("ignore:Two assets have the name 'c'")
 def test_all_that_distinguishes_watchers_distinguishes_their_assets():
     values = {
         "image_name": ["a", "b"],
@@ -146,6 +147,40 @@ def test_all_else_shares_the_asset_and_a_conflict_is_a_warning(recwarn):
         assert (other.name, other.uri) == (kept.name, kept.uri)
         with pytest.warns(UserWarning, match="two watchers"):
             same = image_version_asset("shared", poll_interval=5)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "shared"),
+    [
+        ({"image_name": "one", "name": "n1"}, {"image_name": "two", "name": "n1"}, "name 'n1'"),
+        ({"name": "n2", "alias": "prod"}, {"name": "n2", "alias": "dev"}, "name 'n2'"),
+        (
+            {"name": "n3", "uri": "sagemaker-image://default/n3"},
+            {"name": "n4", "uri": "sagemaker-image://default/n3"},
+            "URI 'sagemaker-image://default/n3'",
+        ),
+    ],
+)
+def test_two_assets_with_one_name_or_one_uri_are_a_warning(one, two, shared):
+    first = image_version_asset(**{"image_name": "a", **one})
+    with pytest.warns(UserWarning, match=rf"^Two assets have the {shared}, .* different names and URIs") as caught:
+        second = image_version_asset(**{"image_name": "a", **two})
+    assert [warning.filename for warning in caught] == [__file__]
+    assert (first.name, first.uri) != (second.name, second.uri)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"statuses": ["CREATE_FAILED", "CREATED"]}, {"statuses": "CREATED,CREATE_FAILED"}),
+        ({"start_from": 3}, {"start_from": "3"}),
+        ({"start_from": "2026-01-31T13:00:00+01:00"}, {"start_from": datetime(2026, 1, 31, 12, tzinfo=timezone.utc)}),
+    ],
+)
+def test_two_ways_to_write_an_argument_are_no_conflict(recwarn, one, two):
+    (first,), (second,) = (image_version_asset("written", **given).watchers for given in (one, two))
+    assert first.trigger.serialize() == second.trigger.serialize()
+    assert not recwarn
 
 
 def test_assets_that_are_gone_conflict_with_none(recwarn):

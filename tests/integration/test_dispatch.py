@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import inspect
 import json
@@ -40,6 +41,11 @@ from airflow_provider_imageversions.compat import (
     write_asset_progress,
 )
 
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # before Airflow 3.2
+    from airflow.models.dagbag import DagBag
+
 STORED_BYTES = 65535
 """Airflow's default for ``max_value_storage_bytes``."""
 START = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -49,8 +55,12 @@ def at(seconds):
     return START + timedelta(seconds=seconds)
 
 
-def event(seconds, run_id, asset="a"):
-    return Event(asset, at(seconds), run_id, {"Version": 1})
+def event(seconds, run_id, asset="a", identity=None):
+    return Event(asset, at(seconds), run_id, {"Version": 1, "event_id": identity or identity_of(run_id)})
+
+
+def identity_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def read(*events):
@@ -137,7 +147,7 @@ def test_whatever_the_order_each_run_is_started_once_and_never_again(deliveries,
 
 
 def test_what_is_remembered_is_bounded_and_the_bound_takes_its_place():
-    events = [event(number, f"r{number}") for number in range(REMEMBERED + 5)]
+    events = [event(number, f"r{number}") for number in range(REMEMBERED // 2 + 5)]
     progress = Progress(at(0)).after(events, [each.timestamp for each in events], [])
     assert len(progress.dispatched) == REMEMBERED
     assert all(progress.includes(each) for each in events if each.timestamp != at(4))
@@ -150,8 +160,41 @@ def test_what_is_remembered_fits_into_airflow_s_state_store(length):
     progress = Progress(at(0)).after(events, [each.timestamp for each in events], [])
     stored = progress.to_json()
     assert len(json.dumps(stored)) <= STORED_BYTES
-    assert all(Progress.from_json(stored).includes(each) for each in events[-REMEMBERED:])
+    assert all(Progress.from_json(stored).includes(each) for each in events[-REMEMBERED // 2 :])
     assert not Progress.from_json(stored).includes(event(9999, "x" * length))
+
+
+def test_as_many_run_ids_as_are_remembered_fit_too():
+    """An earlier version stored run ids only."""
+    many = {f"{number:0{REMEMBERED_AS_IT_IS}}": at(number + 1e-6) for number in range(REMEMBERED)}
+    assert len(json.dumps(Progress(at(0), many).to_json())) <= STORED_BYTES
+
+
+def test_another_run_id_starts_no_second_run_of_an_event():
+    airflow = Airflow()
+    airflow.events = [event(1, "version-8"), event(2, "version-9")]
+    airflow.dispatch()
+    renamed = [event(1, "churn-8", identity=identity_of("version-8")), event(3, "churn-10")]
+    airflow.events = [*renamed, event(4, "churn-9", identity=identity_of("version-9"))]
+    airflow.dispatch()
+    assert airflow.runs == ["version-8", "version-9", "churn-10"]
+
+
+def test_the_run_ids_that_an_earlier_version_stored_start_no_run_and_gain_their_event_ids():
+    airflow = Airflow()
+    airflow.stored = {"since": at(0).isoformat(), "dispatched": {"version-8": at(1).isoformat()}}
+    airflow.events = [event(1, "version-8"), event(2, "version-9")]
+    airflow.dispatch()
+    assert airflow.runs == ["version-9"]
+    airflow.events = [event(1, "churn-8", identity=identity_of("version-8"))]
+    airflow.dispatch()
+    assert airflow.runs == ["version-9"]
+
+
+def test_a_key_keeps_its_latest_time():
+    """Or it would be forgotten while the bound is below it."""
+    progress = Progress(at(0), {"x": at(5)}).after([event(3, "x")], [at(3)], [])
+    assert progress.dispatched == {"x": at(5), identity_of("x"): at(3)}
 
 
 def test_the_progress_of_an_old_run_does_not_undo_that_of_a_later_one():
@@ -318,12 +361,19 @@ def test_a_parameter_that_is_not_valid_is_refused(arguments):
 
 
 def test_a_run_id_function_is_used_and_checked():
-    stored = SimpleNamespace(timestamp=at(0), extra=PAYLOAD)
-    assert _dispatch._event("a", stored, lambda payload: f"v{payload['Version']}").run_id == "v8"
+    assert _dispatch._run_id(PAYLOAD, lambda payload: f"v{payload['Version']}") == "v8"
     # Airflow would start the run "image" for the first of "image#8" and "image#9", and none for the second.
     for wrong in (None, "", 8, "image#8", "a/8", "v 8", "a..8", "é8", "8\n", "scheduled__8", "v" * 251):
         with pytest.raises(ValueError, match=r"run_id=.*version 8; a run id has 1 to 250"):
-            _dispatch._event("a", stored, lambda _, wrong=wrong: wrong)
+            _dispatch._run_id(PAYLOAD, lambda _, wrong=wrong: wrong)
+
+
+def test_a_run_id_function_that_raises_is_named_with_the_version():
+    def name_run(version):
+        return version["ContainerImage"]
+
+    with pytest.raises(ValueError, match=r"run_id='name_run' .*'ContainerImage' for version 8 .*details=True"):
+        _dispatch._run_id(PAYLOAD, name_run)
 
 
 class Stored(dict):
@@ -404,8 +454,8 @@ def run_of_clock(asset, *events, store, previous=None):
     }
 
 
-def find(context, asset):
-    return _dispatch._find(context, "retrain", "dispatch", [asset], default_run_id)
+def find(context, asset, run_id=default_run_id):
+    return _dispatch._find(context, "retrain", "dispatch", [asset], run_id)
 
 
 @needs_progress
@@ -432,3 +482,46 @@ def test_a_first_scheduled_run_leaves_recent_events_to_their_own_run():
     }
     (started,) = find(queued, asset).start
     assert started.timestamp == recent
+
+
+@needs_progress
+def test_a_run_id_function_is_called_once_for_an_event_and_not_for_one_that_has_a_run():
+    asset, calls = Asset("a"), []
+
+    def name_run(payload):
+        calls.append(payload["event_id"])
+        return f"v{len(calls)}"
+
+    store = Stored({_dispatch.state_key("dispatch"): Progress(at(0), {PAYLOAD["event_id"]: at(1)}).to_json()})
+    context = run_of_clock(asset, at(1), at(2), store=store)
+    context["inlet_events"] += [
+        SimpleNamespace(timestamp=at(seconds), extra={"Version": 9, "event_id": "a" * 32}) for seconds in (3, 4)
+    ]
+    assert [started.run_id for started in find(context, asset, name_run).start] == ["v1"]
+    assert calls == ["a" * 32]
+
+
+TWICE = """
+from airflow.sdk import DAG
+from airflow_provider_imageversions.assets import image_version_asset, run_dag_per_version
+
+with DAG("retrain", schedule=None) as retrain:
+    pass
+
+one = run_dag_per_version(retrain, image_version_asset("one"))
+two = run_dag_per_version({target}, image_version_asset("two"){more})
+"""
+
+
+@pytest.mark.parametrize("target", ["retrain", "'retrain'"])
+@pytest.mark.parametrize(("more", "refused"), [("", True), (", dag_id='second'", False)])
+def test_a_second_dispatching_dag_with_the_same_id_is_refused_however_often_a_file_is_parsed(
+    tmp_path, target, more, refused
+):
+    file = tmp_path / "twice.py"
+    file.write_text(TWICE.format(target=target, more=more))
+    # Both are alive, as is what was parsed first.
+    for bag in [DagBag(dag_folder=str(file)) for _ in range(2)]:
+        assert bool(bag.import_errors) == refused
+        assert all("Pass all assets to one call" in error for error in bag.import_errors.values())
+        assert sorted(bag.dags) == ([] if refused else ["retrain", "retrain__image_versions", "second"])

@@ -711,6 +711,75 @@ def test_the_outlet_gets_the_event_if_the_connection_renders_to_nothing(emulator
 
 
 @needs_watchers
+@pytest.mark.parametrize(
+    ("own", "task", "watcher", "emits"),
+    [
+        ("us-east-1", "eu-west-1", None, False),
+        ("us-east-1", "eu-west-1", "eu-west-1", True),
+        ("us-east-1", "us-east-1", None, True),
+        ("eu-west-1", "eu-west-1", None, True),
+        ("eu-west-1", None, "eu-west-1", True),
+        (None, "eu-west-1", None, False),
+        (None, "eu-west-1", "eu-west-1", True),
+    ],
+)
+def test_an_outlet_gets_the_event_only_in_the_region_that_its_watcher_polls(
+    emulator, connection, monkeypatch, context, run, own, task, watcher, emits
+):
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from airflow_provider_imageversions.assets import image_version_asset
+
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    connection(region_name=own)
+    emulator.client("sagemaker", task or own).create_image(ImageName=IMAGE, RoleArn=ROLE)
+    asset = image_version_asset(IMAGE, region_name=watcher)
+    context["outlet_events"] = OutletEventAccessors()
+    assert run(create(outlets=[asset], region_name=task))["Version"] == 1
+    assert bool(context["outlet_events"][asset].extra) == emits
+
+
+@needs_watchers
+@pytest.mark.parametrize(
+    ("start_from", "emits"),
+    [
+        ("latest", True),
+        ("earliest", True),
+        (1, True),
+        (2, False),
+        ("2026-01-01T00:00:00Z", True),
+        ("2999-01-01T00:00:00Z", False),
+    ],
+)
+def test_an_outlet_gets_the_event_only_for_versions_that_its_watcher_starts_with(
+    emulator, image, context, run, start_from, emits
+):
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from airflow_provider_imageversions.assets import image_version_asset
+
+    asset = image_version_asset(IMAGE, start_from=start_from)
+    context["outlet_events"] = OutletEventAccessors()
+    run(create(outlets=[asset]))
+    assert bool(context["outlet_events"][asset].extra) == emits
+
+
+@needs_watchers
+def test_an_outlet_whose_watcher_is_inactive_gets_no_event(emulator, image, context, run):
+    from airflow.sdk import Asset, AssetWatcher
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
+
+    trigger = SageMakerImageVersionEventTrigger(image_name=IMAGE, start_from="noon")
+    asset = Asset("by hand", watchers=[AssetWatcher(name="watch", trigger=trigger)])
+    context["outlet_events"] = OutletEventAccessors()
+    run(create(outlets=[asset]))
+    assert not context["outlet_events"][asset].extra
+
+
+@needs_watchers
 def test_the_asset_as_an_outlet_needs_waiting():
     from airflow_provider_imageversions.assets import image_version_asset
 

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import botocore.client
 import pytest
@@ -146,9 +146,38 @@ def test_a_rollback_puts_back_what_was_there(account, domain, run):
     assert after["JupyterLabAppSettings"].pop("DefaultResourceSpec") == {}
     assert after == before
     assert (back["current"]["version"], back["previous"]["version"]) == (2, 3)
-    again = run(rollout(domain, restore=back["previous"]))
-    assert again["current"]["version"] == 3
-    assert account.user_settings(domain)["JupyterLabAppSettings"]["DefaultResourceSpec"] == rolled
+    assert run(rollout(domain, restore=back["previous"]))["current"]["version"] == 3
+
+
+def default_spec(account, domain):
+    return account.user_settings(domain)["JupyterLabAppSettings"]["DefaultResourceSpec"]
+
+
+def test_a_rollback_keeps_other_changes_of_the_default(account, run, said):
+    domain = account.domain(**lab(custom_image(IMAGE, 2), DefaultResourceSpec={"InstanceType": "ml.t3.medium"}))
+    previous = run(rollout(domain, 3, set_default=True))["previous"]
+    settings = account.user_settings(domain)["JupyterLabAppSettings"]
+    settings["DefaultResourceSpec"]["InstanceType"] = "ml.m5.large"
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={"JupyterLabAppSettings": settings})
+    run(rollout(domain, restore=previous))
+    assert default_spec(account, domain) == {"InstanceType": "ml.m5.large"}
+    log = said()
+    assert f"restored version 2 in domain '{domain}'" in log
+    assert "kept the DefaultResourceSpec" not in log
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_rollback_keeps_the_default_of_another_image(account, domain, run, said, deferrable):
+    account.image("fraud", 2)
+    previous = run(rollout(domain, 3, set_default=True))["previous"]
+    run(rollout(domain, 2, image_name="fraud", set_default=True))
+    theirs = default_spec(account, domain)
+    run(rollout(domain, restore=previous, deferrable=deferrable))
+    assert custom_image(IMAGE, 2) in images(account, domain)
+    assert default_spec(account, domain) == theirs
+    assert theirs.items() >= spec("fraud", 2).items()
+    kept = f"kept the DefaultResourceSpec in DefaultUserSettings of domain '{domain}', because it no longer refers"
+    assert said().count(kept) == 1
 
 
 @pytest.mark.parametrize(
@@ -300,6 +329,8 @@ def test_only_if_newer_skips_what_would_roll_back(account, run, emulator, there,
         ({"version": 1, "app_image_config_name": "-c"}, "^app_image_config_name='-c'"),
         ({"version": 1, "app_image_config_name": "c", "user_profile_name": "a b"}, "^user_profile_name='a b'"),
         ({"restore": "[1]"}, r"^restore='\[1\]'"),
+        ({"restore": "{{ params.r }}", "only_if_newer": True}, "leave out set_default and only_if_newer"),
+        ({"restore": {}, "set_default": "True"}, "^set_default=True, only_if_newer=False, restore={}: leave out"),
     ],
 )
 def test_parameters_are_checked_when_the_dag_is_parsed(arguments, message):
@@ -326,6 +357,47 @@ def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
         changed = {**previous, "places": {"DefaultUserSettings": {"entry": entry, "position": 0, "default": None}}}
         with pytest.raises(ValueError, match="must be the 'previous' of a result"):
             run(rollout(domain, restore=changed))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda previous: previous.pop("places"), "'places' is missing"),
+        (
+            lambda previous: previous["places"].clear(),
+            "allowed are DefaultUserSettings, DefaultSpaceSettings, at least",
+        ),
+        (lambda previous: previous["places"].update(UserSettings={}), r"places=\[.*allowed are DefaultUserSettings"),
+        (lambda previous: previous.update(default_changed="no"), "default_changed='no' is not valid"),
+        (lambda previous: state_of(previous).update(default="x"), "default='x' is not valid"),
+        (lambda previous: state_of(previous).update(default={"InstanceType": 1}), "each value must be a string"),
+        (lambda previous: state_of(previous).update(position=-1), "position=-1 is not valid"),
+        (lambda previous: state_of(previous)["entry"].pop("AppImageConfigName"), "'AppImageConfigName' is missing"),
+        (lambda previous: state_of(previous)["entry"].update(ImageVersionNumber=None), "ImageVersionNumber=None is"),
+        (lambda previous: state_of(previous)["entry"].update(ImageName="b"), "it belongs to {'ImageName': 'b'}, but"),
+    ],
+)
+def test_what_is_restored_is_checked(account, domain, run, emulator, change, message):
+    previous = run(rollout(domain, 3))["previous"]
+    change(previous)
+    with pytest.raises(ValueError, match=f"^restore=.* is not valid: .*{message}"):
+        run(rollout(domain, restore=previous))
+    assert len(updates(emulator)) == 1
+
+
+def state_of(previous):
+    return previous["places"]["DefaultUserSettings"]
+
+
+def test_what_is_restored_may_have_numbers_and_booleans_as_strings(account, domain, run):
+    previous = run(rollout(domain, 3))["previous"]
+    previous["default_changed"] = "False"
+    state_of(previous).update(position="1")
+    state_of(previous)["entry"].update(ImageVersionNumber="2", ImageName=IMAGE.upper())
+    run(rollout(domain, restore=previous))
+    assert images(account, domain)[1] == custom_image(IMAGE.upper(), 2)
+    assert state_of(previous)["entry"]["ImageVersionNumber"] == "2"
+    assert "DefaultResourceSpec" not in account.user_settings(domain)["JupyterLabAppSettings"]
 
 
 # Updates that fail
@@ -444,6 +516,56 @@ def test_the_time_before_a_deferral_counts(account, domain, emulator, context):
     with pytest.raises(TaskDeferred) as deferral:
         execute_in_thread(rollout(domain, 3, deferrable=True), context)
     assert deferral.value.timeout < timedelta(seconds=30)
+
+
+def resume(task, deferral, context):
+    """Resume a deferred task, with what Airflow stored of its deferral."""
+    arguments = {**json.loads(json.dumps(deferral.kwargs)), "event": {"status": "done"}}
+    return task.resume_execution(deferral.method_name, arguments, context)
+
+
+def test_an_alias_that_moves_during_a_deferral_changes_nothing(account, domain, context):
+    task = rollout(domain, alias="prod", app_image_config_name=CONFIG, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(task, context)
+    account.client.update_image_version(ImageName=IMAGE, Version=3, AliasesToDelete=["prod"])
+    account.client.update_image_version(ImageName=IMAGE, Version=4, AliasesToAdd=["prod"])
+    assert resume(task, deferral.value, context)["current"]["version"] == 3
+    assert images(account, domain)[1] == custom_image(IMAGE, 3)
+
+
+def test_the_timeout_includes_all_deferrals(account, domain, context, meddle):
+    meddle(domain, lab(custom_image(IMAGE, 2)), times=2)
+    task = rollout(domain, 3, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(task, context)
+    began = datetime.fromisoformat(deferral.value.kwargs["began"])
+    deferral.value.kwargs["began"] = (began - timedelta(seconds=20)).isoformat()
+    with pytest.raises(TaskDeferred) as second:
+        resume(task, deferral.value, context)
+    assert second.value.timeout < timedelta(seconds=10)
+    assert second.value.kwargs == deferral.value.kwargs
+
+
+def test_a_rollout_that_was_undone_is_not_repeated_after_the_timeout(account, domain, context, emulator, meddle):
+    meddle(domain, lab(custom_image(IMAGE, 2)))
+    task = rollout(domain, 3, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        execute_in_thread(task, context)
+    began = datetime.fromisoformat(deferral.value.kwargs["began"])
+    deferral.value.kwargs["began"] = (began - timedelta(seconds=60)).isoformat()
+    count = len(updates(emulator))
+    with pytest.raises(SageMakerImageOperationTimeoutError, match="is not up to date, and the timeout of 30 seconds"):
+        resume(task, deferral.value, context)
+    assert len(updates(emulator)) == count
+
+
+def test_a_deferral_without_arguments_can_be_resumed(domain, context):
+    """Earlier versions stored none."""
+    task = rollout(domain, 3, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        execute_in_thread(task, context)
+    assert task.execute_complete(context, {"status": "done"})["current"]["version"] == 3
 
 
 def test_a_trigger_that_failed_is_an_error_with_a_hint(domain, context):

@@ -157,9 +157,19 @@ def test_a_rollout_and_then_its_rollback_change_nothing(document, rollout):
     assert normal(written(after, back, back.changes(after))) == normal(document)
 
 
+@given(documents(), rollouts())
+def test_an_update_and_then_its_undoing_change_nothing(document, rollout):
+    """Of a roll-out, and of its roll-back."""
+    for forward in (rollout, rollback_of(rollout, rollout.state(document))):
+        before = forward.state(document)
+        after = written(document, forward, forward.changes(document))
+        assert normal(written(after, forward, forward.undo(after, before))) == normal(document)
+        document = written(document, rollout, rollout.changes(document))
+
+
 @given(documents(), rollouts(), rollouts())
 def test_a_rollback_leaves_a_rollout_of_another_image_alone(document, rollout, other):
-    if other.image_name == rollout.image_name or (other.with_default and rollout.with_default):
+    if other.image_name == rollout.image_name:
         return
     before = rollout.state(document)
     after = written(document, rollout, rollout.changes(document))
@@ -221,6 +231,31 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(document, first, 
     assert first.changes(domain.document) == second.changes(domain.document) == {}
     # Nothing else was lost, either.
     assert others(others(domain.document, first), second) == others(others(document, first), second)
+
+
+@pytest.mark.parametrize(
+    ("now", "after"),
+    [
+        (
+            {"SageMakerImageArn": ARN, **spec("churn", 9), "InstanceType": "new"},
+            {**spec("churn", 1), "InstanceType": "new"},
+        ),
+        ({"SageMakerImageArn": ARN.upper()}, spec("churn", 1)),
+        (spec("churn2", 9), spec("churn2", 9)),
+        ({"SageMakerImageArn": ARN, **spec("other", 9)}, {"SageMakerImageArn": ARN, **spec("other", 9)}),
+        ({"InstanceType": "new"}, {"InstanceType": "new"}),
+    ],
+)
+def test_a_rollback_restores_only_the_image_of_a_default_that_still_has_it(now, after):
+    old = EntryState(default={**spec("churn", 1), "InstanceType": "old"})
+    target = RolloutTarget(DOMAIN, "JupyterLab")
+    back = Rollout("churn", target, None, restore={"DefaultUserSettings": old}, restores_default=True)
+    document = {"DefaultUserSettings": {"JupyterLabAppSettings": {"DefaultResourceSpec": now}}}
+    document = written(document, back, back.changes(document))
+    assert document["DefaultUserSettings"]["JupyterLabAppSettings"]["DefaultResourceSpec"] == after
+    assert back.kept_defaults(document) == (
+        [] if after.items() >= spec("churn", 1).items() else ["DefaultUserSettings"]
+    )
 
 
 def test_the_newest_entry_of_several_is_chosen_by_its_config():

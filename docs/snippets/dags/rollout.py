@@ -55,7 +55,11 @@ DOMAINS = [
 
 with DAG("rollout_everywhere", schedule=None):
     rollout_everywhere = SageMakerRolloutImageVersionOperator.partial(
-        task_id="rollout", image_name="my-image", alias="prod", app_image_config_name="my-config"
+        task_id="rollout",
+        image_name="my-image",
+        alias="prod",
+        app_image_config_name="my-config",
+        pool="studio",
     ).expand_kwargs(DOMAINS)
 # [END mapped]
 
@@ -86,13 +90,14 @@ with DAG("who_uses_what", schedule=None):
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 
 with DAG("pin_newest", schedule=None):
-    newest = SageMakerImageVersionSensor(task_id="newest", image_name="my-image", include_details=True)
+    newest = SageMakerImageVersionSensor(task_id="newest", image_name="my-image")
     pin = SageMakerRolloutImageVersionOperator(
         task_id="rollout",
         image_name="my-image",
         version="{{ ti.xcom_pull('newest')['Version'] }}",
         domain_id="d-abcdefghijkl",
         app_image_config_name="my-config",
+        pool="domain-d-abcdefghijkl",
     )
     newest >> pin
 # [END pin_newest]
