@@ -301,8 +301,8 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
 
 
 def failure_reason(failed: Mapping[str, Any]) -> str:
-    """Return SageMaker's reason for a failure as one line without a full stop, fit for a log or an exception."""
-    return " ".join(clean_text(failed.get("FailureReason", "")).split()).removesuffix(".") or "SageMaker gave no reason"
+    """Return SageMaker's reason for a failure as one line, fit for a log or an exception."""
+    return " ".join(clean_text(failed.get("FailureReason", "")).split()) or "SageMaker gave no reason"
 
 
 def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Failed | None:
@@ -317,7 +317,8 @@ def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Fa
         return None
     if status == _IMAGE_CREATE_FAILED:
         return Failed(
-            f"the image is {status}: {failure_reason(image)}. The usual cause is a role that SageMaker cannot use yet. "
+            f"the image is {status}: {failure_reason(image).rstrip('.')}. The usual cause is a role that SageMaker cannot "
+            "use yet. "
             "If the image has no version, SageMakerCreateImageOperator with action_if_image_exists='recreate' deletes "
             "it and creates it again"
         )

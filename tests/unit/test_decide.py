@@ -44,7 +44,7 @@ def test_a_failure_of_many_versions_shows_the_newest_reasons_only():
 
 def test_a_failure_of_three_versions_shows_all_reasons_and_no_number_of_others():
     listed = [version(number, "CREATE_FAILED", FailureReason=f"reason {number}.") for number in range(1, 4)]
-    assert decide.outcome(listed, Target(after_version=0)).reason.endswith("reason 1")
+    assert decide.outcome(listed, Target(after_version=0)).reason.endswith("reason 1.")
 
 
 def test_a_wait_knows_since_when_its_version_has_its_status():
