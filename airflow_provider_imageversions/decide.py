@@ -317,10 +317,9 @@ def obstacle(image: Mapping[str, Any], *, updated: bool = False) -> Waiting | Fa
         return None
     if status == _IMAGE_CREATE_FAILED:
         return Failed(
-            f"the image is {status}: {failure_reason(image).rstrip('.')}. The usual cause is a role that SageMaker cannot "
-            "use yet. "
-            "If the image has no version, SageMakerCreateImageOperator with action_if_image_exists='recreate' deletes "
-            "it and creates it again"
+            f"the image is {status}: {failure_reason(image).rstrip('.')}. The usual cause is a role that SageMaker "
+            "cannot use yet. If the image has no version, SageMakerCreateImageOperator with "
+            "action_if_image_exists='recreate' deletes it and creates it again"
         )
     if status in {*_LOST_IMAGE, _NOT_UPDATED}:
         return Failed(f"the image is {status}: {failure_reason(image)}")

@@ -149,7 +149,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
                 return decide.Waiting("the image was changed at the same time")
             return decide.Failed(
                 f"the image is CREATE_FAILED: {decide.failure_reason(image).rstrip('.')}. It has versions, which would "
-                "be deleted with it, so it is not created again. Delete it with SageMakerDeleteImageOperator if nobody needs them"
+                "be deleted with it, so it is not created again. "
+                "Delete it with SageMakerDeleteImageOperator if nobody needs them"
             )
         self.log.info(
             "SageMaker image %r: recreating it, because it is CREATE_FAILED (%s) and has no version",

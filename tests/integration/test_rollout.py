@@ -555,9 +555,7 @@ def test_a_rollout_that_was_undone_is_not_repeated_after_the_timeout(account, do
     began = datetime.fromisoformat(deferral.value.kwargs["began"])
     deferral.value.kwargs["began"] = (began - timedelta(seconds=60)).isoformat()
     count = len(updates(emulator))
-    with pytest.raises(
-        SageMakerImageOperationTimeoutError, match=r"timeout of 30 seconds: domain .* is not up to date"
-    ):
+    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"of 30 seconds: domain .* is not up to date"):
         resume(task, deferral.value, context)
     assert len(updates(emulator)) == count
 
