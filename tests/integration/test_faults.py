@@ -559,7 +559,9 @@ def provoke(world, part, row):
     if row.fault:
         world.emulator.add_fault(**{"operation": world.operation, **row.fault})
         if row.fault["times"] is None and cell in {WAITS, REPORTS}:
-            world.when(lambda: world.hits() > 5, world.emulator.clear_faults)
+            # Several polls, and for a report longer than the grace time above.
+            until = time.monotonic() + (0.5 if cell == REPORTS else 0.0)
+            world.when(lambda: world.hits() > 5 and time.monotonic() > until, world.emulator.clear_faults)
     return arguments, PARTS[part][1] if right is None else right
 
 
