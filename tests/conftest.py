@@ -35,6 +35,9 @@ os.environ.update(
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
 )
 
+# While Airflow is imported there is next to nothing to collect, and looking for it takes a sixth of the time.
+gc.disable()
+
 import botocore.handlers
 import botocore.hooks
 import botocore.retries.standard
@@ -78,6 +81,10 @@ def answer_check(request):
         assert _ANSWERS.found == [], "The emulator's answer is not in botocore's model"
 
 
+def pytest_collection_finish():
+    gc.enable()
+
+
 def pytest_report_header():
     return [f"not collected on this Airflow: tests/{file}" for file in collect_ignore]
 
@@ -85,10 +92,12 @@ def pytest_report_header():
 @contextmanager
 def cheap_clients():
     """Save most of the time of making a client and of its retries, which no test is about."""
+    import moto.core.responses
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     from botocore.client import ClientCreator
     from botocore.hooks import EventAliaser
     from botocore.loaders import JSONFileLoader
+    from moto.core.utils import method_names_from_class
 
     def once(method):
         results = {}
@@ -102,21 +111,21 @@ def cheap_clients():
 
     create_methods_once = once(ClientCreator._create_methods)
     accepts_kwargs = botocore.hooks.accepts_kwargs
-    function_accepts_kwargs = functools.cache(accepts_kwargs)
 
-    def accepts_kwargs_once(handler):
-        # A method or a closure would keep its object, such as a client and its connections.
-        is_plain = inspect.isfunction(handler) and handler.__closure__ is None
-        return (function_accepts_kwargs if is_plain else accepts_kwargs)(handler)
+    def accepts_kwargs_at_once(handler):
+        code = getattr(handler, "__code__", None)  # a method has its function's
+        return bool(code.co_flags & inspect.CO_VARKEYWORDS) if code else accepts_kwargs(handler)
 
     with pytest.MonkeyPatch.context() as patch:
         # Each session would parse SageMaker's model again, and examine a hundred handlers of botocore's.
         patch.setattr(JSONFileLoader, "load_file", once(JSONFileLoader.load_file))
         patch.setattr(EventAliaser, "_alias_event_name", once(EventAliaser._alias_event_name))
-        patch.setattr(botocore.hooks, "accepts_kwargs", accepts_kwargs_once)
+        patch.setattr(botocore.hooks, "accepts_kwargs", accepts_kwargs_at_once)
         # Each client of SageMaker would make 400 methods again, and look for the errors among 2,000 shapes.
         patch.setattr(ClientCreator, "_load_service_model", once(ClientCreator._load_service_model))
         patch.setattr(ClientCreator, "_create_methods", lambda *arguments: dict(create_methods_once(*arguments)))
+        # moto looks for its methods at each call.
+        patch.setattr(moto.core.responses, "method_names_from_class", functools.cache(method_names_from_class))
         # For the user agent; it reads the source of every function on the stack, and pytest's stack is deep.
         patch.setattr(AwsBaseHook, "_get_caller", lambda *_: "Unknown")
         # Pauses of a second on average; which attempts there are is the same.

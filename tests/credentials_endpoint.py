@@ -67,7 +67,7 @@ FAULTS = {
     "no time": lambda: (200, credentials(Expiration="soon")),
     "no text": lambda: (200, b"\xff\xfe"),
     "reset": lambda: None,
-    "silence": lambda: 0.6,
+    "silence": lambda: 0.4,
 }
 
 

@@ -151,7 +151,7 @@ _GROUPS: dict[str, list[Row]] = {
         *_passing("unavailable", "503 ServiceUnavailable", "ServiceUnavailable", {"kind": "unavailable"}),
         *_passing("reset", "connection reset before the response", "ConnectionClosedError", {"kind": "reset"}),
         *_passing(
-            "timeout", "no response within the read timeout", "ReadTimeoutError", {"kind": "slow", "seconds": 0.8}
+            "timeout", "no response within the read timeout", "ReadTimeoutError", {"kind": "slow", "seconds": 0.6}
         ),
         *_passing("dns", "the host's name cannot be resolved", "EndpointConnectionError", {}, "Could not connect"),
         Row(

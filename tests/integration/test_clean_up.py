@@ -130,8 +130,8 @@ def test_what_cannot_be_read_keeps_every_version(studio, domain, run, emulator, 
 )
 def test_usage_that_is_not_read_within_the_timeout_fails_the_task(studio, domain, run, emulator, make):
     emulator.add_fault("throttling", operation="ListDomains", times=None)
-    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"the timeout of 2 seconds: (Client|Timeout)Error: "):
-        run(make(timeout=2))
+    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"the timeout of 1 seconds: (Client|Timeout)Error: "):
+        run(make(timeout=1))
     assert left(studio) == list(range(1, 11))
 
 

@@ -40,7 +40,7 @@ QUICK_OP = {"check_interval": 0.1, "timeout": 30}
 def agent(monkeypatch):
     """An endpoint for the credentials of boto3's default chain, which has no others."""
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.TIMEOUT_SECONDS", 0.2)
     with Agent.started() as agent:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/credentials")
         yield agent
@@ -50,7 +50,7 @@ def agent(monkeypatch):
 def image(emulator, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.05)
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 1)
 
@@ -61,7 +61,7 @@ def ambient(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ambient")
 
 
-def end_of_grace(monkeypatch, seconds=0.1):
+def end_of_grace(monkeypatch, seconds=0.05):
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, seconds))
 
 

@@ -265,7 +265,7 @@ def script(*names):
 @script("timeout_once", "timeout_long")
 def late_answers(world, part, row):
     attempts = 3 if row.fault["times"] == 1 else 1
-    world.botocore_config = {"read_timeout": 0.4, "retries": {"total_max_attempts": attempts}}
+    world.botocore_config = {"read_timeout": 0.3, "retries": {"total_max_attempts": attempts}}
 
 
 @script("dns_once", "dns_long")

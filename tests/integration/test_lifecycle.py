@@ -732,6 +732,7 @@ def test_an_outlet_gets_the_event_only_in_the_region_that_its_watcher_polls(
 
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
+    emulator.creation_seconds = 0
     connection(region_name=own)
     emulator.client("sagemaker", task or own).create_image(ImageName=IMAGE, RoleArn=ROLE)
     asset = image_version_asset(IMAGE, region_name=watcher)

@@ -49,6 +49,7 @@ RESOURCES = {
     "UpdateImage": {"image"},
     "UpdateImageVersion": {"image-version"},
 }
+QUICK = {"check_interval": 0.2}
 
 
 def table():
@@ -105,17 +106,17 @@ def refused(step):
 
 def deleted_without_aliases(run):
     run.emulator.create_versions("other", 1)
-    run(SageMakerDeleteImageOperator(task_id="task", image_name="other", check_interval=1))
+    run(SageMakerDeleteImageOperator(task_id="task", image_name="other", **QUICK))
 
 
 def recreated(run):
     run.emulator.client("sagemaker").create_image(ImageName="failed", RoleArn=MISSING_ROLE)
-    run(CREATE(task_id="task", image_name="failed", role_arn=ROLE, action_if_image_exists="recreate", check_interval=1))
+    run(CREATE(task_id="task", image_name="failed", role_arn=ROLE, action_if_image_exists="recreate", **QUICK))
 
 
 def retried_after_failure(run):
     """The first try's version fails while it has the alias; a retry takes the alias back and makes another version."""
-    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], check_interval=1)
+    create = operator(CREATE_VERSION, base_image="r:does-not-exist", aliases=["new"], **QUICK)
     with pytest.raises(SageMakerImageOperationError):
         create(run)
     run.context["ti"].try_number = 2
@@ -165,25 +166,23 @@ SCENARIOS = {
     f"{WATCHER} with `alias`": [watcher(alias="prod")],
     "`SageMakerCreateImageOperator`": [
         operator(CREATE, role_arn=ROLE),
-        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, check_interval=1)),
+        lambda run: run(CREATE(task_id="task", image_name="other", role_arn=ROLE, **QUICK)),
     ],
     '`SageMakerCreateImageOperator` with `action_if_image_exists="update"`': [
-        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", check_interval=1)
+        operator(CREATE, role_arn=ROLE, action_if_image_exists="update", **QUICK)
     ],
     '`SageMakerCreateImageOperator` with `action_if_image_exists="recreate"`': [recreated],
     "`SageMakerDeleteImageOperator`": [deleted_without_aliases],
     "`SageMakerDeleteImageOperator` with `delete_if_aliased`": [
-        operator(SageMakerDeleteImageOperator, delete_if_aliased=True, check_interval=1)
+        operator(SageMakerDeleteImageOperator, delete_if_aliased=True, **QUICK)
     ],
     "`SageMakerCreateImageVersionOperator`": [
-        operator(CREATE_VERSION, base_image=BASE, check_interval=1),
+        operator(CREATE_VERSION, base_image=BASE, **QUICK),
         operator(CREATE_VERSION, base_image=BASE, wait_for_completion=False),
-        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", check_interval=1)),
+        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=f"{BASE}2", **QUICK)),
     ],
     "`SageMakerCreateImageVersionOperator` with `deferrable`": [
-        faulty(
-            "in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True, check_interval=1)
-        ),
+        faulty("in_use", "CreateImageVersion", operator(CREATE_VERSION, base_image=BASE, deferrable=True, **QUICK)),
     ],
     "`SageMakerCreateImageVersionOperator` with `aliases`": [
         faulty("in_use", "CreateImageVersion", retried_after_failure),
@@ -201,8 +200,8 @@ SCENARIOS = {
         operator(SageMakerPromoteImageVersionOperator, version=2, aliases=["prod"]),
     ],
     "`SageMakerDeleteImageVersionOperator`": [
-        operator(SageMakerDeleteImageVersionOperator, version=3, check_interval=1),
-        operator(SageMakerDeleteImageVersionOperator, alias="prod", check_interval=1),
+        operator(SageMakerDeleteImageVersionOperator, version=3, **QUICK),
+        operator(SageMakerDeleteImageVersionOperator, alias="prod", **QUICK),
     ],
     "`SageMakerPruneImageVersionsOperator`": [
         faulty("in_use", "DeleteImageVersion", operator(SageMakerPruneImageVersionsOperator, keep_newest=148)),

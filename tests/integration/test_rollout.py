@@ -803,7 +803,7 @@ def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domai
 @pytest.mark.parametrize("kind", ["access_denied", "throttling"])
 def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said, kind):
     emulator.add_fault(kind, operation="ListApps", times=None)
-    assert run(rollout(domain, 3, timeout=5))["changed"]
+    assert run(rollout(domain, 3, timeout=2))["changed"]
     assert "could not read which apps and spaces keep another version" in said()
 
 

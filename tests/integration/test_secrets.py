@@ -28,7 +28,7 @@ TASKS = {
     "list": lambda: operators.SageMakerListImageVersionsOperator(task_id="t", image_name=IMAGE, include_details=True),
     **{
         mode: lambda arguments=arguments: SageMakerImageVersionSensor(
-            task_id="t", image_name=IMAGE, include_details=True, poke_interval=0.1, timeout=0.5, **arguments
+            task_id="t", image_name=IMAGE, include_details=True, poke_interval=0.1, timeout=0.3, **arguments
         )
         for mode, arguments in MODES.items()
     },
@@ -195,10 +195,11 @@ def test_a_watcher_exposes_no_secret(situation, emulator, secret_connection, mon
         nonlocal logged
         watching = asyncio.create_task(watch())
         while not delivered and IMAGE not in logged:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
             logged += said()
-        # What it says at its next tries.
-        await asyncio.sleep(0.3)
+        if not delivered:
+            # What it says at its next tries.
+            await asyncio.sleep(0.3)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 

@@ -167,7 +167,7 @@ def test_an_old_version_far_down_the_list_takes_one_call_more(emulator, connecti
 
 def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulator, connection, run, mode, capsys):
     with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(**mode, timeout=1.5))
+        run(sensor(**mode, timeout=0.8))
     assert polls(emulator) > 1
     warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
     # A deferral's last check is a separate process.
@@ -675,7 +675,7 @@ def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialize
 @pytest.mark.parametrize(
     "spans",
     [
-        {"timeout": timedelta(seconds=0.5)},
+        {"timeout": timedelta(seconds=0.3)},
         {"poke_interval": timedelta(seconds=0.1)},
         {"max_wait": 0.1, "exponential_backoff": True},
     ],
@@ -683,7 +683,7 @@ def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialize
 def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection, run, mode, spans):
     """Airflow's constructor takes seconds and timedeltas; a cluster policy sets either."""
     emulator.create_versions(IMAGE, 1)
-    task = sensor(version=9, **{"poke_interval": 0.1, "timeout": 0.5, **mode})
+    task = sensor(version=9, **{"poke_interval": 0.1, "timeout": 0.3, **mode})
     for name, value in spans.items():
         setattr(task, name, value)
     with pytest.raises(compat.AirflowSensorTimeout):
