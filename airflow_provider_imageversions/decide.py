@@ -17,7 +17,7 @@ from airflow_provider_imageversions._parameters import parse_time
 from airflow_provider_imageversions.model import Cursor, ImageVersionStatus, SettledRun, VersionsAbove, clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 
     from airflow_provider_imageversions.model import AliasCursor, ImageVersion, PrunePolicy, Target
 
@@ -460,13 +460,14 @@ def differing_members(version: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     return [*missing, *(f"alias {alias!r}" for alias in aliases)]
 
 
-def remains(version: ImageVersion | None) -> Waiting | Failed | None:
+def remains(version: ImageVersion | None, deleted: ImageVersion) -> Waiting | Failed | None:
     """
     Return what to wait for until a version is deleted; ``None`` if it is deleted.
 
     :param version: The version; ``None`` if SageMaker does not find it.
+    :param deleted: Its record before the deletion.
     """
-    if version is None:
+    if version is None or not is_same(version, deleted):
         return None
     number, status = version["Version"], version["ImageVersionStatus"]
     if status == ImageVersionStatus.DELETE_FAILED:
@@ -500,6 +501,7 @@ def prune(
     now: datetime,
     aliases_of: Callable[[int], Iterable[str]],
     is_used: Callable[[int], bool] = lambda _: False,
+    deleted: Collection[int] = (),
 ) -> Iterator[tuple[ImageVersion, str | None]]:
     """
     Decide lazily which versions of an image to delete, so that each is checked directly before its deletion.
@@ -514,6 +516,8 @@ def prune(
         deleted.
     :param is_used: Returns whether a version is in use, by its number; called only for versions that would otherwise be
         deleted.
+    :param deleted: The versions that the caller has deleted so far. A version that could not be deleted does not count
+        for the limit, or the same ones would use it up each time.
     :return: Each version with one of :data:`KEPT`, or ``None`` if it is to be deleted.
     """
     newest_first = sorted(versions, key=lambda version: version["Version"], reverse=True)
@@ -533,16 +537,14 @@ def prune(
             yield version, "age"
         else:
             turns.append(version)
-    left = len(turns) if policy.limit is None else policy.limit
     for version in sorted(turns, key=lambda turn: (turn["ImageVersionStatus"] == CREATED, turn["Version"])):
-        if not left:
+        if policy.limit is not None and len(deleted) >= policy.limit:
             yield version, "limit"
         elif policy.keep_aliased and any(True for _ in aliases_of(version["Version"])):
             yield version, "alias"
         elif is_used(version["Version"]):
             yield version, "used"
         else:
-            left -= 1
             yield version, None
 
 

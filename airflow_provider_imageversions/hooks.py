@@ -650,7 +650,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         Find who uses which version of an image in Amazon SageMaker Studio.
 
         An entry without a number counts as a use of the newest CREATED version, and an alias as a use of the version
-        that has it. Apps that are Deleted or Failed do not count.
+        that has it. If there is no such version, the user is in the result with the key ``none``. Apps that are Deleted
+        or Failed do not count.
 
         API calls: one for the image; for ``domains``, ``user_profiles`` and ``spaces``, one per 100 resources and one
         for each of them; for ``apps``, one per 100; one per alias; and one for the newest version. Unlike other
@@ -663,7 +664,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
         :param calls_per_second: Maximum number of API calls per second. While SageMaker throttles, calls slow down.
             (default: ``[sagemaker_image_versions] usage_calls_per_second``, which is 2)
         :param timeout: Time in seconds after which no more calls are made. (default: no limit)
-        :return: A list of users for each version number (a string). A user is a dict:
+        :return: A list of users for each version number (a string), and for ``none``. A user is a dict:
 
             - ``kind``: ``domain``, ``app``, ``user_profile`` or ``space``.
             - ``domain_id`` and ``name``; for an app also ``space_name`` or ``user_profile_name``.

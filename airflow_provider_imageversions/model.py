@@ -401,7 +401,7 @@ class PrunePolicy(Parameters):
     keep_younger_than: float | None = attrs.field(default=None, metadata=parsed_by(parse_seconds))
     keep_versions: tuple[int, ...] = attrs.field(default=(), metadata=parsed_by(parse_versions))
     keep_aliased: bool = attrs.field(default=True, metadata=parsed_by(parse_boolean, accepts_none=False))
-    keep_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope))
+    keep_used: tuple[str, ...] = attrs.field(default=(), metadata=parsed_by(parse_scope, accepts_none=False))
     limit: int | None = attrs.field(default=None, metadata=parsed_by(parse_version))
     preview: bool = attrs.field(default=False, metadata=parsed_by(parse_boolean, accepts_none=False))
 

@@ -42,6 +42,9 @@ CUSTOM_IMAGES_MAX = {"domain": 200, "user_profile": 5}
 ABSENT, UNPINNED = "absent", "unpinned"
 """Values in place of a version number: the list has no entry for the image, or an entry without a number."""
 
+NO_VERSION = "none"
+"""Key, in place of a version number, of the users whose setting refers to no version at present."""
+
 # The members that contain the settings of apps, by the kind of document.
 _PLACES = {
     "domain": ("DefaultUserSettings", "DefaultSpaceSettings", "DomainSettings"),
@@ -160,21 +163,22 @@ def usage(
     :param newest: Number of the newest CREATED version, for references without a number.
     :param owners: For each alias in the references, the number of its version; ``None`` if no version has it.
     :param knows_apps: Whether running apps are among the references.
-    :return: The users by version number (a string), in ascending order. ``running`` is whether an app runs with the
-        version there, or ``None`` if apps were not read.
+    :return: The users by version number (a string), in ascending order, and those of :data:`NO_VERSION` at the end.
+        ``running`` is whether an app runs with the version there, or ``None`` if apps were not read.
     """
     users: dict[int, list[dict[str, Any]]] = {}
+    unresolved: list[dict[str, Any]] = []
     for reference in found:
         number = reference.version if reference.version is not None else newest
         if reference.alias is not None:
             number = owners[reference.alias]
-        if number is not None:
-            users.setdefault(number, []).append(dict(reference.user))
-    for using in users.values():
+        (unresolved if number is None else users.setdefault(number, [])).append(dict(reference.user))
+    result = {str(number): users[number] for number in sorted(users)} | ({NO_VERSION: unresolved} if unresolved else {})
+    for using in result.values():
         apps = {_home(user) for user in using if user["kind"] == "app"}
         for user in using:
             user["running"] = user["kind"] == "app" or (_home(user) in apps if knows_apps else None)
-    return {str(number): users[number] for number in sorted(users)}
+    return result
 
 
 def _home(user: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -217,7 +221,12 @@ def not_following(used: Mapping[str, list[dict[str, Any]]], number: int) -> dict
     :param number: The version that was rolled out.
     :return: ``apps`` that run with another version, and ``spaces`` whose settings pin one.
     """
-    others = [user | {"version": int(key)} for key, users in used.items() if int(key) != number for user in users]
+    others = [
+        user | {"version": int(key)}
+        for key, users in used.items()
+        if key not in {str(number), NO_VERSION}
+        for user in users
+    ]
     return {
         "apps": [user for user in others if user["kind"] == "app"],
         "spaces": [user for user in others if user["kind"] == "space" and user["pinned"]],

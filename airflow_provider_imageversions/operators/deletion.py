@@ -109,7 +109,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
             self._raise_if_failed(
                 task.wait(
                     lambda hook: decide.remains(
-                        errors.none_if_not_found(hook.describe_image_version, image_name, version=number)
+                        errors.none_if_not_found(hook.describe_image_version, image_name, version=number), version
                     )
                 )
             )
@@ -174,7 +174,8 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
 
     Failed versions are deleted first, then the oldest ones. The newest CREATED version and versions that are CREATING
     are always kept. Aliases are checked directly before a version is deleted. The operator is safe to repeat and to run
-    concurrently. A template that renders to nothing is an error, so that it cannot cause more deletions.
+    concurrently. A template that renders to nothing is an error, so that it cannot cause more deletions. An XComArg
+    that resolves to ``None`` means that the parameter is not set.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param keep_newest: Number of the newest CREATED versions to keep. Failed versions do not count. Set this,
@@ -189,7 +190,8 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         :meth:`~airflow_provider_imageversions.hooks.SageMakerImageVersionsHook.find_image_version_usage`. If it fails,
         the task fails without deleting anything. With ``False``, a warning is logged, because SageMaker may delete a
         version that a space starts from. (default: False) (templated)
-    :param limit: Maximum number of versions to delete per try of the task. (default: no limit) (templated)
+    :param limit: Maximum number of versions to delete per try of the task; those that cannot be deleted do not count.
+        (default: no limit) (templated)
     :param preview: Return what would be deleted, without deleting anything. (default: False) (templated)
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
         (default: ``aws_default``) (templated)
@@ -244,7 +246,9 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         self._check_rendered()
         image_name, policy = ImageRequest.of(self).image_name, PrunePolicy.of(self)
         task = self._start(context)
-        versions = task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
+
+        def listed() -> list[ImageVersion]:
+            return task.call(lambda hook: hook.list_image_versions(image_name, sort_by="VERSION"))
 
         def aliases_of(number: int) -> list[str]:
             return task.call(lambda hook: errors.none_if_not_found(hook.list_aliases, image_name, number)) or []
@@ -254,18 +258,27 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
             # Once for all versions, before the first one is deleted.
             return self._find_users(task, "keep_used", policy.keep_used)
 
-        now = datetime.now(timezone.utc)
+        now, versions = datetime.now(timezone.utc), listed()
+        if policy.keep_used and any(
+            reason is None for _, reason in decide.prune(versions, policy, now=now, aliases_of=aliases_of)
+        ):
+            users()
+            # That may have taken minutes, in which others may have deleted what was the newest version.
+            versions = listed()
         deleted: list[int] = []
         used_by: dict[str, list[dict[str, Any]]] = {}
         kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
         for version, policy_reason in decide.prune(
-            versions, policy, now=now, aliases_of=aliases_of, is_used=lambda number: str(number) in users()
+            versions,
+            policy,
+            now=now,
+            aliases_of=aliases_of,
+            is_used=lambda number: str(number) in users(),
+            deleted=deleted,
         ):
             reason = policy_reason
             if reason is None and not policy.preview:
-                # Reading who uses the versions may have taken minutes since the aliases were checked.
-                is_checked = not policy.keep_used or bool(deleted)
-                reason = self._delete_or_keep(task, image_name, version, policy, is_checked=is_checked)
+                reason = self._delete_or_keep(task, image_name, version, policy)
             number = version["Version"]
             if reason == "used":
                 using = used_by[str(number)] = users()[str(number)]
@@ -292,18 +305,14 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         }
 
     def _delete_or_keep(
-        self, task: WorkerPoller, image_name: str, version: ImageVersion, policy: PrunePolicy, *, is_checked: bool
+        self, task: WorkerPoller, image_name: str, version: ImageVersion, policy: PrunePolicy
     ) -> str | None:
-        """
-        Start to delete a version; return the reason why it is kept if it cannot be deleted.
-
-        :param is_checked: Whether the caller checked directly before that the version has no alias.
-        """
+        """Start to delete a version without aliases; return the reason why it is kept if it cannot be deleted."""
         number = version["Version"]
-        checks = count(int(not is_checked))
+        tries = count()
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | str | None:
-            if next(checks) and policy.keep_aliased:
+            if next(tries) and policy.keep_aliased:
                 # What prevented the deletion may have been a promotion of the version.
                 aliases = errors.none_if_not_found(hook.list_aliases, image_name, number)
                 if aliases:
@@ -313,7 +322,7 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         try:
             found = task.wait_briefly(step, patience=_IN_USE_PATIENCE)
         except Exception as error:
-            if errors.classify_error(error) is not ErrorKind.IN_USE:
+            if not errors.may_be_status_conflict(error):
                 raise
             note = describe_error(error)
         else:

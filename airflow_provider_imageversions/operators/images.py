@@ -19,7 +19,7 @@ from airflow_provider_imageversions.errors import classify_error, may_be_status_
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import ErrorKind
 from airflow_provider_imageversions.operators._base import ChangingOperator
-from airflow_provider_imageversions.studio import describe_users
+from airflow_provider_imageversions.studio import NO_VERSION, describe_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -261,10 +261,12 @@ class SageMakerDeleteImageOperator(ChangingOperator):
             self.log.info("SageMaker image %r: it does not exist; nothing to delete", image_name)
             return None
         if users := self._find_users(task, "refuse_if_used", parameters.refuse_if_used):
-            used = "; ".join(f"version {number} by {describe_users(by)}" for number, by in users.items())
+            used = "; ".join(
+                f"{'no version yet' if number == NO_VERSION else f'version {number}'} by {describe_users(by)}"
+                for number, by in users.items()
+            )
             raise self._error(
-                f"it is not deleted, because its versions are in use: {used}. Detach the image there, or set "
-                "refuse_if_used=False"
+                f"it is not deleted, because it is in use: {used}. Detach the image there, or set refuse_if_used=False"
             )
 
         def step(hook: SageMakerImageVersionsHook) -> decide.Waiting | None:

@@ -135,15 +135,76 @@ def test_usage_that_is_not_read_within_the_timeout_fails_the_task(studio, domain
     assert left(studio) == list(range(1, 11))
 
 
-def test_an_alias_that_moves_while_usage_is_read_keeps_the_version(studio, domain, emulator):
+def during_usage(studio, emulator, task, change):
+    """Run a task, and change something while it reads who uses the versions."""
     emulator.add_fault("throttling", operation="ListDomains", times=None)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(execute_in_thread, prune(keep_used=True), {"ti": TaskInstance()})
+        running = pool.submit(execute_in_thread, task, {"ti": TaskInstance()})
         while not emulator.calls("ListDomains") and not running.done():
             time.sleep(0.05)
-        studio.client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
+        change()
         emulator.clear_faults()
-        assert running.result(60)["kept"]["alias"] == [1]
+        return running.result(60)
+
+
+def test_the_newest_version_is_kept_if_a_newer_one_is_deleted_while_usage_is_read(studio, domain, emulator):
+    task = prune(keep_used=["domains"], keep_newest=1)
+    result = during_usage(
+        studio, emulator, task, lambda: studio.client.delete_image_version(ImageName=IMAGE, Version=10)
+    )
+    assert result["kept"]["newest"] == [9]
+    assert left(studio) == [3, 9]
+
+
+@pytest.mark.parametrize("kind", ["in_use", "invalid_state"])
+def test_versions_that_cannot_be_deleted_are_kept_and_do_not_use_up_the_limit(
+    studio, domain, run, emulator, monkeypatch, kind
+):
+    monkeypatch.setattr("airflow_provider_imageversions.operators.deletion._IN_USE_PATIENCE", 0.0)
+    emulator.add_fault(kind, operation="DeleteImageVersion", times=2)
+    result = run(prune(limit=3, botocore_config={"retries": {"total_max_attempts": 1}}))
+    assert result["kept"]["in_use"] == [1, 2]
+    assert result["deleted"] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("status", ["CREATED", "CREATE_FAILED", "CREATING", None])
+def test_an_image_that_is_attached_without_a_number_is_not_deleted_whatever_its_versions_are(
+    studio, connection, run, emulator, status
+):
+    studio.image(IMAGE, 0 if status is None else 1)
+    domain = studio.domain(JupyterLabAppSettings={"CustomImages": [custom_image(IMAGE)]})
+    if status is not None:
+        emulator.set_version(IMAGE, 1, status=status)
+    version = "version 1" if status == "CREATED" else "no version yet"
+    with pytest.raises(
+        SageMakerImageOperationError, match=rf"because it is in use: {version} by domain {domain} \(JupyterLab\)"
+    ):
+        run(delete_image(refuse_if_used=True))
+    assert studio.client.describe_image(ImageName=IMAGE)["ImageStatus"] == "CREATED"
+
+
+def test_a_version_of_an_image_that_is_created_again_during_the_deletion_is_not_waited_for(
+    studio, domain, run, emulator
+):
+    def recreate():
+        studio.client.delete_image(ImageName=IMAGE)
+        studio.image(IMAGE, 1)
+
+    emulator.creation_seconds = 0.0
+    emulator.set_version(IMAGE, 1, status="CREATED")
+    task = delete(1, refuse_if_used=["domains"], timeout=10)
+    assert during_usage(studio, emulator, task, recreate) == 1
+    assert left(studio) == [1]
+
+
+def test_an_alias_that_moves_while_usage_is_read_keeps_the_version(studio, domain, emulator):
+    result = during_usage(
+        studio,
+        emulator,
+        prune(keep_used=True),
+        lambda: studio.client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"]),
+    )
+    assert result["kept"]["alias"] == [1]
     assert 1 in left(studio)
 
 

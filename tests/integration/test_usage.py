@@ -293,7 +293,8 @@ def test_an_alias_that_no_version_has_is_warned_of(studio, hook, said):
     studio.image(IMAGE, 1)
     image = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
     studio.domain(**lab(default={"SageMakerImageArn": image, "SageMakerImageVersionAlias": "9.9"}))
-    assert hook.find_image_version_usage(IMAGE, **FAST) == {}
+    (user,) = hook.find_image_version_usage(IMAGE, **FAST)["none"]
+    assert user["kind"] == "domain"
     assert "Studio refers to the alias '9.9', which no version has" in said()
 
 

@@ -228,6 +228,7 @@ def test_an_image_has_changed_if_one_of_three_members_has(changed):
     [
         ("CREATED", None, WAIT, True),
         ("CREATING", "is CREATING, and only a CREATED version can be promoted. Wait for it", WAIT, True),
+        ("ARCHIVED", "is ARCHIVED, and only a CREATED version can be promoted. Wait for it", WAIT, True),
         ("CREATE_FAILED", "is CREATE_FAILED (no base), and only a CREATED version can be promoted. Use", WAIT, False),
         ("DELETING", "is DELETING, and only a CREATED version can be promoted. Use", WAIT, False),
         ("DELETE_FAILED", "is DELETE_FAILED, and only a CREATED version can be promoted. Use", FAIL, False),
@@ -237,7 +238,7 @@ def test_the_status_of_a_version_allows_or_prevents(status, refusal, remaining, 
     described = version(3, status, FailureReason="no base")
     refused = decide.refusal(described, "promoted")
     assert refusal is None if refused is None else refused.reason.startswith(f"version 3 {refusal}")
-    remains = decide.remains(described)
+    remains = decide.remains(described, described)
     assert type(remains) is remaining
     expected = "version 3 is DELETE_FAILED: no base" if remaining is FAIL else f"version 3 is {status}"
     assert (remains.reason if remaining is FAIL else remains.note) == expected
@@ -246,7 +247,10 @@ def test_the_status_of_a_version_allows_or_prevents(status, refusal, remaining, 
 
 
 def test_a_version_that_does_not_exist_is_deleted_and_cannot_be_continued():
-    assert decide.remains(None) is None
+    deleted = version(3, "DELETING")
+    assert decide.remains(None, deleted) is None
+    later = {**version(3, "CREATED"), "CreationTime": "2999-01-01T00:00:00+00:00"}
+    assert decide.remains(later, deleted) is None  # of an image with the same name
     assert not decide.adoptable(None)
 
 

@@ -17,10 +17,17 @@ DAYS = 86400.0
 
 
 def pruned(listed, aliases=(), now=100, **policy):
-    verdicts = decide.prune(
-        listed, PrunePolicy(**policy), now=at(now), aliases_of=lambda number: ["x"] if number in aliases else []
-    )
-    return [(verdict["Version"], reason) for verdict, reason in verdicts]
+    deleted, found = [], []
+    for verdict, reason in decide.prune(
+        listed,
+        PrunePolicy(**policy),
+        now=at(now),
+        aliases_of=lambda number: ["x"] if number in aliases else [],
+        deleted=deleted,
+    ):
+        found.append((verdict["Version"], reason))
+        deleted.extend([verdict["Version"]] if reason is None else [])
+    return found
 
 
 def gone(*arguments, **policy):
@@ -58,9 +65,9 @@ def test_what_rendered_to_nothing_does_not_let_more_go(name, value):
         PrunePolicy(**{"keep_newest": 1, "keep_younger_than": 1, name: value})
 
 
-@pytest.mark.parametrize("name", ["keep_aliased", "preview"])
+@pytest.mark.parametrize("name", ["keep_aliased", "keep_used", "preview"])
 def test_neither_does_none_in_place_of_yes_or_no(name):
-    with pytest.raises(ValueError, match=f"{name}=None is not valid: it must be True or False"):
+    with pytest.raises(ValueError, match=f"{name}=None is not valid"):
         PrunePolicy(**{"keep_newest": 1, name: None})
 
 
@@ -73,6 +80,20 @@ def test_an_aliased_version_is_kept_and_does_not_count_for_the_limit():
         (3, "limit"),
     ]
     assert gone(listed, {1}, keep_newest=1, keep_aliased=False) == [1, 2, 3]
+
+
+def test_a_version_that_could_not_be_deleted_does_not_count_for_the_limit():
+    deleted = []
+    verdicts = decide.prune(
+        versions("1:CREATED 2:CREATED 3:CREATED 4:CREATED"),
+        PrunePolicy(keep_newest=1, limit=1),
+        now=at(100),
+        aliases_of=lambda _: [],
+        deleted=deleted,
+    )
+    assert [next(verdicts)[1] for _ in range(3)] == ["newest", None, None]
+    deleted.append(2)
+    assert [(verdict["Version"], reason) for verdict, reason in verdicts] == [(3, "limit")]
 
 
 def test_aliases_are_read_directly_before_each_deletion():
@@ -206,26 +227,6 @@ def test_which_errors_may_come_from_the_status(code, expected):
 
 
 @pytest.mark.parametrize(
-    ("status", "adopted", "promoted", "remaining"),
-    [
-        ("CREATED", True, True, Waiting),
-        ("CREATING", True, False, Waiting),
-        ("ARCHIVED", True, False, Waiting),
-        ("CREATE_FAILED", False, False, Waiting),
-        ("DELETING", False, False, Waiting),
-        ("DELETE_FAILED", False, False, Failed),
-    ],
-)
-def test_what_a_status_means_for_a_retry_a_promotion_and_a_deletion(status, adopted, promoted, remaining):
-    one = version(1, status)
-    assert decide.adoptable(one) == adopted
-    assert (decide.refusal(one, "promoted") is None) == promoted
-    assert isinstance(decide.remains(one), remaining)
-    assert decide.is_being_deleted(one) == (status == "DELETING")
-    assert (decide.in_creation(one) is not None) == (status == "CREATING")
-
-
-@pytest.mark.parametrize(
     ("status", "expected"),
     [
         (
@@ -239,8 +240,3 @@ def test_what_a_status_means_for_a_retry_a_promotion_and_a_deletion(status, adop
 def test_a_refusal_has_the_reason_and_what_to_do(status, expected):
     one = {**version(1, status), "FailureReason": "no base image"}
     assert expected in decide.refusal(one, "promoted").reason
-
-
-def test_a_version_that_is_gone_is_not_adopted_and_does_not_remain():
-    assert not decide.adoptable(None)
-    assert decide.remains(None) is None

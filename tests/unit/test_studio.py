@@ -435,11 +435,17 @@ def test_usage_says_who_uses_which_version_and_whether_it_runs():
     assert studio.not_following(used, 8) == {"apps": [], "spaces": []}
 
 
-def test_an_alias_is_resolved_and_one_that_no_version_has_uses_none():
+def test_an_alias_is_resolved_and_one_that_no_version_has_is_a_use_of_the_image():
     specs_ = [{"SageMakerImageArn": ARN, "SageMakerImageVersionAlias": alias} for alias in ("1.0.0", "2.0.0")]
     settings = {f"{n}AppSettings": {"DefaultResourceSpec": s} for n, s in zip("AB", specs_, strict=True)}
     found = list(studio.references("domain", document_of("domain", settings), "churn", ARN))
-    assert list(studio.usage(found, newest=9, owners={"1.0.0": 3, "2.0.0": None}, knows_apps=True)) == ["3"]
+    used = studio.usage(found, newest=9, owners={"1.0.0": 3, "2.0.0": None}, knows_apps=True)
+    assert {number: [user["setting"] for user in users] for number, users in used.items()} == {
+        "3": ["DefaultUserSettings.AAppSettings.DefaultResourceSpec"],
+        "none": ["DefaultUserSettings.BAppSettings.DefaultResourceSpec"],
+    }
+    assert all("running" in user for users in used.values() for user in users)
+    assert studio.not_following(used, 3) == {"apps": [], "spaces": []}
 
 
 def test_a_comparison_is_a_table_in_which_nothing_ends_a_cell():
