@@ -24,6 +24,8 @@ class CursorStore:
 
     def __init__(self, trigger: SageMakerImageVersionEventTrigger) -> None:
         self._trigger = trigger
+        self.was_unreadable = False
+        """Whether a read failed before one succeeded."""
 
     async def read(self) -> list[dict[str, Any]]:
         """Return the stored state of each asset. Retry after errors, which must not count as a first start."""
@@ -40,6 +42,7 @@ class CursorStore:
             try:
                 return await read_asset_state(self._trigger, self._trigger.state_key)
             except Exception as error:  # noqa: BLE001  # whatever Airflow's database raises
+                self.was_unreadable = True
                 self._trigger.log.warning(
                     "SageMaker image %r: could not read the state of the asset; retrying in %.0f seconds: %s",
                     self._trigger.image_name,

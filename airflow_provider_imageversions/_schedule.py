@@ -19,6 +19,8 @@ BURST = 10.0
 """Maximum number of API calls that a connection makes in a region at once, after a quiet time."""
 SLOWEST_RATE = 0.05
 """API calls per second below which throttling does not reduce the rate of a connection."""
+SHORTEST_RETRY = 0.1
+"""Minimum time in seconds between two polls after one that failed, which may have made no call that is limited."""
 BEHIND = 0.1
 """Fraction of its interval by which a poll must be delayed to count as late."""
 FIRST = -math.inf
@@ -51,12 +53,12 @@ def gap(
     """
     if last.fault in _sessions.GRACE:
         is_over = _sessions.has_outlasted_grace(last.fault, last.lasting)
-        return interval if is_over else min(interval, _sessions.GRACE_PACE)
+        return max(interval if is_over else min(interval, _sessions.GRACE_PACE), SHORTEST_RETRY)
     if failures:
         if woken:
             interval = min(interval, _sessions.GRACE_PACE)
         ceiling = _sessions.doubled(interval, failures - 1, max(_sessions.BACKOFF_CAP, interval))
-        return max(jitter * ceiling, min(interval, 1.0))
+        return max(jitter * ceiling, min(interval, 1.0), SHORTEST_RETRY)
     if is_first:
         # Spread polls that started at the same time, for example after a restart of the triggerer.
         return interval * (1 + jitter) / 2

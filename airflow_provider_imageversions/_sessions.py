@@ -43,8 +43,12 @@ LONGEST_PAUSE = 20.0
 """Maximum time in seconds between two tries of a call that changes a resource."""
 SLOW_PACE = 300.0
 """Minimum time in seconds between two polls of a watcher while only a person can fix what is wrong."""
-STORED_AFTER = 10.0
-"""Time in seconds after which Airflow has stored an event that was emitted before; it usually takes one or two."""
+STORED_AFTER = 30.0
+"""
+Time in seconds after which Airflow has stored an event that was emitted before.
+
+It usually takes one or two. While a triggerer creates triggers, such as after a restart, it sends no events.
+"""
 DETAILS_AT_ONCE = 10
 """Maximum number of versions whose details are read before their events are emitted."""
 SENT_KEPT = 1000
@@ -265,6 +269,7 @@ class WaitSession:
     _polls: int = field(default=0, init=False)
     _failures: int = field(default=0, init=False)
     _was_listed: bool = field(default=False, init=False)
+    _detailed: ImageVersion | None = field(default=None, init=False)
 
     def receive_poll(self, result: PollResult, now: float) -> Step:
         """
@@ -295,6 +300,7 @@ class WaitSession:
             return Fail(outcome.reason, logs=logs)
         if not isinstance(outcome, decide.Waiting):
             if self.include_details:
+                self._detailed = outcome.version
                 return NeedDetails(outcome.version, logs=logs)
             return Succeed(outcome, logs=logs)
         logs += self.status.log_waiting(self.target, outcome)
@@ -311,7 +317,10 @@ class WaitSession:
         :param now: Seconds of a monotonic clock.
         """
         if isinstance(details, dict):
-            return Succeed(decide.Ready(details))
+            if self._detailed is not None and decide.is_unchanged(details, self._detailed):
+                return Succeed(decide.Ready(details))
+            # The details may be read long after the list, so the next poll decides.
+            return PollAgain(min(self._next_interval(now, 1.0), max(self.deadline - now, 0.0)))
         failed: Any = details
         return self.receive_error(failed.fault, failed.error, now, lasting=failed.lasting, of_details=True)
 
@@ -565,6 +574,7 @@ class WatchSession:
     :param interval: Maximum time in seconds between two polls.
     :param include_details: Whether to add details to the records.
     :param started: When the watcher started.
+    :param is_blind: Whether it could not poll at once, so that versions may have been created since. (default: False)
     """
 
     def __init__(
@@ -575,12 +585,13 @@ class WatchSession:
         interval: float,
         include_details: bool,
         started: datetime,
+        is_blind: bool = False,
     ) -> None:
         self._detector: Any = NewVersions(config) if config.alias is None else AliasMoves(config, self._may_be_lost)
         self._interval = interval
         self._include_details = include_details
         self._started = started
-        self._blind_since: datetime | None = None
+        self._blind_since = started if is_blind else None
         self._is_blocked = False
         self._status = StatusLogger()
         self._logs: tuple[Log, ...] = ()
@@ -650,6 +661,9 @@ class WatchSession:
             if not isinstance(details, dict):
                 self._logs += self._status.log("warning", f"{NO_DETAILS}: {describe_error(details.error)}")
                 self._slow_down(details)
+                return records, False
+            if not decide.is_unchanged(cast("ImageVersion", details), version):
+                # The event's identity depends on the status. The next poll decides.
                 return records, False
             records.append(cast("ImageVersion", details))
         self._is_blocked = False

@@ -28,7 +28,7 @@ from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook, aws
 from airflow_provider_imageversions.model import ErrorKind, describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine
 
     from airflow_provider_imageversions.model import ImageVersion, StateChange, Target, VersionsAbove
 
@@ -97,6 +97,10 @@ class Subscription(AbstractContextManager["Subscription"]):
         if error is None:
             return result
         return PollResult(result.targets, fault=ErrorKind.PERMANENT, error=error, lasting=lasting)
+
+    def is_served_by(self, polls: Collection[_Poll]) -> bool:
+        """Return whether one of the polls is this subscription's."""
+        return self._poll in polls
 
     def retarget(self, target: Target | VersionsAbove) -> None:
         """Read other versions from now on. Versions that the last poll did not read are read at once."""
@@ -228,10 +232,9 @@ class _Poll:
         self._woken.set()
 
     def _request(self, reason: Reason) -> None:
-        """Poll as soon as the rate allows. While polls fail, wait for the next retry instead."""
-        if self._result is None or self._result.fault in _HEALTHY:
-            self._requested = self._requested or reason
-            self.wake()
+        """Poll as soon as the rate allows; while polls fail, not before the next retry."""
+        self._requested = self._requested or reason
+        self.wake()
 
     def report_change(self, change: StateChange) -> None:
         """
@@ -395,7 +398,7 @@ class _Poll:
         jitter = random.random()  # noqa: S311  # spreads calls, keeps no secret
         before = self._shortest_interval()
         while self._subscriptions:
-            if self._requested is not None:
+            if self._requested is not None and result.fault in _HEALTHY:
                 return self._requested
             if not all(result.covers(other.target) for other in self._subscriptions):
                 return Reason.READ_DEEPER
@@ -619,8 +622,8 @@ class _Registry:
             self.readers[client, queue_url] = QueueReader(self, client, queue_url)
         return self.readers[client, queue_url]
 
-    def report_change(self, change: StateChange) -> bool:
-        """Start all polls of an image at once; return whether there are any."""
+    def report_change(self, change: StateChange) -> list[_Poll]:
+        """Start all polls of an image at once, and return them."""
         polls = [
             poll
             for (_, image_name), poll in self.polls.items()
@@ -629,7 +632,7 @@ class _Registry:
         ]
         for poll in polls:
             poll.report_change(change)
-        return bool(polls)
+        return polls
 
     def limiter(self, aws_conn_id: str | None, region: str) -> _Limiter:
         """Return the limiter shared by all clients of a connection in a region."""

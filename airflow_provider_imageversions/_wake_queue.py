@@ -48,7 +48,7 @@ class QueueReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sagemaker-image-versions-queue")
         self._hook: SageMakerImageVersionsHook | None = None
         self._queue: Any = None
-        self._reported: deque[str] = deque(maxlen=MESSAGES_KEPT)
+        self._reported: deque[tuple[str, bool]] = deque(maxlen=MESSAGES_KEPT)
         self._failures = 0
         self._task = registry.spawn(self._run())
 
@@ -112,13 +112,17 @@ class QueueReader:
 
     def _is_done(self, message: Mapping[str, Any]) -> bool:
         """Report a message to the polls of its image; return whether it can be deleted."""
-        if message["MessageId"] in self._reported:
+        reported = dict(self._reported)
+        if message["MessageId"] not in reported:
+            change = StateChange.from_message(message["Body"])
+            if change is not None and (polls := self._registry.report_change(change)):
+                _log.debug("Queue %s: reported %s", self._queue_url, change)
+                # If none of the polls is for this queue, a watcher in another triggerer waits for the message.
+                own = any(subscription.is_served_by(polls) for subscription in self._subscriptions)
+                self._reported.append((message["MessageId"], own))
+                reported[message["MessageId"]] = own
+        if reported.get(message["MessageId"]):
             # A message is received again if it could not be deleted.
-            return True
-        change = StateChange.from_message(message["Body"])
-        if change is not None and self._registry.report_change(change):
-            _log.debug("Queue %s: reported %s", self._queue_url, change)
-            self._reported.append(message["MessageId"])
             return True
         sent = int(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000
         return time.time() - sent > KEPT_FOR_OTHERS

@@ -354,6 +354,16 @@ def is_same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return bool(now["CreationTime"] == before["CreationTime"])
 
 
+def is_unchanged(now: ImageVersion, before: ImageVersion) -> bool:
+    """
+    Return whether a version is still the same one, in the same status.
+
+    :param now: Its record.
+    :param before: Its record at another time.
+    """
+    return is_same(now, before) and now["ImageVersionStatus"] == before["ImageVersionStatus"]
+
+
 def has_image_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """
     Return whether an image was changed, or replaced with another one of the same name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_imageversions import decide
@@ -23,7 +24,8 @@ def describe_wait(wait: Wait, source: object) -> dict[str, Any]:
     :param wait: The parsed parameters.
     :param source: The sensor or trigger with the parameters of the connection.
     """
-    return {**wait.to_json(), **aws_parameters(source)}
+    described: dict[str, Any] = json.loads(json.dumps({**wait.to_json(), **aws_parameters(source)}, default=str))
+    return described
 
 
 def deferral_limit(task: Any, left: float, *, spent: float = 0.0) -> float:

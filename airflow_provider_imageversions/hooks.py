@@ -232,14 +232,14 @@ class SageMakerImageVersionsHook(AwsBaseHook):
 
     async def preload_connection(self) -> None:
         """
-        Look up the connection without blocking the event loop. After that, a thread can create the client.
+        Look up the connection once, without blocking the event loop. After that, a thread can create the client.
 
         Unlike :meth:`find_connection`, it leaves it to the caller to :meth:`fall_back`.
 
         :raises MissingConnectionError: The connection does not exist.
         :raises ConnectionLookupError: Airflow or its secrets backend is unavailable.
         """
-        if self.aws_conn_id:
+        if self.aws_conn_id and not self.has_connection:
             with self._lookup_errors(self.aws_conn_id):
                 self._connection = await get_async_connection(self.aws_conn_id, hook=type(self))
 

@@ -351,9 +351,10 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
                         return {"status": "failed", "reason": reason}
                     case _sessions.Raise(fatal):
                         return {"status": "error", "error": describe_error(fatal)}
-                    case _sessions.Retry():
-                        # The shared poll makes such pauses for all of its waits.
-                        pass
+                    case _sessions.Retry(seconds):
+                        # The shared poll makes such pauses only if it failed itself.
+                        subscription.interval = min(session.interval, max(seconds, 1.0))
+                        subscription.retarget(target)
                     case _sessions.PollAgain(seconds):
                         subscription.interval = seconds
 
@@ -397,7 +398,8 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
 
     With ``alias``, an event is emitted when the alias has moved to another version and that version is CREATED. The
     payload also has ``alias``, and ``event_id`` identifies the move: it differs each time the alias moves to the same
-    version again. A move that is undone or superseded between two polls is not detected.
+    version again. A move that is undone or superseded between two polls, or around a restart of the triggerer, may not
+    be detected.
 
     Events are delivered at least once; versions that become ready together are delivered in ascending order. On Airflow
     3.3 and later, the progress is kept in the asset's state store, and advances when Airflow has had time to store the
@@ -549,9 +551,15 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
             return
         self._warn_of_rival()
         name, store = config.image_name, CursorStore(self)
-        states, started = await store.read(), datetime.now(timezone.utc)
+        started = datetime.now(timezone.utc)
+        states = await store.read()
         session = _sessions.WatchSession(
-            config, states, interval=self.poll_interval, include_details=self.include_details, started=started
+            config,
+            states,
+            interval=self.poll_interval,
+            include_details=self.include_details,
+            started=started,
+            is_blind=store.was_unreadable,
         )
         with _shared_poller.Subscription(
             self, name, session.target, self.poll_interval, wake_queue=wake_queue

@@ -249,7 +249,7 @@ def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, s
     before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
     service.set_version(image, before, status="CREATED")
     eventually(airflow, lambda: before in delivered(airflow, image), 30, "the version before the edit")
-    eventually(airflow, lambda: is_settled(airflow), 60, "it is settled")
+    eventually(airflow, lambda: is_settled(airflow), 120, "it is settled")
     earlier = delivered(airflow, image)
     service.set_version(image, meanwhile, status="CREATED")
     edit("watches.py", POLL_INTERVAL=2, INCLUDE_DETAILS=True)
@@ -441,7 +441,7 @@ def test_an_event_that_arrives_while_the_dispatching_dag_is_paused_has_its_run_s
 
 
 def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
-    eventually(airflow, lambda: is_settled(airflow), 60, "the last events are settled")
+    eventually(airflow, lambda: is_settled(airflow), 120, "the last events are settled")
     before = events(airflow, watched), run_ids(airflow)
     calls = len(service.calls("ListImageVersions", watched))
     airflow.kill("triggerer")

@@ -27,7 +27,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerDeleteImageVersionOperator,
 )
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
-from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
+from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger, SageMakerStudioUpdateTrigger
 from tests.conftest import first_event
 from tests.credentials_endpoint import FAULTS, Agent
 
@@ -458,3 +458,19 @@ def test_a_region_of_the_connection_that_is_not_a_text_is_an_error_that_names_it
     connection(region_name=5)
     with pytest.raises(error_of(mode, ValueError), match=r"aws_default.*region_name=5 is not valid"):
         run(sensor(**mode, soft_fail=True))
+
+
+async def test_a_deferred_update_goes_on_with_its_client_while_airflow_s_database_is_away(
+    studio, emulator, connection, monkeypatch
+):
+    """In Airflow 3, an outage of the database looks like a connection that does not exist."""
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    connection("mine")
+    emulator.creation_seconds = 2.0
+    domain = studio.domain()
+    trigger = SageMakerStudioUpdateTrigger(domain_id=domain, check_interval=0.1, aws_conn_id="mine")
+    update = asyncio.create_task(first_event(trigger))
+    await eventually(lambda: emulator.calls("DescribeDomain"))
+    monkeypatch.delenv("AIRFLOW_CONN_MINE")
+    assert (await asyncio.wait_for(update, 20)).payload["status"] == "done"

@@ -357,6 +357,18 @@ async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watc
     assert next(iter(arguments)) in "".join(output)
 
 
+async def test_what_is_created_while_airflow_s_database_is_away_at_the_first_start_gets_an_event(
+    watch, emulator, store
+):
+    emulator.create_versions(IMAGE, 1)
+    store.broken = True
+    watching = watch()
+    await asyncio.sleep(0.5)
+    emulator.create_versions(IMAGE, 1, start_time=time.time())
+    store.broken = False
+    await watching.until(lambda: watching.numbers == [2])
+
+
 async def test_a_missing_connection_is_waited_for(watch, emulator, connection):
     emulator.create_versions(IMAGE, 1)
     watching = watch(aws_conn_id="later", start_from="earliest")

@@ -395,6 +395,15 @@ def test_a_start_from_the_trigger_has_the_same_arguments_as_a_deferral():
     assert trigger.region_name == "eu-west-1"
 
 
+@needs_start
+def test_what_json_changes_in_a_parameter_does_not_look_like_another_wait(emulator, connection, context):
+    emulator.create_versions(IMAGE, 1)
+    task = sensor(version=1, start_from_trigger=True, botocore_config={"client_cert": ("c.pem", "k.pem")})
+    arguments = json.loads(json.dumps(task.start_trigger_args.trigger_kwargs))
+    event = asyncio.run(first_event(SageMakerImageVersionTrigger(**arguments)))
+    assert task.execute_complete(context, json.loads(json.dumps(event.payload)))["Version"] == 1
+
+
 async def test_a_trigger_takes_what_templates_render_to(emulator, connection):
     emulator.create_versions(IMAGE, 2)
     trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version="2", include_details="True", region_name="None")
@@ -670,6 +679,33 @@ def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialize
         assert stored.start_trigger_args.timeout == timedelta(seconds=4)
         assert BaseSerialization.deserialize(stored.start_trigger_args.trigger_kwargs)["end_from_trigger"] is ends
     assert task.end_from_trigger is ends
+
+
+def test_a_version_that_is_deleted_before_its_details_are_read_ends_no_wait(emulator, connection, run, mode, cleanup):
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault("slow", operation="DescribeImageVersion", seconds=0.5)
+    pool = cleanup.enter_context(ThreadPoolExecutor(1))
+
+    def delete():
+        while not emulator.calls("DescribeImageVersion"):
+            time.sleep(0.02)
+        emulator.set_version(IMAGE, 1, status="DELETING")
+
+    deleting = pool.submit(delete)
+    with pytest.raises(ImageVersionFailedError, match="version 1 is DELETING"):
+        run(sensor(**mode, version=1, include_details=True))
+    deleting.result(10)
+
+
+@pytest.mark.parametrize("kind", ["expired_token", "access_denied"])
+async def test_an_error_of_the_details_that_passes_does_not_cost_an_interval(emulator, connection, monkeypatch, kind):
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    emulator.create_versions(IMAGE, 1)
+    emulator.add_fault(kind, operation="DescribeImageVersion", times=1)
+    trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version=1, include_details=True, poll_interval=600)
+    event = await asyncio.wait_for(first_event(trigger), 60)
+    assert event.payload["version"]["Version"] == 1
+    assert len(emulator.calls("DescribeImageVersion")) == 2
 
 
 @pytest.mark.parametrize(

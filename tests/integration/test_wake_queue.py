@@ -210,6 +210,70 @@ async def test_another_triggerer_receives_the_event_of_an_image_that_only_it_pol
         assert len(emulator.calls("ListImageVersions", IMAGE)) == 1
 
 
+async def test_a_sensor_in_one_triggerer_does_not_take_the_message_from_a_watcher_in_another(
+    emulator, sqs, queue, send
+):
+    for image in (IMAGE, "other-image"):
+        emulator.create_versions(image, 1)
+    ready, over = threading.Event(), threading.Event()
+
+    async def other_triggerer():
+        # The sensor waits for the image, but not for messages of the queue.
+        with waiting(queue, "other-image") as watcher, waiting() as sensor:
+            await asyncio.gather(watcher.next(), sensor.next())
+            ready.set()
+            await eventually(over.is_set)
+
+    thread = asyncio.create_task(asyncio.to_thread(asyncio.run, other_triggerer()))
+    await eventually(ready.is_set)
+    try:
+        with waiting(queue) as watcher:
+            await watcher.next()
+            for number in (2, 3, 4):
+                send(message(number=number))
+                await asyncio.wait_for(watcher.next(), 30)
+            await eventually(lambda: left(sqs, queue) == 0)
+    finally:
+        over.set()
+        await thread
+
+
+@pytest.fixture
+def late_answers(monkeypatch):
+    """Function that delays what polls have read, so that it is from before."""
+    original, seconds, read = _shared_poller.poll_versions, [0.0], []
+
+    def poll_versions(*arguments):
+        read.append(original(*arguments))
+        time.sleep(seconds[0])
+        return read[-1]
+
+    async def delay(delay):
+        seconds[0], before = delay, len(read)
+        await eventually(lambda: len(read) > before)
+
+    monkeypatch.setattr(_shared_poller, "poll_versions", poll_versions)
+    return delay
+
+
+async def test_an_event_during_the_poll_that_ends_an_outage_causes_a_further_one(
+    emulator, sqs, queue, send, late_answers
+):
+    emulator.create_versions(IMAGE, 1)
+    with waiting(queue) as subscription:
+        await subscription.next()
+        emulator.add_fault("throttling", times=3)
+        send(message(status="CREATING"))
+        assert (await subscription.next()).fault is ErrorKind.THROTTLED
+        await late_answers(1.5)
+        emulator.create_versions(IMAGE, 1)
+        send(message(number=2))
+        await eventually(lambda: left(sqs, queue) == 0)
+        assert [version["Version"] for version in (await subscription.next()).versions] == [1]
+        result = await asyncio.wait_for(subscription.next(), INTERVAL / 10)
+        assert result.versions[0]["Version"] == 2
+
+
 async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue, send, monkeypatch):
     def refuse(**_):
         raise ConnectionError("no network")

@@ -70,6 +70,14 @@ def test_back_off_keeps_to_short_and_long_intervals(interval, poll, earliest, la
     assert gap(interval=interval, jitter=1, **poll) == latest
 
 
+@pytest.mark.parametrize("kind", sorted(set(ErrorKind) - {ErrorKind.MISSING}, key=str))
+@pytest.mark.parametrize("lasting", [0.0, 1e6])
+def test_without_an_interval_a_failed_poll_is_not_repeated_at_once(kind, lasting):
+    """A look-up of the connection that fails takes no turn of the rate limit."""
+    assert gap(interval=0, jitter=0, **last(kind, lasting=lasting, failures=1)) > 0
+    assert gap(interval=0, jitter=0, **last()) == 0
+
+
 @pytest.mark.parametrize(("failures", "earliest", "latest"), [(1, 5, 10), (2, 10, 20), (6, 150, 300), (5000, 150, 300)])
 def test_a_queue_is_read_again_after_a_growing_pause(failures, earliest, latest):
     assert queue_retry_delay(failures, 0) == earliest

@@ -174,6 +174,19 @@ def test_a_version_that_is_ready_ends_a_wait_with_its_details_if_they_are_needed
     assert session.receive_details(detailed, 0.0) == Succeed(Ready(detailed))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"ImageVersionStatus": "DELETING"}, {"ImageVersionStatus": "ARCHIVED"}, {"CreationTime": "2999-01-01T00:00:00Z"}],
+)
+def test_a_version_that_changed_before_its_details_were_read_is_judged_at_the_next_poll(changed):
+    session = WaitSession(interval=60, target=THIRD, include_details=True, deadline=90)
+    session.receive(Ready(version(3)), 0.0)
+    assert session.receive_details({**version(3), **changed}, 0.0) == PollAgain(60)
+    assert session.receive_details({**version(3), **changed}, 80.0) == PollAgain(10)
+    session.receive(Ready(version(3)), 80.0)
+    assert session.receive_details(version(3), 80.0) == Succeed(Ready(version(3)))
+
+
 def test_what_a_step_returns_ends_a_wait_whatever_it_is():
     for found in (None, 7, {"ImageName": "my-image"}):
         assert WaitSession(interval=60).receive(found, 0.0) == Succeed(found)

@@ -787,17 +787,17 @@ def test_what_needs_no_event_is_stored_at_once_or_with_the_events_before_it():
     assert [run[:2] for run in stored(world)["runs"]] == [[1, 4]]
 
 
-def test_each_emission_has_ten_seconds_of_its_own():
+def test_each_emission_has_its_own_time_to_be_stored():
     world = Recorder()
     world.poll([owner_of(1)])
     world.poll([owner_of(1), owner_of(2)])
-    world.now = 6.0
+    world.now = _sessions.STORED_AFTER - 4
     world.poll([owner_of(1), owner_of(2), owner_of(3)])
-    world.now = 10.0
+    world.now = _sessions.STORED_AFTER
     world.poll([owner_of(1), owner_of(2), owner_of(3)])
     assert [run[1] for run in stored(world)["runs"]] == [2]
     assert stored(world)["sent"] == [event_id(owner_of(3))]
-    world.now = 16.0
+    world.now = 2 * _sessions.STORED_AFTER - 4
     world.poll([owner_of(1), owner_of(2), owner_of(3)])
     assert [run[1] for run in stored(world)["runs"]] == [3]
 
@@ -860,6 +860,39 @@ def test_records_before_failed_details_are_emitted_and_the_rest_later():
     assert [event[0] for event in world.poll(listed, unreadable=4)] == []
     assert world.driver.logs == [Log("warning", "CREATED, but its details cannot be read yet: OSError: reset")]
     assert [event[0] for event in world.poll(listed)] == list(range(4, 15))
+
+
+@pytest.mark.parametrize("changed", [{"ImageVersionStatus": "DELETING"}, {"CreationTime": "2999-01-01T00:00:00+00:00"}])
+def test_a_version_that_changed_before_its_details_were_read_is_judged_at_the_next_poll(changed):
+    world = Recorder(start_from="earliest", include_details=True)
+    listed = [owner_of(1), owner_of(2)]
+    world.driver.send(PollResult(frozenset(), versions=tuple(listed)))
+    events = []
+    while not isinstance(world.driver.step, Poll):
+        match world.driver.step:
+            case NeedDetails(version):
+                world.driver.send({**version, **(changed if version["Version"] == 2 else {})})
+            case Emit(version):
+                events.append(version["Version"])
+                world.driver.send(None)
+            case Save():
+                world.driver.send(answer=True)
+    assert events == [1]
+    assert [event[0] for event in world.poll(listed)] == [2]
+
+
+def test_a_watcher_that_could_not_start_at_once_misses_nothing_that_was_created_since():
+    config = WatchConfig("my-image", ["CREATED"], "latest", None)
+    for is_blind, first in ((False, Save), (True, Emit)):
+        steps = WatchSession(config, [], interval=60, include_details=False, started=START, is_blind=is_blind).run()
+        next(steps)
+        step = steps.send((PollResult(frozenset(), versions=(owner_of(1, modified=5),)), 60.0))
+        kinds = [type(step)]
+        while not isinstance(step, Poll):
+            step = steps.send((True, 60.0))
+            kinds.append(type(step))
+        assert (Emit in kinds) == is_blind
+        assert first in kinds
 
 
 def refused(lasting, kind=ErrorKind.PERMANENT):
