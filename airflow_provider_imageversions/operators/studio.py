@@ -178,7 +178,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     The operator is safe to repeat. It stores the previous state before it changes the settings (in the task's state
     store on Airflow 3.3 and later, otherwise in an Airflow Variable), so that a retry can return it. UpdateDomain has
     no compare-and-set: the task reads the settings again after the update, and repeats the update if a concurrent one
-    has undone it. Use a pool with one slot for each domain.
+    has undone it. Use a pool with one slot for each domain, created with ``--include-deferred``, because deferred tasks
+    take no slot otherwise.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param domain_id: ID of the domain, such as ``d-abcdefghijkl``. (templated)
@@ -538,7 +539,7 @@ class _Steps:
             now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
             raise errors.SageMakerImageOperationError(
                 f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
-                "pool with one slot for each domain"
+                "pool with one slot for each domain, created with --include-deferred"
             )
         self.log.warning(
             "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
