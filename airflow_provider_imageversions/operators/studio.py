@@ -491,15 +491,20 @@ class _Steps:
                 return False
             changes = self._rollout.target.settings(document)
         else:
-            # The settings differ from what this task writes, so they are the previous state.
-            self._previous = self._rollout.state(document)
+            state = self._rollout.state(document)
+            # If the alias has moved since an earlier try, the settings have the version which that try wrote.
+            stored = self._stored() if self._written_by_earlier_try(document) else None
+            self._previous = state if stored is None else stored
         if self._only_if_newer:
             self._skip_older(hook, document)
         # Other updates may have undone this one until the timeout.
         late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
         if (obstacle := self._rollout.overfull(changes) or late) is not None:
             return obstacle
-        write_task_state(self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous)})
+        written = _to_json(self._rollout.wanted(document))
+        write_task_state(
+            self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous), "written": written}
+        )
         try:
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         except Exception as error:
@@ -638,6 +643,16 @@ class _Steps:
 
     def _identity(self) -> dict[str, Any]:
         return {"image_name": self._rollout.image_name, **asdict(self._target)}
+
+    def _written_by_earlier_try(self, document: Mapping[str, Any]) -> bool:
+        if self._rollout.number is None:
+            # What a roll-back restores does not change between tries.
+            return False
+        stored = read_task_state(self._context, self._key)
+        if not isinstance(stored, dict) or stored.get("owner") != self._owner or "written" not in stored:
+            return False
+        written = {place: studio.EntryState.from_json(state) for place, state in stored["written"].items()}
+        return self._same(self._rollout.state(document), written)
 
     def _stored(self) -> dict[str, studio.EntryState] | None:
         stored = read_task_state(self._context, self._key)

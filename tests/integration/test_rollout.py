@@ -740,6 +740,14 @@ def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
     assert at > 7
 
 
+def test_a_retry_after_the_alias_moved_keeps_the_previous_version(account, domain, run, context):
+    run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
+    account.client.update_image_version(ImageName=IMAGE, Version=3, AliasesToDelete=["prod"])
+    account.client.update_image_version(ImageName=IMAGE, Version=4, AliasesToAdd=["prod"])
+    result = run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 4)
+
+
 def test_what_was_stored_by_another_run_is_not_taken_for_this_one(account, domain, run, context):
     run(rollout(domain, 3))
     context["ti"].run_id = "later"
