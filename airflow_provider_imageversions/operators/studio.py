@@ -318,6 +318,11 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
         rollout = task.call(lambda hook: self._plan(hook, parameters))
         steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
+        if resumed and number is None and (written := steps.written_number()) is not None:
+            # Airflow passes no number after a deferral that timed out, and the alias may have moved.
+            parameters = attrs.evolve(parameters, version=written, alias=None)
+            rollout = task.call(lambda hook: self._plan(hook, parameters))
+            steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
         while True:
             if not resumed and not self._raise_if_failed(task.wait(steps.write)):
                 break
@@ -643,6 +648,14 @@ class _Steps:
 
     def _identity(self) -> dict[str, Any]:
         return {"image_name": self._rollout.image_name, **asdict(self._target)}
+
+    def written_number(self) -> int | None:
+        """Return the number that this task has written, if it rolls a version out."""
+        stored = read_task_state(self._context, self._key)
+        if self._rollout.number is None or self._stored() is None or not stored.get("written"):
+            return None
+        number: int | None = next(iter(stored["written"].values()))["entry"]["ImageVersionNumber"]
+        return number
 
     def _written_by_earlier_try(self, document: Mapping[str, Any]) -> bool:
         if self._rollout.number is None:
