@@ -178,7 +178,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     The operator is safe to repeat. It stores the previous state before it changes the settings (in the task's state
     store on Airflow 3.3 and later, otherwise in an Airflow Variable), so that a retry can return it. UpdateDomain has
     no compare-and-set: the task reads the settings again after the update, and repeats the update if a concurrent one
-    has undone it. Use a pool with one slot for each domain.
+    has undone it. Use a pool with one slot for each domain, created with ``--include-deferred``, because deferred tasks
+    take no slot otherwise.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param domain_id: ID of the domain, such as ``d-abcdefghijkl``. (templated)
@@ -317,6 +318,11 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         SageMakerStudioDomainLink.store(context, self, task.hook, parameters.domain_id)
         rollout = task.call(lambda hook: self._plan(hook, parameters))
         steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
+        if resumed and number is None and (written := steps.written_number()) is not None:
+            # Airflow passes no number after a deferral that timed out, and the alias may have moved.
+            parameters = attrs.evolve(parameters, version=written, alias=None)
+            rollout = task.call(lambda hook: self._plan(hook, parameters))
+            steps = _Steps(self.log, context, task, rollout, parameters.only_if_newer)
         while True:
             if not resumed and not self._raise_if_failed(task.wait(steps.write)):
                 break
@@ -490,15 +496,20 @@ class _Steps:
                 return False
             changes = self._rollout.target.settings(document)
         else:
-            # The settings differ from what this task writes, so they are the previous state.
-            self._previous = self._rollout.state(document)
+            state = self._rollout.state(document)
+            # If the alias has moved since an earlier try, the settings have the version which that try wrote.
+            stored = self._stored() if self._written_by_earlier_try(document) else None
+            self._previous = state if stored is None else stored
         if self._only_if_newer:
             self._skip_older(hook, document)
         # Other updates may have undone this one until the timeout.
         late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
         if (obstacle := self._rollout.overfull(changes) or late) is not None:
             return obstacle
-        write_task_state(self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous)})
+        written = _to_json(self._rollout.wanted(document))
+        write_task_state(
+            self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous), "written": written}
+        )
         try:
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         except Exception as error:
@@ -538,7 +549,7 @@ class _Steps:
             now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
             raise errors.SageMakerImageOperationError(
                 f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
-                "pool with one slot for each domain"
+                "pool with one slot for each domain, created with --include-deferred"
             )
         self.log.warning(
             "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
@@ -637,6 +648,24 @@ class _Steps:
 
     def _identity(self) -> dict[str, Any]:
         return {"image_name": self._rollout.image_name, **asdict(self._target)}
+
+    def written_number(self) -> int | None:
+        """Return the number that this task has written, if it rolls a version out."""
+        stored = read_task_state(self._context, self._key)
+        if self._rollout.number is None or self._stored() is None or not stored.get("written"):
+            return None
+        number: int | None = next(iter(stored["written"].values()))["entry"]["ImageVersionNumber"]
+        return number
+
+    def _written_by_earlier_try(self, document: Mapping[str, Any]) -> bool:
+        if self._rollout.number is None:
+            # What a roll-back restores does not change between tries.
+            return False
+        stored = read_task_state(self._context, self._key)
+        if not isinstance(stored, dict) or stored.get("owner") != self._owner or "written" not in stored:
+            return False
+        written = {place: studio.EntryState.from_json(state) for place, state in stored["written"].items()}
+        return self._same(self._rollout.state(document), written)
 
     def _stored(self) -> dict[str, studio.EntryState] | None:
         stored = read_task_state(self._context, self._key)

@@ -531,6 +531,12 @@ def _update(
     return None
 
 
+def _detach_order(owner: ImageVersion | None) -> int:
+    if owner is None:
+        return 0
+    return 2 if decide.in_creation(owner) is None else 1
+
+
 def _parse_promoted(name: str, value: object) -> tuple[str, ...]:
     aliases = parse_aliases(name, value)
     if not aliases:
@@ -551,6 +557,8 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
     Each alias is removed from the version that has it, if any, and added to this version. This takes two API calls, so
     no version has the alias for a moment. If the task is killed between the calls, its retry adds the alias to the
     version. If SageMaker rejects the second call, the alias is restored. The operator is safe to repeat.
+
+    If the task has to wait for one of several aliases, it first adds those that it has removed already to this version.
 
     :param image_name: Name of the image: 1 to 63 letters, digits, single hyphens and dots. (templated)
     :param version: Number of the version to promote, 0 or more. The version must be CREATED. Set either this or
@@ -620,9 +628,8 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
             # All are checked before one is detached, so that a skipped task has changed nothing.
             if not parameters.allow_rollback:
                 self._skip_rollback(owners, number)
-            for alias, owner in owners.items():
-                if (obstacle := self._detach_alias(hook, alias, owner, number, taken)) is not None:
-                    return obstacle
+            if (obstacle := self._detach_aliases(hook, owners, version, taken)) is not None:
+                return obstacle
             return _update(hook, UpdateImageVersionRequest(image_name, number, aliases_to_add=moving), version)
 
         try:
@@ -641,6 +648,36 @@ class SageMakerPromoteImageVersionOperator(ChangingOperator):
                     f"SageMaker image {self.image_name!r}: the alias {alias!r} belongs to version {owner['Version']} "
                     f"already, which is newer than version {number}, and allow_rollback is False."
                 )
+
+    def _detach_aliases(
+        self,
+        hook: SageMakerImageVersionsHook,
+        owners: dict[str, ImageVersion | None],
+        version: ImageVersion,
+        taken: dict[str, int],
+    ) -> decide.Waiting | None:
+        number = version["Version"]
+        # A version that is CREATING may reject the change, so its aliases come before those that can be removed.
+        order = sorted(owners, key=lambda alias: _detach_order(owners[alias]))
+        for count, alias in enumerate(order):
+            # Before the task waits, the version gets the aliases that no other version has any more.
+            add_detached = partial(
+                _update,
+                hook,
+                UpdateImageVersionRequest(self.image_name, number, aliases_to_add=order[:count] or None),
+                version,
+            )
+            try:
+                obstacle = self._detach_alias(hook, alias, owners[alias], number, taken)
+            except Exception as error:
+                if count and errors.classify_error(error) not in {None, ErrorKind.PERMANENT}:
+                    add_detached()
+                raise
+            if obstacle is not None:
+                if count:
+                    add_detached()
+                return obstacle
+        return None
 
     def _detach_alias(
         self,

@@ -965,6 +965,37 @@ def test_an_alias_is_taken_from_a_version_that_is_creating_when_it_can_be(emulat
     assert record["Aliases"] == ["candidate"]
 
 
+@pytest.mark.parametrize("aliases", ["prod,candidate", "candidate,prod"])
+def test_a_promotion_that_waits_for_one_alias_leaves_the_others_alone(emulator, versions, context, aliases):
+    emulator.creation_seconds = 3600
+    versions.create_image_version(ImageName=IMAGE, BaseImage=BASE, Aliases=["candidate"])
+    before = len(emulator.calls("UpdateImageVersion"))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, promote(version=3, aliases=aliases))
+        while len(emulator.calls("UpdateImageVersion")) < before + 3 and not running.done():
+            assert owner(versions, "prod") == 1
+            time.sleep(0.05)
+        assert owner(versions, "candidate") == 4
+        emulator.creation_seconds = 0
+        assert running.result(20)["Aliases"] == ["candidate", "prod"]
+
+
+def test_aliases_that_were_detached_are_added_before_a_promotion_waits(emulator, versions, context):
+    versions.update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["canary"])
+    before = len(emulator.calls("UpdateImageVersion"))
+    emulator.add_fault("in_use", operation="UpdateImageVersion", after=1, times=1)
+    assert promote(version=3, aliases=["prod", "canary"]).execute(context)["Aliases"] == ["canary", "prod"]
+    calls = [call["parameters"] for call in emulator.calls("UpdateImageVersion")[before:]]
+    changes = [(call["Version"], call.get("AliasesToDelete", []), call.get("AliasesToAdd", [])) for call in calls]
+    assert changes == [
+        (1, ["prod"], []),
+        (2, ["canary"], []),
+        (3, [], ["prod"]),
+        (2, ["canary"], []),
+        (3, [], ["canary"]),
+    ]
+
+
 @pytest.mark.parametrize("make", [update, delete])
 def test_a_validation_error_that_the_status_does_not_explain_is_raised_at_once(emulator, versions, context, make):
     arguments = {"release_notes": "x"} if make is update else {}

@@ -534,6 +534,16 @@ def test_an_alias_that_moves_during_a_deferral_changes_nothing(account, domain, 
     assert images(account, domain)[1] == custom_image(IMAGE, 3)
 
 
+def test_a_deferral_that_timed_out_keeps_its_number_if_the_alias_moved(account, domain, context):
+    task = rollout(domain, alias="prod", app_image_config_name=CONFIG, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        execute_in_thread(task, context)
+    account.client.update_image_version(ImageName=IMAGE, Version=3, AliasesToDelete=["prod"])
+    account.client.update_image_version(ImageName=IMAGE, Version=4, AliasesToAdd=["prod"])
+    result = task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 3)
+
+
 def test_the_timeout_includes_all_deferrals(account, domain, context, meddle):
     meddle(domain, lab(custom_image(IMAGE, 2)), times=2)
     task = rollout(domain, 3, deferrable=True)
@@ -738,6 +748,14 @@ def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
             break
     # Describe the version, it again and the config, read, store, write, read: at each of them.
     assert at > 7
+
+
+def test_a_retry_after_the_alias_moved_keeps_the_previous_version(account, domain, run, context):
+    run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
+    account.client.update_image_version(ImageName=IMAGE, Version=3, AliasesToDelete=["prod"])
+    account.client.update_image_version(ImageName=IMAGE, Version=4, AliasesToAdd=["prod"])
+    result = run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 4)
 
 
 def test_what_was_stored_by_another_run_is_not_taken_for_this_one(account, domain, run, context):
