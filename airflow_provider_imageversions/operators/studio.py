@@ -498,18 +498,15 @@ class _Steps:
         else:
             state = self._rollout.state(document)
             # If the alias has moved since an earlier try, the settings have the version which that try wrote.
-            stored = self._stored() if self._written_by_earlier_try(document) else None
-            self._previous = state if stored is None else stored
+            is_own = any(self._same(state, written) for written in self._written())
+            self._previous = (self._stored() if is_own else None) or state
         if self._only_if_newer:
             self._skip_older(hook, document)
         # Other updates may have undone this one until the timeout.
         late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
         if (obstacle := self._rollout.overfull(changes) or late) is not None:
             return obstacle
-        written = _to_json(self._rollout.wanted(document))
-        write_task_state(
-            self._context, self._key, {"owner": self._owner, "previous": _to_json(self._previous), "written": written}
-        )
+        self._store([*self._written(), self._rollout.wanted(document)])
         try:
             hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
         except Exception as error:
@@ -543,6 +540,9 @@ class _Steps:
                 self.log.info("%s: restored %s in %s", self._label, self._wanted_version(), self._target)
             else:
                 self.log.info("%s: %s has %s", self._label, self._target, self._wanted_version())
+            if self._written():
+                # If the task is cleared later, what it has written is the previous state of another update.
+                self._store([])
             return True
         states = self._rollout.state(self._document)
         if self._previous is None or not self._same(states, self._previous):
@@ -650,22 +650,24 @@ class _Steps:
         return {"image_name": self._rollout.image_name, **asdict(self._target)}
 
     def written_number(self) -> int | None:
-        """Return the number that this task has written, if it rolls a version out."""
-        stored = read_task_state(self._context, self._key)
-        if self._rollout.number is None or self._stored() is None or not stored.get("written"):
-            return None
-        number: int | None = next(iter(stored["written"].values()))["entry"]["ImageVersionNumber"]
-        return number
+        """Return the number that the task has written but not seen in the settings yet."""
+        written = self._written()
+        states = written[-1].values() if written else ()
+        return next((state.version for state in states if isinstance(state.version, int)), None)
 
-    def _written_by_earlier_try(self, document: Mapping[str, Any]) -> bool:
-        if self._rollout.number is None:
-            # What a roll-back restores does not change between tries.
-            return False
+    def _written(self) -> list[dict[str, studio.EntryState]]:
+        """Return what the task has written since it last completed, oldest first; empty for a roll-back."""
         stored = read_task_state(self._context, self._key)
-        if not isinstance(stored, dict) or stored.get("owner") != self._owner or "written" not in stored:
-            return False
-        written = {place: studio.EntryState.from_json(state) for place, state in stored["written"].items()}
-        return self._same(self._rollout.state(document), written)
+        if self._rollout.number is None or not isinstance(stored, dict) or stored.get("owner") != self._owner:
+            return []
+        return [
+            {place: studio.EntryState.from_json(state) for place, state in states.items()}
+            for states in stored.get("written", ())
+        ]
+
+    def _store(self, written: list[dict[str, studio.EntryState]]) -> None:
+        value = {"owner": self._owner, "previous": _to_json(self._previous or {}), "written": [*map(_to_json, written)]}
+        write_task_state(self._context, self._key, value)
 
     def _stored(self) -> dict[str, studio.EntryState] | None:
         stored = read_task_state(self._context, self._key)

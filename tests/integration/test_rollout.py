@@ -750,12 +750,34 @@ def test_a_worker_that_is_killed_at_any_point_leaves_a_retry_that_ends_right(
     assert at > 7
 
 
-def test_a_retry_after_the_alias_moved_keeps_the_previous_version(account, domain, run, context):
-    run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
-    account.client.update_image_version(ImageName=IMAGE, Version=3, AliasesToDelete=["prod"])
-    account.client.update_image_version(ImageName=IMAGE, Version=4, AliasesToAdd=["prod"])
-    result = run(rollout(domain, alias="prod", app_image_config_name=CONFIG))
-    assert (result["previous"]["version"], result["current"]["version"]) == (2, 4)
+def test_a_retry_after_the_alias_moved_keeps_the_previous_version(account, domain, run, context, monkeypatch):
+    def move(source, target):
+        account.client.update_image_version(ImageName=IMAGE, Version=source, AliasesToDelete=["prod"])
+        account.client.update_image_version(ImageName=IMAGE, Version=target, AliasesToAdd=["prod"])
+
+    def killed(*, at, after):
+        killer.kill(at, after=after)
+        with pytest.raises(Killed):
+            copy.copy(operator).execute(context)
+        killer.spare()
+
+    killer = Killer(monkeypatch, context["task_state_store"])
+    operator = rollout(domain, alias="prod", app_image_config_name=CONFIG, report_remaining=False)
+    # The first try is killed after UpdateDomain, and the second one before it.
+    killed(at=6, after=True)
+    assert custom_image(IMAGE, 3) in images(account, domain)
+    move(3, 4)
+    killed(at=6, after=False)
+    assert custom_image(IMAGE, 3) in images(account, domain)
+    (key,) = context["task_state_store"].values
+    assert len(context["task_state_store"].values[key]["written"]) == 2
+    move(4, 1)
+    result = copy.copy(operator).execute(context)
+    assert (result["previous"]["version"], result["current"]["version"]) == (2, 1)
+    # Once it has completed, what it has written is what was there before.
+    move(1, 4)
+    result = copy.copy(operator).execute(context)
+    assert (result["previous"]["version"], result["current"]["version"]) == (1, 4)
 
 
 def test_what_was_stored_by_another_run_is_not_taken_for_this_one(account, domain, run, context):
