@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -118,6 +119,17 @@ def key_in(editor, name):
     return editor.get_by_text(f'"{name}"', exact=True)
 
 
+def unfold(editor, name):
+    """Unfold a key of the JSON, again if the page has folded it when it rendered its list anew."""
+    for _ in range(20):
+        if key_in(editor, name).is_visible():
+            break
+        editor.locator(".codicon-folding-collapsed").first.click()
+        with suppress(AssertionError):
+            expect(key_in(editor, name)).to_be_visible(timeout=3_000)
+    expect(key_in(editor, name)).to_be_visible()
+
+
 def value_in(editor):
     """The JSON in one of the page's editors, which has only those lines that are in sight."""
     lines = {}
@@ -193,8 +205,7 @@ def test_the_asset_s_page_shows_its_events_with_their_payload(page, airflow, run
     delivered = page.get_by_test_id("card-list").locator("section")
     for editor in (delivered.nth(1), delivered.nth(0)):
         for key in ("payload", "BaseImage"):
-            editor.locator(".codicon-folding-collapsed").click()
-            expect(key_in(editor, key)).to_be_visible()
+            unfold(editor, key)
     widen(page, 500)
     page.get_by_role("button", name="Fit View").click()
     page.locator(".react-flow__node").last.hover(trial=True)  # it has come to rest
