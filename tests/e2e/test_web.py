@@ -120,7 +120,7 @@ def key_in(editor, name):
 
 
 def unfold(editor, name):
-    """Unfold a key of the JSON, again if the page has folded it when it rendered its list anew."""
+    """Unfold a key of the JSON, and repeat that if the page has rendered its list again meanwhile."""
     for _ in range(20):
         if key_in(editor, name).is_visible():
             break
