@@ -687,7 +687,9 @@ def test_a_version_that_is_deleted_before_its_details_are_read_ends_no_wait(emul
     pool = cleanup.enter_context(ThreadPoolExecutor(1))
 
     def delete():
+        deadline = time.monotonic() + 20
         while not emulator.calls("DescribeImageVersion"):
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         emulator.set_version(IMAGE, 1, status="DELETING")
 
