@@ -104,7 +104,9 @@ class SageMakerCreateImageOperator(ChangingOperator):
 
             self._raise_if_failed(task.wait(check))
         self._lineage = (str(task.hook.conn_region_name), None)
-        return task.call(lambda hook: hook.describe_image(request.image_name))
+        image = task.call(lambda hook: hook.describe_image(request.image_name))
+        self._raise_if_failed(decide.obstacle(image, updated=action == "update"))
+        return image
 
     def _create(
         self, hook: SageMakerImageVersionsHook, request: CreateImageRequest, action: str

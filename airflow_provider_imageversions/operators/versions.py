@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from airflow_provider_imageversions.model import ImageVersion
 
 _OWN_CHECKS, _OWN_PAUSE = 5, 2.0
+# How many runs a Variable remembers, which is more than run at once and may be tried again.
+_RUNS_REMEMBERED = 16
 
 
 def _check_base_image(base_image: str, only_if_changed: bool) -> None:  # noqa: FBT001  # a rule's argument
@@ -110,7 +112,7 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param wait_for_completion: Wait until the version is CREATED. Otherwise, the task returns the record of a version
-        that is CREATING. (default: True)
+        that is CREATING, and fails only if that is CREATE_FAILED already. (default: True)
     :param deferrable: Wait in the triggerer, where all waits for the same image share one API call per interval.
         (default: ``[operators] default_deferrable``)
     :param check_interval: Maximum time between status checks, in seconds or as a timedelta. (default: 30)
@@ -220,7 +222,9 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
                 return unchanged
         number = task.wait(lambda hook: self._create_idempotently(hook, request, context["ti"]))
         if not self.wait_for_completion:
-            return self._describe(task, number)
+            record = self._describe(task, number)
+            self._raise_if_failed(decide.outcome([record], Target(version=number)))
+            return record
         if deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for version %d", request.image_name, number)
             self.defer(
@@ -263,7 +267,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         ti = context["ti"]
         identity = hashlib.sha256(json.dumps([ti.dag_id, ti.task_id, ti.map_index]).encode()).hexdigest()[:24]
         key, owner = f"sagemaker_create_{identity}", [ti.run_id, request.image_name, request.base_image]
-        if read_task_state(context, key) == owner:
+        owners = read_task_state(context, key) or []
+        if owner in owners:
             # An earlier try found a change, and may have created the version.
             return None
         digests = task.call(lambda hook: hook.find_container_digests(request.base_image))
@@ -280,7 +285,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 
         found = task.wait(check)
         if not isinstance(found, decide.Ready):
-            write_task_state(context, key, owner)
+            # Before Airflow 3.3, the runs of a task share the Variable.
+            write_task_state(context, key, [*owners[1 - _RUNS_REMEMBERED :], owner])
             return None
         number = found.version["Version"]
         record = self._describe(task, number)

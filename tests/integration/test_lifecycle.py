@@ -144,6 +144,11 @@ def test_without_waiting_an_image_that_is_creating_is_enough(client, connection,
     assert create_image(wait_for_completion=False).execute(context)["ImageStatus"] == "CREATING"
 
 
+def test_without_waiting_an_image_that_failed_already_fails_the_task(client, connection, context):
+    with pytest.raises(SageMakerImageOperationError, match="'my-image': the image is CREATE_FAILED: "):
+        create_image(role_arn=MISSING_ROLE, wait_for_completion=False).execute(context)
+
+
 def test_an_image_that_exists_is_used_updated_or_refused(image, client, context):
     assert create_image(description="new").execute(context).get("Description") is None
     assert create_image(description="new", action_if_image_exists="update").execute(context)["Description"] == "new"
@@ -493,6 +498,12 @@ def test_without_waiting_the_record_is_that_of_a_version_that_is_creating(emulat
     emulator.creation_seconds = 60
     record = create(wait_for_completion=False).execute(context)
     assert (record["Version"], record["ImageVersionStatus"]) == (1, "CREATING")
+
+
+def test_without_waiting_a_version_that_failed_already_fails_the_task(emulator, image):
+    emulator.creation_seconds = 0
+    with pytest.raises(SageMakerImageOperationError, match=r"'my-image': version 1 is CREATE_FAILED: .*does-not-exist"):
+        execute(create(base_image="training:does-not-exist", wait_for_completion=False))
 
 
 def test_fifty_concurrent_tasks_create_fifty_versions(emulator, image, client):

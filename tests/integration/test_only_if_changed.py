@@ -126,6 +126,26 @@ def test_an_unchanged_one_can_skip_the_task(image, run, next_run):
     assert numbers(image) == [1]
 
 
+def test_a_retry_continues_although_another_run_came_between(image, run, push, context):
+    """Before Airflow 3.3, the runs of a task share what it stores."""
+    context["ti"].run_id = "run-1"
+    image.add_fault("access_denied", operation="DescribeImageVersion")
+    with pytest.raises(ClientError, match="not authorized"):
+        run(create(if_unchanged="skip"))
+    push("second")
+    context["ti"].run_id = "run-2"
+    assert run(create(if_unchanged="skip"))["Version"] == 2
+    context["ti"].run_id = "run-1"
+    context["ti"].try_number = 2
+    assert run(create(if_unchanged="skip"))["Version"] == 1
+    for number in range(3, 21):
+        context["ti"].run_id = f"run-{number}"
+        push(f"content-{number}")
+        run(create(wait_for_completion=False))
+    (stored,) = context["task_state_store"].values()
+    assert len(stored) < 18
+
+
 def test_the_first_version_is_created(image, run):
     assert run(create())["Version"] == 1
 
