@@ -220,11 +220,13 @@ class LocalAirflow:
             self._wait(lambda server=server: self._raise_if_dead_or(server.missing), deadline, name)
         self._env = {**_clean_environment(), **self._settings(), **self._extra_env}
 
+        names = [name for name in self.components if name not in self._servers]
+        if not names:
+            return
         self._progress(f"Airflow {importlib.metadata.version('apache-airflow')}: creating its database")
         self._launch("migrate", airflow_command("db", "migrate"), env=self._env)
         self._wait(self._database_ready, deadline, "the database")
 
-        names = [name for name in self.components if name not in self._servers]
         self._progress(f"Airflow: starting {', '.join(names)}")
         for name in names:
             self._spawn(name)
@@ -413,7 +415,7 @@ class LocalAirflow:
                 "trigger_log_server_port": 1,
             },
             "scheduler": {
-                "scheduler_idle_sleep_time": 0.2,  # default 1: up to a second between any two tasks
+                "scheduler_idle_sleep_time": 0.4,  # default 1: up to a second between any two tasks
                 "job_heartbeat_sec": 2,
                 "trigger_timeout_check_interval": 2,  # default 15: a deferred task's timeout
                 "enable_health_check": False,  # would listen on 0.0.0.0
@@ -494,7 +496,7 @@ class LocalAirflow:
             if now - last_line >= PROGRESS_SECONDS:
                 self._progress(f"... {now - started:.0f} s, waiting for {lacking}")
                 last_line = now
-            time.sleep(0.2)
+            time.sleep(0.4)
 
     def _database_ready(self) -> str:
         process = self._processes["migrate"]

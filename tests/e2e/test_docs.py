@@ -18,6 +18,7 @@ def test_the_documented_tests_of_a_user_s_own_dags_pass(tmp_path):
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__DAGS_FOLDER": str(SNIPPETS / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__USAGE_CALLS_PER_SECOND": "100",
         "PYTHONPATH": str(SNIPPETS / "dags"),
     }
 

@@ -244,37 +244,6 @@ def test_throttling_and_expired_credentials_are_waited_out_and_said_once(airflow
         assert len([line for line in lines if "can be polled again" in line]) == 1, lines
 
 
-def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, stored_connections, fernet_key, edit):
-    image, dag_id = "rotated-image", "tells_of_rotated_image"
-    before, meanwhile, after = service.create_versions(image, 3, status="CREATING")
-    service.set_version(image, before, status="CREATED")
-    eventually(airflow, lambda: before in delivered(airflow, image), 30, "the version before the edit")
-    eventually(airflow, lambda: is_settled(airflow), 120, "it is settled")
-    earlier = delivered(airflow, image)
-    service.set_version(image, meanwhile, status="CREATED")
-    edit("watches.py", POLL_INTERVAL=2, INCLUDE_DETAILS=True)
-
-    def watchers(*, include_details):
-        option = f'"include_details": {json.dumps(include_details)}'
-        return [each for each in triggers(airflow, fernet_key) if image in each and option in each]
-
-    eventually(airflow, lambda: not watchers(include_details=False), 60, "the old watcher is gone")
-    # Airflow drops the new one together with the old one, and takes it up when it parses the file for the second time:
-    # half a minute later, or when it is edited again.
-    edit("watches.py", TAGS=["edited"])
-    eventually(airflow, lambda: watchers(include_details=True), 60, "the edit is in force")
-    service.set_version(image, after, status="CREATED")
-    eventually(airflow, lambda: after in delivered(airflow, image), 60, "the version after the edit")
-    assert "ContainerImage" in events(airflow, image)[-1]
-    assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
-    # Both watchers may emit events that were not settled when the new one took over, with the same event_id.
-    assert list(dict.fromkeys(delivered(airflow, image))) == [*earlier, meanwhile, after]
-    assert [version for version in delivered(airflow, image) if version != meanwhile] == [*earlier, after]
-    identities = {payload["event_id"] for payload in events(airflow, image)}
-    assert len(identities) == len(earlier) + 2
-    eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
-
-
 def test_a_version_created_during_a_database_outage_gets_one_run(airflow, service, watched):
     known = set(trained(airflow))
     expected = service.create_versions(watched, 3, status="CREATING")
@@ -448,6 +417,35 @@ def test_a_restart_with_nothing_new_fires_nothing(airflow, service, watched):
     airflow.start("triggerer")
     eventually(airflow, lambda: len(service.calls("ListImageVersions", watched)) > calls + 3, 90, "it polls again")
     assert (events(airflow, watched), run_ids(airflow)) == before
+
+
+def test_an_edited_dag_file_neither_repeats_nor_loses_events(airflow, service, stored_connections, fernet_key, edit):
+    image, dag_id = "rotated-image", "tells_of_rotated_image"
+    meanwhile, after = service.create_versions(image, 2, status="CREATING")
+    eventually(airflow, lambda: is_settled(airflow), 120, "the last events are settled")
+    earlier = delivered(airflow, image)
+    service.set_version(image, meanwhile, status="CREATED")
+    edit("watches.py", POLL_INTERVAL=2, INCLUDE_DETAILS=True)
+
+    def watchers(*, include_details):
+        option = f'"include_details": {json.dumps(include_details)}'
+        return [each for each in triggers(airflow, fernet_key) if image in each and option in each]
+
+    eventually(airflow, lambda: not watchers(include_details=False), 60, "the old watcher is gone")
+    # Airflow drops the new one together with the old one, and takes it up when it parses the file for the second time:
+    # half a minute later, or when it is edited again.
+    edit("watches.py", TAGS=["edited"])
+    eventually(airflow, lambda: watchers(include_details=True), 60, "the edit is in force")
+    service.set_version(image, after, status="CREATED")
+    eventually(airflow, lambda: after in delivered(airflow, image), 60, "the version after the edit")
+    assert "ContainerImage" in events(airflow, image)[-1]
+    assert [tag["name"] for tag in airflow.api("GET", f"/api/v2/dags/{dag_id}")["tags"]] == ["edited"]
+    # Both watchers may emit events that were not settled when the new one took over, with the same event_id.
+    assert list(dict.fromkeys(delivered(airflow, image))) == [*earlier, meanwhile, after]
+    assert [version for version in delivered(airflow, image) if version != meanwhile] == [*earlier, after]
+    identities = {payload["event_id"] for payload in events(airflow, image)}
+    assert len(identities) == len(earlier) + 2
+    eventually(airflow, lambda: len(received(airflow, dag_id)) == len(identities), 60, "the consumer")
 
 
 def test_neither_the_stored_triggers_nor_the_logs_hold_a_secret(airflow, stored_connections, fernet_key):
