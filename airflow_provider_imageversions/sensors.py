@@ -259,7 +259,6 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
             # No worker has run yet.
             self._began = getattr(context["ti"], "start_date", None) or self._began
             self._check_what_was_waited_for(event)
-            SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         else:
             self._began = datetime.fromisoformat(began)
         result = deferral.read_event(event)
@@ -292,6 +291,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
             next_method, next_kwargs = "last_check", {}
         # As in execute(), which did not run if the task started in the triggerer.
         self._wait()
+        if self.start_from_trigger:
+            SageMakerImageLink.store(context, self, self._hook(), self.image_name)
         try:
             deferral.raise_if_trigger_failed(next_method, next_kwargs)
             return super().resume_execution(next_method, next_kwargs, context)

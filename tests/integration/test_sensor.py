@@ -1026,3 +1026,19 @@ def test_the_button_leads_to_the_image_in_the_console(emulator, connection, run,
         "aws_domain": "amazonaws-us-gov.com",
         "image_name": IMAGE,
     }
+
+
+@needs_start
+@pytest.mark.parametrize("end", ["event", "Trigger timeout", "Trigger failure"])
+def test_a_task_that_started_in_the_trigger_has_its_button_whatever_ends_the_wait(emulator, connection, context, end):
+    emulator.create_versions(IMAGE, 1)
+    task = sensor(version=1, start_from_trigger=True)
+    if end == "event":
+        trigger = SageMakerImageVersionTrigger(**task.start_trigger_args.trigger_kwargs)
+        task.resume_execution("execute_complete", {"event": asyncio.run(first_event(trigger)).payload}, context)
+    elif end == "Trigger timeout":
+        task.resume_execution("__fail__", {"error": end}, context)
+    else:
+        with pytest.raises(SageMakerImageVersionPollingError):
+            task.resume_execution("__fail__", {"error": end}, context)
+    assert context["ti"].xcoms["sagemaker_image"]["image_name"] == IMAGE
