@@ -139,7 +139,7 @@ def emulator_server():
     from airflow_provider_imageversions.emulator import Emulator
     from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 
-    with Emulator(creation_seconds=2.0) as emulator, cheap_clients():
+    with Emulator(creation_seconds=1.0) as emulator, cheap_clients():
         with pytest.MonkeyPatch.context() as patch:
             # A process's first client takes seconds on a busy machine, more than many a test waits for.
             patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", emulator.airflow_connection())

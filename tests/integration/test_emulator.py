@@ -690,6 +690,7 @@ def test_calls_are_logged_as_received(emulator, client, five):
 
 @pytest.mark.usefixtures("five")
 def test_reset_forgets_everything(emulator, client):
+    at_first = emulator.creation_seconds
     emulator.creation_seconds = 77
     emulator.image_quota = 7
     emulator.add_fault("throttling", operation="ListImages", times=None)
@@ -697,7 +698,7 @@ def test_reset_forgets_everything(emulator, client):
     emulator.reset()
     assert client.list_images()["Images"] == []
     assert len(emulator.calls()) == 1
-    assert emulator.creation_seconds == 2.0
+    assert emulator.creation_seconds == at_first
     assert emulator.image_quota == IMAGE_QUOTA
 
 
