@@ -671,7 +671,8 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             - ``app_type``, such as ``JupyterLab``.
             - ``setting``: the setting that names the version.
             - ``pinned``: ``False`` for a setting that always uses the newest version.
-            - ``running``: whether an app with the version is running; ``None`` if apps were not read.
+            - ``running``: whether an app of this space or user profile runs with the version, always ``False`` for a
+              domain, whose apps have entries of their own; ``None`` if apps were not read.
         :raises ValueError: A parameter is outside its limits.
         :raises TimeoutError: Not everything was read within ``timeout``.
         :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image or,

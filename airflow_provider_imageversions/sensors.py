@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
@@ -30,12 +31,12 @@ from airflow_provider_imageversions.hooks import (
     resolved_aws_parameters,
 )
 from airflow_provider_imageversions.links import SageMakerImageLink
-from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait
+from airflow_provider_imageversions.model import WAIT_PARAMETERS, Wait, describe_error
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from airflow_provider_imageversions.without_worker import StartTriggerArguments, Unless
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow_provider_imageversions._sessions import WaitSession
     from airflow_provider_imageversions.model import ImageVersion
@@ -195,12 +196,23 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         if self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
             self._defer(deferral.deferral_limit(self, self.timeout), hook)
+        with self._explained_skips():
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout as error:
+                # After a deferral, Airflow itself skips the task.
+                if self.never_fail:
+                    raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+                raise
+
+    @contextmanager
+    def _explained_skips(self) -> Iterator[None]:
+        """Log the error that the task would have failed with, which Airflow does not."""
         try:
-            return super().execute(context)
-        except AirflowSensorTimeout as error:
-            # After a deferral, Airflow itself skips the task.
-            if self.never_fail:
-                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            yield
+        except AirflowSkipException as skip:
+            if skip.__cause__ is not None:
+                self.log.warning("Skipping the task instead of failing it: %s", describe_error(skip.__cause__))
             raise
 
     def _defer(self, limit: float, hook: SageMakerImageVersionsHook) -> NoReturn:
@@ -293,16 +305,17 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         self._wait()
         if self.start_from_trigger:
             SageMakerImageLink.store(context, self, self._hook(), self.image_name)
-        try:
-            deferral.raise_if_trigger_failed(next_method, next_kwargs)
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException:
-            raise
-        except Exception as error:
-            # Airflow itself does this in poke and reschedule mode, but in a deferral only for some exceptions.
-            if self.never_fail:
-                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
-            raise
+        with self._explained_skips():
+            try:
+                deferral.raise_if_trigger_failed(next_method, next_kwargs)
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowSkipException:
+                raise
+            except Exception as error:
+                # Airflow itself does this in poke and reschedule mode, but in a deferral only for some exceptions.
+                if self.never_fail:
+                    raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+                raise
 
     def last_check(self, context: Any) -> ImageVersion:
         """

@@ -446,8 +446,8 @@ Airflow](promises.md#how-they-are-tested).
 """
 _LEGEND = """\
 - The name of an exception, or a code of botocore's `ClientError`: the task fails with this error, and Airflow retries
-  it as often as `retries` says. After `ImageVersionFailedError` Airflow does not retry, because a retry cannot
-  succeed. The message of `SageMakerImageVersionPollingError` contains SageMaker's own error.
+  it as often as `retries` says. After `ImageVersionFailedError` and `AirflowSensorTimeout`, Airflow does not retry. The
+  message of `SageMakerImageVersionPollingError` contains SageMaker's own error.
 - \N{EN DASH}: the fault cannot happen there.
 """
 

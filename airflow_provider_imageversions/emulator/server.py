@@ -501,9 +501,10 @@ class EmulatorClient:
     @property
     def creation_seconds(self) -> float:
         """
-        Time in seconds that versions, images and resources of Studio take to be created, changed or deleted.
+        Time in seconds that a version takes to be created or deleted.
 
-        A new value also applies to changes in progress.
+        Deleting an image takes as long, and so does any change of a resource of Studio. A new value also applies to
+        changes in progress.
         """
         return float(self._admin("creation_seconds"))
 

@@ -130,8 +130,8 @@ class ChangingOperator(ImageOperator):
 def _check_selector(version: int | None, alias: str | None) -> None:
     if (version is None) == (alias is None):
         raise ValueError(
-            f"version={truncated_repr(version)}, alias={truncated_repr(alias)}: pass the version's number or one of "
-            "its aliases, and not both."
+            f"version={truncated_repr(version)}, alias={truncated_repr(alias)}: pass exactly one of them, the "
+            "version's number or one of its aliases."
         )
 
 

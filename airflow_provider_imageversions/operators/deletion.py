@@ -201,9 +201,9 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
     :param check_interval: Maximum time between status checks of a version that cannot be deleted yet, in seconds or as
         a timedelta. (default: 30)
-    :param timeout: Time after which the task fails if the API cannot be called, in seconds or as a timedelta. Versions
-        deleted before that stay deleted. A version that is being changed for longer than a minute is kept, with a
-        warning, so that it does not delay the others. (default: 3600)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to find out who
+        uses the versions. Versions deleted before that stay deleted. A version that is being changed for longer than a
+        minute is kept, with a warning, so that it does not delay the others. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error; ``ResourceNotFound`` if there is no such image.

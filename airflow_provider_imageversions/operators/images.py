@@ -46,8 +46,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
         the image is created. (default: none) (templated)
     :param action_if_image_exists: What to do if an image with this name exists: ``use`` it as it is; ``update`` its
         role, display name and description; ``recreate`` it (delete it and create it again) if it is CREATE_FAILED and
-        has no version, and otherwise use it as it is; or ``fail``. If the existing image is being deleted, the task
-        waits until the name is free. (default: ``use``) (templated)
+        has no version, and use it as it is if it is not CREATE_FAILED; or ``fail``. If the existing image is being
+        deleted, the task waits until the name is free. (default: ``use``) (templated)
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
         (default: ``aws_default``) (templated)
     :param region_name: AWS region. (default: the connection's region) (templated)
@@ -59,8 +59,8 @@ class SageMakerCreateImageOperator(ChangingOperator):
     :param timeout: Time after which the task fails, in seconds or as a timedelta. It includes the time to wait for
         concurrent changes of the image. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
-    :raises SageMakerImageOperationError: The image is CREATE_FAILED or UPDATE_FAILED, or it exists and
-        ``action_if_image_exists`` is ``fail``.
+    :raises SageMakerImageOperationError: The image is CREATE_FAILED, DELETE_FAILED or, with ``update``, UPDATE_FAILED
+        (the message has SageMaker's reason), or it exists and ``action_if_image_exists`` is ``fail``.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error, such as access denied.
     :return: The image's description, as

@@ -186,5 +186,6 @@ def _ways_to_less(fitting: int) -> str:
     # Records differ in length, so a little less than would fit.
     return (
         f"Pass limit={max(1, fitting * 9 // 10)} or less, or fields=['Version', 'ImageVersionStatus'], or narrow the "
-        "filters, or configure an object-storage XCom backend ([core] xcom_backend)"
+        "filters, or configure an object-storage XCom backend ([core] xcom_backend and [common.io] "
+        "xcom_objectstorage_threshold)"
     )

@@ -69,8 +69,8 @@ class SageMakerImageVersionUsageOperator(ImageOperator):
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle. (default: the connection's setting)
         (templated)
     :param botocore_config: Keyword arguments for botocore's Config. (default: the connection's settings) (templated)
-    :param timeout: Time after which the task fails if the API cannot be called, in seconds or as a timedelta.
-        (default: 3600)
+    :param timeout: Time after which the task fails, in seconds or as a timedelta. At two calls per second, one hour is
+        enough for 7,200 calls. (default: 3600)
     :raises ValueError: A parameter is outside its limits; when the DAG is parsed, if it is known then.
     :raises SageMakerImageOperationTimeoutError: The operation did not complete within ``timeout``.
     :raises botocore.exceptions.ClientError: SageMaker's error. Where access is denied, the message names the

@@ -220,6 +220,15 @@ def test_a_failed_version_and_a_timeout_are_skipped_with_soft_fail_or_never_fail
         run(sensor(**mode, **{flag: True}, timeout=0.5))
 
 
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_the_reason_of_a_skip_is_logged_once(emulator, connection, run, mode, flag, capsys):
+    emulator.create_versions(IMAGE, 1)
+    emulator.set_version(IMAGE, 1, status="CREATE_FAILED", failure_reason="no such tag")
+    with pytest.raises(compat.AirflowSkipException):
+        run(sensor(**mode, **{flag: True}))
+    assert capsys.readouterr().out.count("Skipping the task instead of failing it: ImageVersionFailedError: ") == 1
+
+
 def test_details_that_can_t_be_read_yet_are_tried_again(emulator, connection, run, mode):
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
     seed(emulator, "1:CREATED")
