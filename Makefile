@@ -8,7 +8,7 @@ PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
 WORKERS ?= 7
-STEPS := lint types docs wheel e2e
+STEPS := static wheel e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
 # Compiled modules halve the start time of each of Airflow's processes.
@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 export AWS_EC2_METADATA_DISABLED := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract unit integration lint format types docs wheel coverage e2e compat bench \
+.PHONY: help demo test contract unit integration static lint format types docs wheel coverage e2e compat bench \
 	audit browser screenshots dist venv constraints clean
 
 help: ## list the commands
@@ -46,6 +46,9 @@ unit: $(INSTALLED) ## run the unit tests, without Airflow and HTTP: seconds
 
 integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: 90 seconds
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/integration
+
+static: $(INSTALLED) ## run lint, types and docs side by side
+	@$(MAKE) --no-print-directory --jobs 2 lint types docs
 
 lint: $(INSTALLED) ## check style, formatting, spelling and the workflows
 	$(BIN)/ruff check
