@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -279,7 +280,9 @@ def _parse_items(name: str, value: object, what: str) -> Collection[Any]:
     items = value
     if isinstance(value, str):
         items = _parse_literal(name, value) if value.lstrip()[:1] in {"[", "("} else value.split(",")
-    if not isinstance(items, (list, tuple, set, frozenset)):
+    if isinstance(items, Sequence) and not isinstance(items, (str, bytes, bytearray)):
+        items = list(items)  # the result of a mapped task, for example
+    if not isinstance(items, (list, set, frozenset)):
         raise invalid_parameter(name, value, f"it must be a list of {what}, or a string that separates them by commas.")
     return items
 
@@ -435,6 +438,11 @@ def locate_queue(queue_url: str) -> tuple[str | None, str | None]:
 def is_blank(value: object) -> bool:
     """Return whether a string is empty, as when a template renders to nothing: ``""`` or ``"None"``."""
     return isinstance(value, str) and value.strip() in {"", "None"}
+
+
+def is_rendered_blank(value: object) -> bool:
+    """Return whether a template rendered to nothing, also if a filter such as ``tojson`` or ``lower`` spelled that."""
+    return is_blank(value) or (isinstance(value, str) and value.strip().lower() in {"none", "null"})
 
 
 def template_pattern(jinja_options: Mapping[str, Any] | None) -> re.Pattern[str]:

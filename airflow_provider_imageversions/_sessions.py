@@ -58,6 +58,7 @@ _LONG_AGO = "0001-01-01T00:00:00+00:00"
 _ANSWERS = {ErrorKind.PERMANENT, ErrorKind.MISSING}
 _FIRST_PAUSES = (0.5, 1.0)
 _SHORTEST_RETRY = 0.1
+_SHORTEST_BACKOFF = 1.0
 
 
 def doubled(pause: float, times: int, longest: float) -> float:
@@ -270,6 +271,11 @@ class WaitSession:
     _failures: int = field(default=0, init=False)
     _was_listed: bool = field(default=False, init=False)
     _detailed: ImageVersion | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.backoff_from is not None:
+            # As Airflow's poke mode; 0 would never grow.
+            self.interval = min(max(self.interval, _SHORTEST_BACKOFF), self.max_wait)
 
     def receive_poll(self, result: PollResult, now: float) -> Step:
         """

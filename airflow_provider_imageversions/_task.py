@@ -17,16 +17,28 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
-def parse_deferrable(deferrable: bool | None) -> bool:  # noqa: FBT001  # an operator's parameter
+def is_deferrable(deferrable: bool | None) -> bool:  # noqa: FBT001  # an operator's parameter
     """
     Return whether a task waits in the triggerer.
 
     :param deferrable: The task's parameter; ``None`` for ``[operators] default_deferrable``.
-    :raises ValueError: It is not a boolean.
     """
     if deferrable is None:
         deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-    return parse_boolean("deferrable", deferrable)
+    return deferrable
+
+
+class Flag:
+    """A boolean attribute of a task, which is checked when it is set: a cluster policy may set it later."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: Any, owner: type | None = None) -> bool:
+        return task is not None and bool(vars(task).get(self._name, False))
+
+    def __set__(self, task: Any, value: object) -> None:
+        vars(task)[self._name] = parse_boolean(self._name, value)
 
 
 class ImageTask(TemplatedParameters):

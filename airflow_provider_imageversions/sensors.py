@@ -12,7 +12,7 @@ from airflow.triggers.base import StartTriggerArgs
 from airflow_provider_imageversions import decide, deferral, without_worker
 from airflow_provider_imageversions._parameters import SECONDS_MAX, invalid_parameter, parse_boolean
 from airflow_provider_imageversions._sessions import Fail, Raise, Succeed
-from airflow_provider_imageversions._task import ImageTask, parse_deferrable
+from airflow_provider_imageversions._task import Flag, ImageTask, is_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSensorTimeout,
@@ -109,6 +109,11 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     start_from_trigger: Any = Unless("obstacles_to_start")
     start_trigger_args: Any = StartTriggerArguments()
     end_from_trigger: Any = Unless("obstacles_to_end")
+    deferrable = Flag()
+    soft_fail: Any = Flag()
+    never_fail: Any = Flag()
+    silent_fail: Any = Flag()
+    exponential_backoff: Any = Flag()
     _poller: WorkerPoller | None = None
     _session: WaitSession | None = None
     _logged_until: datetime | None = None
@@ -137,7 +142,7 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         start_from_trigger = parse_boolean("start_from_trigger", start_from_trigger)
         end_from_trigger = parse_boolean("end_from_trigger", end_from_trigger)
         needs_triggerer = start_from_trigger or end_from_trigger
-        self.deferrable = parse_deferrable(True if needs_triggerer and deferrable is None else deferrable)
+        self.deferrable = is_deferrable(True if needs_triggerer and deferrable is None else deferrable)
         if needs_triggerer and not self.deferrable:
             raise ValueError("deferrable=False: start_from_trigger and end_from_trigger need deferrable=True.")
         self._began = datetime.now(timezone.utc)
@@ -159,6 +164,8 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     def obstacles_to_end(self) -> list[str]:
         """Return why the task cannot end in the triggerer, and warn about each reason once."""
         found = without_worker.obstacles_to_end(self)
+        if not self.deferrable:
+            found.append("deferrable is False")
         self._warn("end_from_trigger", "a worker completes the task instead", found)
         return found
 
@@ -193,7 +200,14 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
         self._logged_until = now - 1.5 * interval if is_later else None
         hook = self._hook()
         SageMakerImageLink.store(context, self, hook, self.image_name)
-        if self.deferrable:
+        own_checks = without_worker.overridden(self, ("poke",))
+        if self.deferrable and own_checks:
+            self.log.warning(
+                "SageMaker image %r: waiting in a worker, because a trigger would not call %s. Set deferrable=False",
+                self.image_name,
+                own_checks[0],
+            )
+        elif self.deferrable:
             self.log.info("SageMaker image %r: waiting in the triggerer for %s", self.image_name, target)
             self._defer(deferral.deferral_limit(self, self.timeout), hook)
         with self._explained_skips():

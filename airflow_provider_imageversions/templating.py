@@ -11,6 +11,7 @@ from airflow_provider_imageversions._parameters import (
     blank_parameter,
     is_blank,
     is_literal,
+    is_rendered_blank,
     iter_strings,
     template_pattern,
 )
@@ -77,7 +78,7 @@ class TemplatedParameters:
             # A native environment returns None, or an object of Jinja, for a template without a value. So that it does
             # not count as "not set", it becomes the string, or the error, of other environments.
             rendered = str(rendered)
-        if is_blank(rendered):
+        if is_rendered_blank(rendered):
             self._without_value |= names
         return rendered
 

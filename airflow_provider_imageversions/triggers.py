@@ -337,7 +337,7 @@ class SageMakerImageVersionTrigger(_AwsTrigger):
             backoff_from=time.monotonic() if self.exponential_backoff else None,
             max_wait=self.max_wait or math.inf,
         )
-        with _shared_poller.Subscription(source, image_name, target, self.poll_interval) as subscription:
+        with _shared_poller.Subscription(source, image_name, target, session.interval) as subscription:
             while True:
                 step = session.receive_poll(await subscription.next(), time.monotonic())
                 write_logs(self.log, image_name, step.logs)

@@ -13,6 +13,7 @@ from airflow_provider_imageversions.compat import (
     ENDS_FROM_TRIGGER,
     STARTS_FROM_TRIGGER,
     BaseOperator,
+    BaseSensorOperator,
     conf,
     keeps_xcom_in_database,
 )
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.triggers.base import StartTriggerArgs
 
+_IN_WORKERS = ("render_template_fields", "render_template", "poke")
 _TEXTS = (
     *("run_id", "task_instance_key_str", "partition_key"),
     *("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
@@ -187,18 +189,25 @@ def _may_be_invalid(task: Any) -> bool:
 def _run_before(task: Any) -> list[str]:
     """Return the names of what a worker runs before it waits."""
     hooks = {"on_execute_callback": task.on_execute_callback, "pre_execute": getattr(task, "_pre_execute_hook", None)}
-    return [name for name, hook in hooks.items() if hook] + _overridden(task, ("pre_execute", "execute"))
+    return [name for name, hook in hooks.items() if hook] + overridden(task, ("pre_execute", "execute", *_IN_WORKERS))
 
 
-def _overridden(task: Any, methods: Iterable[str]) -> list[str]:
-    """Return the methods that a subclass outside this package defines."""
+def overridden(task: Any, methods: Iterable[str]) -> list[str]:
+    """
+    Return the methods that are not this package's or Airflow's, but a subclass's, or were set on the task itself.
+
+    :param task: The task.
+    :param methods: Names of the methods.
+    """
     own = __name__.partition(".")[0]
-    defined = {name: next(c for c in type(task).__mro__ if name in vars(c)) for name in methods}
-    return [
-        f"{definer.__name__}.{name}()"
-        for name, definer in defined.items()
-        if definer.__module__.partition(".")[0] != own and definer is not BaseOperator
-    ]
+    found = []
+    for name in methods:
+        definer = next(each for each in type(task).__mro__ if name in vars(each))
+        if name in vars(task):
+            found.append(f"{name}()")
+        elif definer.__module__.partition(".")[0] != own and definer not in {BaseOperator, BaseSensorOperator}:
+            found.append(f"{definer.__name__}.{name}()")
+    return found
 
 
 def obstacles_to_end(task: Any) -> list[str]:
@@ -210,7 +219,7 @@ def obstacles_to_end(task: Any) -> list[str]:
     skipped = ("outlets", "on_execute_callback", "on_success_callback", "multiple_outputs")
     given = [name for name in skipped if getattr(task, name, None)]
     given += [name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook", None)]
-    given += _overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution"))
+    given += overridden(task, ("pre_execute", "post_execute", "execute_complete", "resume_execution", *_IN_WORKERS))
     obstacles = {
         "this Airflow, older than 3.3, cannot write an XCom from the triggerer": not ENDS_FROM_TRIGGER,
         "a custom XCom backend would block the triggerer": not keeps_xcom_in_database(),

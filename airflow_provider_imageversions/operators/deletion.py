@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from airflow_provider_imageversions import decide, errors
-from airflow_provider_imageversions._parameters import parse_boolean, parse_scope, parsed_by, with_converters
+from airflow_provider_imageversions._parameters import parse_scope, parsed_by, with_converters
 from airflow_provider_imageversions._requests import ImageRequest
+from airflow_provider_imageversions._task import Flag
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import ErrorKind, PrunePolicy, describe_error
 from airflow_provider_imageversions.operators._base import ChangingOperator, VersionSelector
@@ -73,6 +74,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
 
     _parameters = _DeleteParameters
     template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
+    wait_for_completion = Flag()
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class SageMakerDeleteImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        self.wait_for_completion = wait_for_completion
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> int | None:

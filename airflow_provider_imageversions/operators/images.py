@@ -15,6 +15,7 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import CreateImageRequest, ImageRequest, UpdateImageRequest
+from airflow_provider_imageversions._task import Flag
 from airflow_provider_imageversions.errors import classify_error, may_be_status_conflict, none_if_not_found
 from airflow_provider_imageversions.hooks import AWS_PARAMETERS
 from airflow_provider_imageversions.model import ErrorKind
@@ -73,6 +74,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
 
     _parameters = _CreateParameters
     template_fields: Sequence[str] = (*_CreateParameters.names(), *AWS_PARAMETERS)
+    wait_for_completion = Flag()
     template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json", "botocore_config": "json"}
 
     def __init__(
@@ -88,7 +90,7 @@ class SageMakerCreateImageOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        self.wait_for_completion = wait_for_completion
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -238,6 +240,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
 
     _parameters = _DeleteParameters
     template_fields: Sequence[str] = (*_DeleteParameters.names(), *AWS_PARAMETERS)
+    wait_for_completion = Flag()
 
     def __init__(
         self,
@@ -249,7 +252,7 @@ class SageMakerDeleteImageOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
+        self.wait_for_completion = wait_for_completion
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> str | None:

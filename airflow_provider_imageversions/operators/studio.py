@@ -29,7 +29,7 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest, UsageRequest
-from airflow_provider_imageversions._task import parse_deferrable
+from airflow_provider_imageversions._task import Flag, is_deferrable
 from airflow_provider_imageversions._worker import WorkerPoller
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -235,6 +235,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
 
     _parameters = _RolloutParameters
     template_fields: Sequence[str] = (*_RolloutParameters.names(), *AWS_PARAMETERS)
+    report_remaining = Flag()
+    deferrable = Flag()
     operator_extra_links = (SageMakerImageLink(), SageMakerStudioDomainLink())
     template_fields_renderers: ClassVar[dict[str, str]] = {"restore": "json", "botocore_config": "json"}
 
@@ -256,8 +258,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.report_remaining = parse_boolean("report_remaining", report_remaining)
-        self.deferrable = parse_deferrable(deferrable)
+        self.report_remaining = report_remaining
+        self.deferrable = is_deferrable(deferrable)
         self._set_parameters(locals())
 
     def execute(self, context: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from airflow_provider_imageversions._parameters import (
     with_converters,
 )
 from airflow_provider_imageversions._requests import ImageRequest, VersionMetadata
-from airflow_provider_imageversions._task import parse_deferrable
+from airflow_provider_imageversions._task import Flag, is_deferrable
 from airflow_provider_imageversions.assets import watched_payload, watches
 from airflow_provider_imageversions.compat import (
     AirflowSkipException,
@@ -136,6 +136,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
 
     _parameters = _CreateParameters
     template_fields: Sequence[str] = (*_CreateParameters.names(), *AWS_PARAMETERS)
+    wait_for_completion = Flag()
+    deferrable = Flag()
     only_if_changed: bool | str
     if_unchanged: str
 
@@ -159,19 +161,23 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
-        self.wait_for_completion = parse_boolean("wait_for_completion", wait_for_completion)
-        self.deferrable = parse_deferrable(deferrable)
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = is_deferrable(deferrable)
         self._set_parameters(locals())
-        if (
-            is_literal([self.only_if_changed, self.if_unchanged], self._template)
-            and self.if_unchanged != "return"
-            and not parse_boolean("only_if_changed", self.only_if_changed)
-        ):
+        # A template may decide whether it has an effect.
+        self._creates_always = is_literal(self.only_if_changed, self._template) and not parse_boolean(
+            "only_if_changed", self.only_if_changed
+        )
+        if is_literal(self.if_unchanged, self._template):
+            self._check_effect(self.if_unchanged)
+        self._check_outlets()
+
+    def _check_effect(self, if_unchanged: str) -> None:
+        if self._creates_always and if_unchanged != "return":
             raise ValueError(
-                f"if_unchanged={self.if_unchanged!r} has no effect with only_if_changed={self.only_if_changed!r}. Set "
+                f"if_unchanged={if_unchanged!r} has no effect with only_if_changed={self.only_if_changed!r}. Set "
                 "only_if_changed=True, or leave out if_unchanged."
             )
-        self._check_outlets()
 
     def _check_outlets(self) -> None:
         # At run time, too: an outlet may be added to the task after it is constructed.
@@ -215,6 +221,8 @@ class SageMakerCreateImageVersionOperator(ChangingOperator):
         self._check_rendered()
         self._check_outlets()
         parameters, request = _CreateParameters.of(self), CreateImageVersionRequest.of(self)
+        if not parameters.only_if_changed:
+            self._check_effect(parameters.if_unchanged)
         task = self._start(context, left)
         if parameters.only_if_changed:
             unchanged = self._find_unchanged(context, task, request, parameters.if_unchanged)
@@ -475,6 +483,9 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     ) -> None:
         super().__init__(image_name=image_name, **kwargs)
         self._set_parameters(locals())
+        self._check_changes()
+
+    def _check_changes(self) -> None:
         changes = ("aliases_to_add", "aliases_to_delete", *VersionMetadata.names())
         if all(getattr(self, name) is None for name in changes):
             raise ValueError(f"There is nothing to change. Set at least one of {', '.join(changes)}.")
@@ -482,6 +493,7 @@ class SageMakerUpdateImageVersionOperator(ChangingOperator):
     def execute(self, context: Any) -> ImageVersion:
         """Update the version."""
         self._check_rendered()
+        self._check_changes()
         parameters = _UpdateParameters.of(self)
         image_name = parameters.image_name
         to_add, to_delete = parameters.aliases_to_add or (), parameters.aliases_to_delete or ()

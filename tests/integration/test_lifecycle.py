@@ -7,6 +7,7 @@ import functools
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
@@ -1021,6 +1022,41 @@ def test_an_update_without_a_change_is_refused_when_the_dag_is_parsed(connection
     assert update(version=1, release_notes="{{ params.notes }}")
     with DAG("dag", schedule=None):
         assert update(version=1, horovod=create().output)
+
+
+def test_an_update_without_a_change_is_refused_at_run_time_too(connection, context):
+    with DAG("dag", schedule=None):
+        task = update(version=1, release_notes=create().output)
+    task.release_notes = None  # as the result of a task that returned nothing
+    with pytest.raises(ValueError, match="nothing to change"):
+        task.execute(context)
+
+
+@pytest.mark.parametrize("flag", ["wait_for_completion", "deferrable"])
+def test_a_flag_of_an_operator_is_checked_whenever_it_is_set(flag):
+    task = create()
+    setattr(task, flag, "False")
+    assert getattr(task, flag) is False
+    with pytest.raises(ValueError, match=f"{flag}='no' is not valid: it must be True or False"):
+        setattr(task, flag, "no")
+
+
+class Lazy(Sequence):
+    """As Airflow passes the results of a mapped task."""
+
+    def __init__(self, *items):
+        self._items = items
+
+    def __getitem__(self, index):
+        return self._items[index]
+
+    def __len__(self):
+        return len(self._items)
+
+
+def test_the_results_of_a_mapped_task_are_a_list(emulator, versions, context):
+    assert prune(keep_newest=1, keep_versions=Lazy(1)).execute(context)["deleted"] == [2]
+    assert promote(version=3, aliases=Lazy("prod", "candidate")).execute(context)
 
 
 def test_what_is_no_promotion_is_done_to_a_failed_version_too(emulator, versions, context):

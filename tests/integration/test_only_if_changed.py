@@ -146,6 +146,17 @@ def test_a_retry_continues_although_another_run_came_between(image, run, push, c
     assert len(stored) < 18
 
 
+def test_if_unchanged_that_renders_to_skip_needs_only_if_changed(image, run):
+    task = create(only_if_changed=False, if_unchanged="{{ params.choice }}")
+    task.render_template_fields({"params": {"choice": "skip"}})
+    with pytest.raises(ValueError, match="if_unchanged='skip' has no effect with only_if_changed=False"):
+        run(task)
+    assert numbers(image) == []
+    task = create(only_if_changed="{{ params.x }}", if_unchanged="skip")
+    task.render_template_fields({"params": {"x": False}})
+    assert run(task)["Version"] == 1
+
+
 def test_the_first_version_is_created(image, run):
     assert run(create())["Version"] == 1
 

@@ -611,6 +611,50 @@ def test_a_template_field_of_a_subclass_allows_a_start_in_the_trigger():
     assert "note" not in task.start_trigger_args.trigger_kwargs
 
 
+class Particular(SageMakerImageVersionSensor):
+    """A subclass with a condition of its own."""
+
+    def poke(self, context):
+        found = super().poke(context)
+        return found if found.is_done and found.xcom_value["Version"] > 5 else False
+
+
+def test_a_condition_of_a_subclass_counts_in_every_mode(emulator, connection, run, mode, caplog, capsys):
+    emulator.create_versions(IMAGE, 1)
+    given = {"task_id": "a", "image_name": IMAGE, "poke_interval": 0.1, "timeout": 0.5, **mode}
+    with pytest.raises(compat.AirflowSensorTimeout):
+        run(Particular(**given))
+    warned = "waiting in a worker, because a trigger would not call Particular.poke()" in (
+        capsys.readouterr().out + caplog.text
+    )
+    assert warned == ("deferrable" in mode)
+
+
+@needs_start
+@needs_end
+def test_a_condition_of_a_subclass_prevents_a_start_and_an_end_in_the_trigger():
+    given = {"task_id": "a", "image_name": IMAGE, "end_from_trigger": True}
+    with pytest.warns(UserWarning, match=r"start_from_trigger=True .*Particular\.poke\(\)"):
+        assert not Particular(**given, start_from_trigger=True).start_from_trigger
+    with pytest.warns(UserWarning, match=r"end_from_trigger=True .*Particular\.poke\(\)"):
+        assert not Particular(**given).end_from_trigger
+
+
+FLAGS = ("soft_fail", "never_fail", "silent_fail", "exponential_backoff", "deferrable")
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_that_is_no_boolean_is_refused_whenever_it_is_set(name):
+    with pytest.raises(ValueError, match=f"{name}='no' is not valid: it must be True or False"):
+        sensor(**{name: "no"})
+    task = sensor(**{name: "True"})
+    assert getattr(task, name) is True
+    setattr(task, name, "False")
+    assert getattr(task, name) is False
+    with pytest.raises(ValueError, match=f"{name}=2 is not valid"):
+        setattr(task, name, 2)
+
+
 @needs_start
 @needs_end
 def test_a_task_may_end_in_the_trigger_as_well():
@@ -671,7 +715,12 @@ def test_a_worker_ends_a_task_where_airflow_would_skip_something_in_the_triggere
         (lambda task: setattr(task, "pool", "small"), False, True),
         (lambda task: setattr(task, "execution_timeout", timedelta(seconds=9)), False, True),
         (lambda task: setattr(task, "version", "{{ params.version }}"), False, True),
-        (lambda task: setattr(task, "deferrable", False), False, True),
+        (lambda task: setattr(task, "deferrable", False), False, False),
+        (lambda task: setattr(task, "deferrable", "False"), False, False),
+        (lambda task: setattr(task, "pre_execute", print), False, False),
+        (lambda task: setattr(task, "post_execute", print), True, False),
+        (lambda task: setattr(task, "execute", print), False, True),
+        (lambda task: setattr(task, "render_template_fields", print), False, False),
     ],
 )
 def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialized(change, starts, ends):

@@ -62,6 +62,20 @@ def test_a_template_without_a_value_is_an_error_that_names_the_parameter(
     assert emulator.calls() == []
 
 
+@pytest.mark.parametrize("filtered", ["tojson", "lower", "upper"])
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_a_filter_does_not_make_a_value_of_nothing(emulator, connection, context, filtered, native):
+    for task_class, name in [
+        (operators.SageMakerPromoteImageVersionOperator, "aliases"),
+        (operators.SageMakerDeleteImageOperator, "image_name"),
+        (operators.SageMakerUpdateImageVersionOperator, "release_notes"),
+    ]:
+        task = task_of(task_class, {name: f"{{{{ params.x | {filtered} }}}}"}, {"x": None}, native=native)
+        with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
+            task.execute(context)
+    assert emulator.calls() == []
+
+
 LISTS = [
     (each, name) for each, name in FIELDS if name in {"aliases", "aliases_to_add", "aliases_to_delete", "statuses"}
 ]

@@ -60,6 +60,8 @@ def bare(step):
         ({"interval": 10, "backoff_from": 0}, [(10, 0.3), (30, 0.3), (70, 0.3)], [20, 40, 80]),
         ({"interval": 10, "backoff_from": 0}, [(4.9, 0.3), (5, 0.3), (14.9, 0.3), (15, 0.3)], [10, 20, 20, 40]),
         ({"interval": 10, "backoff_from": 0, "max_wait": 30}, [(10, 0.3), (30, 0.3), (60, 0.3)], [20, 30, 30]),
+        ({"interval": 10, "backoff_from": 0, "max_wait": 2}, [(2, 0.3)], [2]),
+        ({"interval": 0, "backoff_from": 0}, [(1, 0.3), (3, 0.3)], [2, 4]),
         # An operator polls soon at first, and tasks spread.
         ({"interval": 30, "eager": True}, [(t, 0.0) for t in range(8)], [0.5, 1, 2, 4, 8, 16, 30, 30]),
         ({"interval": 30, "eager": True}, [(t, 1.0) for t in range(7)], [1, 2, 4, 8, 16, 30, 30]),
@@ -357,7 +359,7 @@ class AnyWait(RuleBasedStateMachine):
     )
     def begin(self, interval, timeout, changes, silent_fail, backoff):
         self.changes, self.silent_fail = changes, silent_fail
-        self.longest = {(True, True): 80.0}.get((backoff, interval > 0), interval)
+        self.longest = 80.0 if backoff else interval
         self.timeout = timeout
         self.options = {"interval": interval, "changes": changes, "eager": changes, "silent_fail": silent_fail}
         self.backoff = backoff
