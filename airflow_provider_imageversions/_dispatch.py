@@ -94,15 +94,18 @@ class Progress:
     :param since: Events before it are not dispatched.
     :param dispatched: Timestamps of dispatched events at or after ``since``, by their keys. Earlier versions stored
         the run ids only.
+    :param is_provisional: Whether no run that events queued has confirmed ``since`` yet.
     """
 
     since: datetime
     dispatched: dict[str, datetime] = field(default_factory=dict)
+    is_provisional: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the progress as JSON."""
         dispatched = {key: timestamp.isoformat() for key, timestamp in self.dispatched.items()}
-        return {"since": self.since.isoformat(), "dispatched": dispatched}
+        provisional = {"provisional": True} if self.is_provisional else {}
+        return {"since": self.since.isoformat(), "dispatched": dispatched, **provisional}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
@@ -112,7 +115,7 @@ class Progress:
         :param stored: The JSON.
         """
         dispatched = {key: datetime.fromisoformat(text) for key, text in stored["dispatched"].items()}
-        return cls(datetime.fromisoformat(stored["since"]), dispatched)
+        return cls(datetime.fromisoformat(stored["since"]), dispatched, stored.get("provisional", False))
 
     def includes(self, event: Event) -> bool:
         """
@@ -142,7 +145,7 @@ class Progress:
             since = max(since, read[-1] - (timedelta(0) if len(read) == READ_AT_ONCE else OVERLAP))
         since = max([since, *(timestamp for _, timestamp in forgotten)])
         since = max(self.since, min([since, *(event.timestamp for event in pending)]))
-        return Progress(since, dict(newest[-REMEMBERED:]))
+        return Progress(since, dict(newest[-REMEMBERED:]), self.is_provisional)
 
     def merged_with(self, other: Progress) -> Progress:
         """
@@ -151,7 +154,8 @@ class Progress:
         :param other: The progress of the other run.
         """
         newest = sorted({**self.dispatched, **other.dispatched}.items(), key=lambda item: item[1])
-        return Progress(max(self.since, other.since), dict(newest[-REMEMBERED:]))
+        is_provisional = self.is_provisional and other.is_provisional
+        return Progress(max(self.since, other.since), dict(newest[-REMEMBERED:]), is_provisional)
 
 
 class Plan(NamedTuple):
@@ -197,10 +201,10 @@ def payload_of(event: Any) -> dict[str, Any] | None:
 
 def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_several: bool) -> datetime:
     """
-    Return the lower bound at the first run.
+    Return the lower bound at the first run that events queued.
 
-    Airflow passes the whole history of an asset to the first run. Only the latest of those events queued the run: if an
-    earlier one had, the run would have been queued then.
+    Airflow passes the whole history of an asset to it. Only the latest of those events queued the run: if an earlier
+    one had, the run would have been queued then.
 
     :param triggering: Timestamps of the run's triggering events.
     :param run_after: When the run was queued.
@@ -208,8 +212,8 @@ def first_bound(triggering: Sequence[datetime], run_after: datetime, *, among_se
     """
     if not triggering:
         return run_after - SLACK
-    latest = max(triggering) - SLACK
-    return max(latest, run_after - QUEUED_WITHIN) if among_several else latest
+    # The latest event of several assets may have come a while after the one that queued the run.
+    return run_after - QUEUED_WITHIN if among_several else max(triggering) - SLACK
 
 
 def plan(
@@ -420,16 +424,13 @@ def _find(
     progress = {}
     for asset in assets:
         stored = read_asset_progress(context, asset, state_key(own_id))
-        if stored is None:
-            bound = _first_bound(context, asset, among_several=len(assets) > 1)
-            if bound is None:
-                continue
-            log.info("First run for asset %r: events before %s are not dispatched", asset.name, bound.isoformat())
-            progress[asset.name] = Progress(bound.astimezone(timezone.utc))
+        known = None if stored is None else Progress.from_json(stored)
+        progress[asset.name] = _begin(context, asset, known, among_several=len(assets) > 1)
+        if progress[asset.name] != known:
+            since = progress[asset.name].since.isoformat()
+            log.info("First run for asset %r: events before %s are not dispatched", asset.name, since)
             # Before any run is started, because the next run has other events if this one fails.
-            write_asset_progress(context, asset, state_key(own_id), progress[asset.name].to_json())
-        else:
-            progress[asset.name] = Progress.from_json(stored)
+            _write(context, asset, own_id, progress[asset.name], known)
     dispatched = {key for each in progress.values() for key in each.dispatched}
     # One id for all events with the same event_id, whatever the function returns for the others.
     run_ids: dict[str, str] = {}
@@ -439,7 +440,6 @@ def _find(
             for event in read_asset_events(context, asset, progress[asset.name].since, READ_AT_ONCE)
         ]
         for asset in assets
-        if asset.name in progress
     }
     planned = plan(
         read,
@@ -455,25 +455,41 @@ def _find(
 def _remember(context: Mapping[str, Any], own_id: str, assets: Sequence[Asset]) -> bool:
     progress = context["ti"].xcom_pull(task_ids="find_new_versions", key="progress")
     for asset in assets:
-        if asset.name not in progress:
-            continue
         own = Progress.from_json(progress[asset.name])
         stored = read_asset_progress(context, asset, state_key(own_id))
-        merged = own if stored is None else own.merged_with(Progress.from_json(stored))
-        write_asset_progress(context, asset, state_key(own_id), merged.to_json())
+        known = None if stored is None else Progress.from_json(stored)
+        _write(context, asset, own_id, own if known is None else own.merged_with(known), known)
     more: bool = context["ti"].xcom_pull(task_ids="find_new_versions", key="more")
     return more
 
 
-def _first_bound(context: Mapping[str, Any], asset: Asset, *, among_several: bool) -> datetime | None:
+def _write(
+    context: Mapping[str, Any], asset: Asset, own_id: str, progress: Progress, known: Progress | None
+) -> None:
+    write_asset_progress(
+        context,
+        asset,
+        state_key(own_id),
+        progress.to_json(),
+        # What the state store has for an asset shows people that its watcher is ready.
+        early=progress.is_provisional,
+        was_early=known is not None and known.is_provisional,
+    )
+
+
+def _begin(context: Mapping[str, Any], asset: Asset, known: Progress | None, *, among_several: bool) -> Progress:
+    """Return the progress at the beginning of a run; what came before the very first run is history."""
     run = context["dag_run"]
-    if run.run_type == "scheduled":
-        # Before the first one, events are history. The own run of a recent event decides, or the next scheduled one.
-        previous = context["prev_start_date_success"]
-        bound: datetime | None = previous.astimezone(timezone.utc) if previous else None  # Airflow wraps a None
-        return bound
+    if run.run_type != "asset_triggered":
+        # Its own run or a later one may find that the first event came before this run.
+        return known or Progress(run.start_date.astimezone(timezone.utc) - SLACK, is_provisional=True)
+    if known is not None and not known.is_provisional:
+        return known
     triggering = [event.timestamp for event in context["triggering_asset_events"].get(asset, ())]
-    return first_bound(triggering, run.run_after, among_several=among_several)
+    bound = first_bound(triggering, run.run_after, among_several=among_several).astimezone(timezone.utc)
+    if known is None:
+        return Progress(bound, is_provisional=not triggering)
+    return Progress(min(known.since, bound), known.dispatched)
 
 
 def _event(

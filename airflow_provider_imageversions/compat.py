@@ -212,7 +212,7 @@ def _progress_variable(asset: Any, key: str) -> str:
 
 def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any:
     """
-    Return what a task has stored for an asset; ``None`` if nothing is stored.
+    Return what :func:`write_asset_progress` has stored for an asset; ``None`` if nothing is stored.
 
     :param context: The context of a task that has the asset among its inlets.
     :param asset: The asset.
@@ -223,26 +223,32 @@ def read_asset_progress(context: Mapping[str, Any], asset: Any, key: str) -> Any
     if stored is None:
         variable = _progress_variable(asset, key)
         stored = Variable.get(variable, None, deserialize_json=True)
-        if store is not None and stored is not None:
+        if store is not None and stored is not None and not stored.get("provisional"):
             # Stored before the upgrade to Airflow 3.3. It is moved, so that clearing the asset's state also clears it.
             store.set(key, stored)
             Variable.delete(variable)
     return stored
 
 
-def write_asset_progress(context: Mapping[str, Any], asset: Any, key: str, value: Any) -> None:
+def write_asset_progress(
+    context: Mapping[str, Any], asset: Any, key: str, value: Any, *, early: bool = False, was_early: bool = False
+) -> None:
     """
-    Store a value for an asset; before Airflow 3.3, as an Airflow Variable.
+    Store a value for an asset in its state store or, before Airflow 3.3, in an Airflow Variable.
 
     :param context: The context of a task that has the asset among its inlets.
     :param asset: The asset.
     :param key: The key.
     :param value: JSON.
+    :param early: Use a Variable in any case, so that the state store stays empty. (default: False)
+    :param was_early: Whether the last value was stored with ``early``. (default: False)
     """
-    if "asset_state_store" in context:
-        context["asset_state_store"][asset].set(key, value)
+    if early or "asset_state_store" not in context:
+        Variable.set(_progress_variable(asset, key), value, serialize_json=True)
         return
-    Variable.set(_progress_variable(asset, key), value, serialize_json=True)
+    context["asset_state_store"][asset].set(key, value)
+    if was_early:
+        Variable.delete(_progress_variable(asset, key))
 
 
 def _task_of_xcom(task_instance: Any) -> dict[str, Any]:
