@@ -8,6 +8,7 @@ id; and the events are read from the asset's history, starting at a lower bound 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import re
@@ -25,10 +26,10 @@ from airflow_provider_imageversions.compat import (
     read_asset_progress,
     write_asset_progress,
 )
-from airflow_provider_imageversions.model import describe_error
+from airflow_provider_imageversions.model import PAYLOAD_FIELDS, describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from airflow.sdk import DAG, Asset
 
@@ -57,6 +58,8 @@ RETRIES: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 """Retries for at least two and a half hours while the target DAG does not exist."""
+_DAG_ID = re.compile(r"[\w.-]{1,250}")
+_DAG_ID_HINT = "1 to 250 letters, digits, dots, hyphens and underscores"
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 # Airflow's default limits. Without them, "a#1" and "a#2" would both start the run "a", because the id is part of a URL.
 _RUN_ID = re.compile(
@@ -165,6 +168,8 @@ class Plan(NamedTuple):
     progress: dict[str, Progress]
     more: bool
     """Whether another run has to continue."""
+    shared: list[Event]
+    """Events without a run of their own, because another event has the same run id."""
 
 
 def default_run_id(payload: Mapping[str, Any]) -> str:
@@ -258,7 +263,18 @@ def plan(
     full = [asset for asset, events in read.items() if len(events) == READ_AT_ONCE]
     # Only if there is progress, or runs would start each other endlessly.
     more = bool(full) and (bool(started) or any(after[asset].since > progress[asset].since for asset in full))
-    return Plan([candidates[run_id][0] for run_id in missing if run_id in started], after, bool(left) or more)
+    shared = {event.payload["event_id"]: event for event in known if event.payload["event_id"] not in dispatched}
+    for run_id in started | exist:
+        own_identity = candidates[run_id][0].payload["event_id"]
+        shared |= {
+            each.payload["event_id"]: each for each in candidates[run_id] if each.payload["event_id"] != own_identity
+        }
+    return Plan(
+        [candidates[run_id][0] for run_id in missing if run_id in started],
+        after,
+        bool(left) or more,
+        list(shared.values()),
+    )
 
 
 def count_existing(count: Callable[[list[str]], int], run_ids: list[str], at_once: int = 50) -> set[str]:
@@ -304,9 +320,9 @@ def run_dag_per_version(
     never started again, so events that Airflow delivers more than once start one run. The runs have no logical date.
     The ``max_active_runs`` of the started DAG limits how many of them are active at a time.
 
-    Events from before the first run of the returned DAG do not start runs. The progress is kept in the asset's state
-    store, or before Airflow 3.3 in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts
-    a run again.
+    Events from before the first run of the returned DAG do not start runs, except that with several assets, those of
+    the last ten minutes may. The progress is kept in the asset's state store or, until the first event and before
+    Airflow 3.3, in an Airflow Variable, so that neither ``airflow db clean`` nor deleting a run starts a run again.
 
     :param dag: The DAG to start, or its id. The tasks that start runs are retried if it does not exist yet.
     :param asset: The image's asset, from :func:`~airflow_provider_imageversions.assets.image_version_asset`.
@@ -338,6 +354,8 @@ def run_dag_per_version(
     own_id = f"{target}__image_versions" if dag_id is None else dag_id
     assets = [asset, *more_assets]
     _check(target, own_id, assets, run_id, dag_arguments)
+    if isinstance(dag, DAG):
+        _check_target(dag, assets)
     if is_dag_of_parsed_file(own_id):
         raise invalid_parameter(
             "dag_id",
@@ -350,7 +368,8 @@ def run_dag_per_version(
         "max_active_runs": 1,
         "catchup": False,
         **dag_arguments,
-        "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {})},
+        # The tasks pass what to start by XCom.
+        "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {}), "do_xcom_push": True},
     }
     # In its own task group, or a task group around the call would contain the tasks.
     with DAG(own_id, schedule=_schedule(assets, recheck_interval), **arguments) as dispatching, dispatching.task_group:
@@ -397,8 +416,10 @@ def _check(
 ) -> None:
     from airflow.sdk import Asset  # noqa: PLC0415  # only Airflow 3 has it
 
-    if not isinstance(target, str) or not target:
-        raise invalid_parameter("dag", target, "it must be a DAG or the id of one.")
+    if not isinstance(target, str) or not _DAG_ID.fullmatch(target):
+        raise invalid_parameter("dag", target, f"it must be a DAG or the id of one, which has {_DAG_ID_HINT}.")
+    if not isinstance(own_id, str) or not _DAG_ID.fullmatch(own_id):
+        raise invalid_parameter("dag_id", own_id, f"an id has {_DAG_ID_HINT}. Set dag_id to another one.")
     if own_id == target:
         raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start. Use another id.")
     for asset in assets:
@@ -412,6 +433,34 @@ def _check(
         raise invalid_parameter(
             "schedule", dag_arguments["schedule"], "the DAG is scheduled on the assets; leave it out."
         )
+    if native := dag_arguments.get("render_template_as_native_obj"):
+        raise invalid_parameter(
+            "render_template_as_native_obj", native, "a run id such as '8' would become a number; leave it out."
+        )
+
+
+def _check_target(target: DAG, assets: Iterable[Asset]) -> None:
+    """Refuse a DAG that would start twice for each version, or never."""
+    scheduled = set(_names_of(getattr(target.timetable, "asset_condition", None)))
+    if both := sorted(asset.name for asset in assets if (asset.name, asset.uri) in scheduled):
+        raise invalid_parameter(
+            "dag",
+            target.dag_id,
+            f"it is scheduled on the asset {both[0]!r}, so each version would start it twice. Leave out its schedule.",
+        )
+    for name, param in target.params.items():
+        if not param.has_value and name not in PAYLOAD_FIELDS:
+            raise invalid_parameter(
+                "dag", target.dag_id, f"its param {name!r} has no value, and no event has one. Set a default."
+            )
+
+
+def _names_of(condition: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name and the URI of each asset of a schedule."""
+    if hasattr(condition, "uri") and hasattr(condition, "name"):
+        yield condition.name, condition.uri
+    for part in getattr(condition, "objects", ()):
+        yield from _names_of(part)
 
 
 def _find(
@@ -449,6 +498,14 @@ def _find(
     )
     for event in planned.start:
         log.info("Starting run %s of DAG %s", event.run_id, target)
+    for event in planned.shared:
+        log.warning(
+            "Not starting a run for version %d of asset %r (event_id %s): another event has the run id %s",
+            event.payload["Version"],
+            event.asset,
+            event.payload["event_id"],
+            event.run_id,
+        )
     return planned
 
 
@@ -463,9 +520,7 @@ def _remember(context: Mapping[str, Any], own_id: str, assets: Sequence[Asset]) 
     return more
 
 
-def _write(
-    context: Mapping[str, Any], asset: Asset, own_id: str, progress: Progress, known: Progress | None
-) -> None:
+def _write(context: Mapping[str, Any], asset: Asset, own_id: str, progress: Progress, known: Progress | None) -> None:
     write_asset_progress(
         context,
         asset,
@@ -514,7 +569,8 @@ def _event(
 
 def _run_id(payload: dict[str, Any], run_id_of: Callable[[dict[str, Any]], str]) -> str:
     try:
-        run_id = run_id_of(payload)
+        # A copy, as the payload becomes the run's conf.
+        run_id = run_id_of(copy.deepcopy(payload))
     except Exception as error:
         raise invalid_parameter(
             "run_id",

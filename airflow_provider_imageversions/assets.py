@@ -20,6 +20,7 @@ from airflow_provider_imageversions._parameters import (
     parse_image_name,
     parse_queue_url,
     parse_seconds,
+    parse_time,
 )
 from airflow_provider_imageversions.compat import assets_have_access_control
 from airflow_provider_imageversions.hooks import aws_parameters, check_aws_parameters
@@ -354,6 +355,14 @@ def image_versions(*sources: Mapping[Any, Iterable[Any]] | Iterable[Any]) -> lis
     for source in sources:
         for event in chain.from_iterable(source.values()) if isinstance(source, Mapping) else source:
             payload = payload_of(event)
-            if payload is not None and "CreationTime" in payload:
+            if payload is not None and _created(payload) is not None:
                 payloads.setdefault(payload["event_id"], payload)
-    return sorted(payloads.values(), key=lambda payload: (payload["CreationTime"], payload["Version"]))
+    return sorted(payloads.values(), key=lambda payload: (_created(payload), payload["Version"]))
+
+
+def _created(payload: Mapping[str, Any]) -> datetime | None:
+    """Return when the version was created; ``None`` if an event that a person made does not say so."""
+    try:
+        return parse_time("CreationTime", payload["CreationTime"])
+    except (KeyError, ValueError):
+        return None

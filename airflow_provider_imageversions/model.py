@@ -132,6 +132,8 @@ class ImageVersion(TypedDict, total=False):
 _FIELDS = tuple(ImageVersion.__annotations__)
 _LISTED = _FIELDS.index("FailureReason") + 1
 LISTED_FIELDS, DETAIL_FIELDS = _FIELDS[:_LISTED], _FIELDS[_LISTED:]
+PAYLOAD_FIELDS = frozenset({*_FIELDS, "image_name", "region", "status", "event_id", "alias", "redelivered"})
+"""Members of the payload of an event; see :func:`event_payload`."""
 
 # Most databases reject a lone surrogate or a NUL; a terminal interprets an escape sequence.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

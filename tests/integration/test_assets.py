@@ -270,6 +270,14 @@ def test_all_events_of_a_run_are_returned_once_and_in_order():
     assert image_versions({}) == image_versions([]) == []
 
 
+def test_events_that_a_person_made_are_no_versions_without_a_time_of_creation():
+    ready = {"Version": 8, "event_id": "a" * 32, "CreationTime": "2026-01-31T12:00:00.5Z"}
+    earlier = {"Version": 7, "event_id": "b" * 32, "CreationTime": "2026-01-31T12:00:00+00:00"}
+    strange = [{"Version": 9, "event_id": "c" * 32, **more} for more in ({}, {"CreationTime": 5}, {"CreationTime": ""})]
+    made = [SimpleNamespace(extra=extra) for extra in (ready, *strange, earlier)]
+    assert [version["Version"] for version in image_versions(made)] == [7, 8]
+
+
 def test_airflow_2_gets_an_error_with_an_alternative(monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow.sdk", None)
     with pytest.raises(ImportError, match=r"needs Airflow 3.*SageMakerImageVersionSensor"):

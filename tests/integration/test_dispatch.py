@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("airflow.sdk", reason="Airflow 2 has no asset watchers")
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, TaskGroup, Variable
+from airflow.sdk import DAG, Asset, Param, TaskGroup, Variable
 from airflow.utils.types import DagRunType
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -352,12 +352,62 @@ def test_the_dispatching_dag_takes_what_a_dag_takes():
         {"schedule": "@daily"},
         {"recheck_interval": 0},
         {"recheck_interval": "@hourly"},
+        {"dag": "my dag"},
+        {"dag_id": ""},
+        {"dag_id": 5},
+        {"dag_id": "a" * 251},
+        {"render_template_as_native_obj": True},
     ],
 )
 def test_a_parameter_that_is_not_valid_is_refused(arguments):
     values = {"dag": "retrain", "asset": Asset("a"), **arguments}
     with pytest.raises(ValueError, match=next(iter(arguments))):
         run_dag_per_version(values.pop("dag"), values.pop("asset"), **values)
+
+
+def test_an_id_that_is_too_long_for_the_dispatching_dag_asks_for_another_one():
+    with pytest.raises(ValueError, match=r"dag_id='a+\.\.\. .* is not valid: .*Set dag_id"):
+        run_dag_per_version("a" * 240, Asset("a"))
+    assert run_dag_per_version("a" * 240, Asset("a"), dag_id="short").dag_id == "short"
+
+
+def test_a_dag_that_is_scheduled_on_the_asset_is_refused():
+    asset = image_version_asset("a")
+    for schedule in ([asset], asset, asset | image_version_asset("b"), asset_or_time_schedule([asset], timedelta(1))):
+        with pytest.raises(ValueError, match=r"dag='retrain' .*is scheduled on the asset .*twice"):
+            run_dag_per_version(DAG("retrain", schedule=schedule), asset)
+    for schedule in ("@daily", None, image_version_asset("b")):
+        assert run_dag_per_version(DAG("retrain", schedule=schedule), asset)
+
+
+def test_a_dag_with_a_param_that_no_event_has_is_refused():
+    with pytest.raises(ValueError, match=r"dag='retrain' .*its param 'epochs' has no value"):
+        run_dag_per_version(DAG("retrain", schedule=None, params={"epochs": Param(type="integer")}), Asset("a"))
+    params = {"epochs": Param(3, type="integer"), "Version": Param(type="integer"), "region": Param(type="string")}
+    assert run_dag_per_version(DAG("retrain", schedule=None, params=params), Asset("a"))
+
+
+def test_the_tasks_push_what_they_pass_on_whatever_the_default_arguments_are():
+    dag = run_dag_per_version(target(), Asset("a"), default_args={"do_xcom_push": False, "owner": "ml"})
+    assert {task.do_xcom_push for task in dag.tasks if not task.is_mapped} == {True}
+    assert dag.task_dict["start"].partial_kwargs["do_xcom_push"] is True
+
+
+def test_a_run_id_function_cannot_change_the_conf():
+    payload = dict(PAYLOAD)
+    assert _dispatch._run_id(payload, lambda version: version.pop("event_id")) == PAYLOAD["event_id"]
+    assert payload == PAYLOAD
+
+
+def test_events_that_share_a_run_id_are_named():
+    shared, other = (event(seconds, "v1", identity=identity_of(f"event {seconds}")) for seconds in (2, 3))
+    planned = plan(read(event(1, "v1"), shared, other), {"a": Progress(at(0))}, lambda _: set(), 10)
+    assert [each.run_id for each in planned.start] == ["v1"]
+    assert [each.payload["event_id"] for each in planned.shared] == [
+        each.payload["event_id"] for each in (shared, other)
+    ]
+    known = Progress(at(0), {"v1": at(1), event(1, "v1").payload["event_id"]: at(1)})
+    assert plan(read(event(1, "v1"), shared), {"a": known}, lambda _: set(), 10).shared == [shared]
 
 
 def test_a_run_id_function_is_used_and_checked():
