@@ -303,17 +303,33 @@ def mode(request):
 
 
 @pytest.fixture(scope="session")
-def truncation_unseen(distant_emulator):
+def truncation_unseen():
     """For tests of what botocore does not notice with most versions of urllib3."""
+    import boto3
     from botocore.config import Config
     from botocore.exceptions import HTTPClientError
 
-    distant_emulator.add_fault("truncated", operation="ListImages")
+    class Truncating(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "99")
+            self.end_headers()
+            self.wfile.write(b'{"registryId": ')
+
+        def log_message(self, *_):
+            pass
+
     once = Config(retries={"total_max_attempts": 1})
-    try:
-        distant_emulator.client("sagemaker", config=once).list_images()
-    except HTTPClientError:
-        pytest.skip("this urllib3 notices that an answer is shorter than announced")
+    with HTTPServer(("127.0.0.1", 0), Truncating) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        given = {"region_name": "us-east-1", "aws_access_key_id": "a", "aws_secret_access_key": "b", "config": once}
+        try:
+            # Any service with JSON; what SageMaker answers is checked.
+            boto3.client("ecr", endpoint_url=f"http://127.0.0.1:{server.server_port}", **given).describe_registry()
+        except HTTPClientError:
+            pytest.skip("this urllib3 notices that an answer is shorter than announced")
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture

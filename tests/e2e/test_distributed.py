@@ -374,45 +374,36 @@ def test_waits_survive_the_service(airflow, server, service, image):
 
 
 @pytest.fixture(scope="module")
-def ends(airflow, service):
-    """Concurrent waits, in every mode without their version and in the triggerer alone; their runs by what happens."""
+def bad_ends(airflow, service):
+    """Concurrent waits in every mode, none of which gets its version; their runs by reason."""
     service.create_versions("never", 1, status="CREATE_FAILED")
     service.add_fault("access_denied", access_key_id="denied", times=None)
-    for image in ("unattended-image", "attended-image"):
-        service.create_versions(image, 2)
-        assert register(service, image, Aliases=["blue"]) == 3
-    service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
     skipped, failed = "skips_in_every_mode", "times_out_in_every_mode"
-    some, all_ = "waits_without_a_worker", "fails_without_a_worker"
     waits = {
         "failure, soft_fail": (skipped, {"image_name": "never", "version": 1}),
         "timeout, soft_fail": (skipped, {"image_name": "never", "version": 99}),
         "timeout": (failed, {"image_name": "never", "version": 99}),
         "access denied": ("retries_in_every_mode", {"image_name": "never"}),
-        "success without a worker": (some, {"image_name": "attended-image", "version": 3, "include_details": True}),
-        "failure without a worker": (some, {"image_name": "unattended-failure", "version": 1}),
-        "timeout without a worker": (some, {"image_name": "attended-image", "version": 99}),
-        "all without a worker": (all_, {}),
     }
     return dict(zip(waits, execute_at_once(airflow, waits.values()), strict=True))
 
 
 @pytest.mark.parametrize("why", ["failure, soft_fail", "timeout, soft_fail"])
-def test_with_soft_fail_a_failure_and_a_timeout_are_skipped_in_every_mode(airflow, ends, why):
-    run_id, _, states = ends[why]
+def test_with_soft_fail_a_failure_and_a_timeout_are_skipped_in_every_mode(airflow, bad_ends, why):
+    run_id, _, states = bad_ends[why]
     assert states == dict.fromkeys(MODES, "skipped")
     assert callbacks(airflow, run_id) == {(mode, "-1", "skipped"): 1 for mode in MODES}
 
 
-def test_a_timeout_fails_the_task_once_in_every_mode(airflow, ends):
-    run_id, state, states = ends["timeout"]
+def test_a_timeout_fails_the_task_once_in_every_mode(airflow, bad_ends):
+    run_id, state, states = bad_ends["timeout"]
     assert (state, states) == ("failed", dict.fromkeys(MODES, "failed"))
     assert tries(airflow, "times_out_in_every_mode", run_id) == dict.fromkeys(MODES, 1)
     assert callbacks(airflow, run_id) == {(mode, "-1", "failure"): 1 for mode in MODES}
 
 
-def test_access_denied_is_retried_and_not_hidden_by_soft_fail_in_every_mode(airflow, ends):
-    run_id, state, states = ends["access denied"]
+def test_access_denied_is_retried_and_not_hidden_by_soft_fail_in_every_mode(airflow, bad_ends):
+    run_id, state, states = bad_ends["access denied"]
     assert (state, states) == ("failed", dict.fromkeys(MODES, "failed"))
     assert tries(airflow, "retries_in_every_mode", run_id) == dict.fromkeys(MODES, 2)
     assert callbacks(airflow, run_id) == {(mode, "-1", event): 1 for mode in MODES for event in ("retry", "failure")}
@@ -433,8 +424,25 @@ def link_of(airflow, run_id, task):
     return airflow.api("GET", path)["extra_links"]["Amazon SageMaker Image"]
 
 
-def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, ends):
-    run_id, state, states = ends["success without a worker"]
+@pytest.fixture(scope="module")
+def without_a_worker(airflow, service):
+    """Concurrent waits that start and end in the triggerer; their runs by outcome."""
+    for image in ("unattended-image", "attended-image"):
+        service.create_versions(image, 2)
+        assert register(service, image, Aliases=["blue"]) == 3
+    service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
+    some, all_ = "waits_without_a_worker", "fails_without_a_worker"
+    waits = {
+        "success": (some, {"image_name": "attended-image", "version": 3, "include_details": True}),
+        "failure": (some, {"image_name": "unattended-failure", "version": 1}),
+        "timeout": (some, {"image_name": "attended-image", "version": 99}),
+        "all": (all_, {}),
+    }
+    return dict(zip(waits, execute_at_once(airflow, waits.values()), strict=True))
+
+
+def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, without_a_worker):
+    run_id, state, states = without_a_worker["success"]
     assert (state, states) == ("success", dict.fromkeys(WITHOUT_A_WORKER, "success"))
     for task, image_name in {"start": "attended-image", "end": "attended-image", "both": "unattended-image"}.items():
         record = airflow.xcom("waits_without_a_worker", run_id, task)
@@ -455,16 +463,16 @@ def test_a_wait_that_starts_and_ends_in_the_triggerer_costs_no_worker(airflow, e
 @pytest.mark.parametrize(
     ("why", "error"), [("failure", "ImageVersionFailedError"), ("timeout", "AirflowSensorTimeout")]
 )
-def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, ends, why, error):
-    run_id, _, states = ends[f"{why} without a worker"]
+def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, without_a_worker, why, error):
+    run_id, _, states = without_a_worker[why]
     assert (states["start"], states["end"]) == ("failed", "skipped")
     assert callbacks(airflow, run_id) == {("start", "-1", "failure"): 1}
     assert set(tries(airflow, "waits_without_a_worker", run_id, ("start", "end")).values()) == {1}
     assert error in airflow.task_log("waits_without_a_worker", run_id, "start")
 
 
-def test_a_failure_and_a_timeout_are_the_same_where_no_worker_comes_at_all(airflow, ends):
-    run_id, _, states = ends["all without a worker"]
+def test_a_failure_and_a_timeout_are_the_same_where_no_worker_comes_at_all(airflow, without_a_worker):
+    run_id, _, states = without_a_worker["all"]
     assert states == {"failed": "failed", "late": "failed"}
     assert set(tries(airflow, "fails_without_a_worker", run_id, states).values()) == {1}
     log = airflow.task_log("fails_without_a_worker", run_id, "failed")
