@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # More workers than cores, because most tests over HTTP wait for a version or until a fault is over.
-WORKERS ?= 7
+WORKERS ?= 6
 STEPS := static wheel e2e
 
 # The caller's environment must not affect Airflow or AWS by accident; only the contract uses AWS.
