@@ -431,9 +431,9 @@ def without_a_worker(airflow, service):
         service.create_versions(image, 2)
         assert register(service, image, Aliases=["blue"]) == 3
     service.create_versions("unattended-failure", 1, status="CREATE_FAILED")
-    some, all_ = "waits_without_a_worker", "fails_without_a_worker"
+    some, all_ = "gives_up_without_a_worker", "fails_without_a_worker"
     waits = {
-        "success": (some, {"image_name": "attended-image", "version": 3, "include_details": True}),
+        "success": ("waits_without_a_worker", {"image_name": "attended-image", "version": 3, "include_details": True}),
         "failure": (some, {"image_name": "unattended-failure", "version": 1}),
         "timeout": (some, {"image_name": "attended-image", "version": 99}),
         "all": (all_, {}),
@@ -467,8 +467,8 @@ def test_a_failure_and_a_timeout_are_the_same_without_a_worker(airflow, without_
     run_id, _, states = without_a_worker[why]
     assert (states["start"], states["end"]) == ("failed", "skipped")
     assert callbacks(airflow, run_id) == {("start", "-1", "failure"): 1}
-    assert set(tries(airflow, "waits_without_a_worker", run_id, ("start", "end")).values()) == {1}
-    assert error in airflow.task_log("waits_without_a_worker", run_id, "start")
+    assert set(tries(airflow, "gives_up_without_a_worker", run_id, ("start", "end")).values()) == {1}
+    assert error in airflow.task_log("gives_up_without_a_worker", run_id, "start")
 
 
 def test_a_failure_and_a_timeout_are_the_same_where_no_worker_comes_at_all(airflow, without_a_worker):

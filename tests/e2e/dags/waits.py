@@ -69,29 +69,39 @@ with DAG("retries_in_every_mode", schedule=None, default_args=CALLBACKS):
 
 WITHOUT_A_WORKER = {"poke_interval": 1, "timeout": 15, "retries": 2, "retry_delay": 1}
 
-with DAG("waits_without_a_worker", schedule=None):
-    for name, options in {
-        "start": {"start_from_trigger": True, "on_failure_callback": CALLBACKS["on_failure_callback"]},
-        "end": {"end_from_trigger": True, "soft_fail": True},
-    }.items():
+
+def wait_without_a_worker(dag_id: str, timeout: float) -> DAG:
+    """Start and end in the triggerer, or one of the two."""
+    common = {**WITHOUT_A_WORKER, "timeout": timeout}
+    with DAG(dag_id, schedule=None) as dag:
+        for name, options in {
+            "start": {"start_from_trigger": True, "on_failure_callback": CALLBACKS["on_failure_callback"]},
+            "end": {"end_from_trigger": True, "soft_fail": True},
+        }.items():
+            SageMakerImageVersionSensor(
+                task_id=name,
+                image_name=IMAGE,
+                version=VERSION,
+                include_details="{{ dag_run.conf.get('include_details', False) }}",
+                **common,
+                **options,
+            )
+        # Without a worker before and after, nobody could check what a template rendered to.
         SageMakerImageVersionSensor(
-            task_id=name,
-            image_name=IMAGE,
-            version=VERSION,
-            include_details="{{ dag_run.conf.get('include_details', False) }}",
-            **WITHOUT_A_WORKER,
-            **options,
+            task_id="both",
+            image_name="unattended-image",
+            version=3,
+            include_details=True,
+            start_from_trigger=True,
+            end_from_trigger=True,
+            **common,
         )
-    # Without a worker before and after, nobody could check what a template rendered to.
-    SageMakerImageVersionSensor(
-        task_id="both",
-        image_name="unattended-image",
-        version=3,
-        include_details=True,
-        start_from_trigger=True,
-        end_from_trigger=True,
-        **WITHOUT_A_WORKER,
-    )
+    return dag
+
+
+# When a triggerer first calls Airflow, it does nothing else for many seconds. A worker ends what timed out meanwhile.
+waits_without_a_worker = wait_without_a_worker("waits_without_a_worker", 90)
+gives_up_without_a_worker = wait_without_a_worker("gives_up_without_a_worker", 15)
 
 with DAG("fails_without_a_worker", schedule=None):
     for name, version in {"failed": 1, "late": 9}.items():
