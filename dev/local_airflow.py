@@ -415,7 +415,9 @@ class LocalAirflow:
                 "trigger_log_server_port": 1,
             },
             "scheduler": {
-                "scheduler_idle_sleep_time": 0.4,  # default 1: up to a second between any two tasks
+                # Default 1: up to a second between any two tasks. A task that resumes before the scheduler knows that
+                # it was deferred is taken for one that was killed, which is likelier the longer the scheduler idles.
+                "scheduler_idle_sleep_time": 0.2,
                 "job_heartbeat_sec": 2,
                 "trigger_timeout_check_interval": 2,  # default 15: a deferred task's timeout
                 "enable_health_check": False,  # would listen on 0.0.0.0

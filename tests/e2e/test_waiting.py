@@ -36,7 +36,7 @@ def test_a_training_job_runs_with_the_container_image_of_the_version_that_was_wa
     airflow, service, execute, image
 ):
     run_id, state, _ = execute("example_wait_for_image_version", image_name=image)
-    assert state == "success"
+    assert state == "success", airflow.diagnosis("example_wait_for_image_version", run_id)
     record = airflow.xcom("example_wait_for_image_version", run_id, "wait")
     assert record["Version"] == 3
     job = service.client("sagemaker").describe_training_job(TrainingJobName=f"{image}-3")
