@@ -35,10 +35,11 @@ class Flag:
         self._name = name
 
     def __get__(self, task: Any, owner: type | None = None) -> bool:
-        return task is not None and bool(vars(task).get(self._name, False))
+        return task is not None and bool(task.__dict__.get(self._name, False))
 
     def __set__(self, task: Any, value: object) -> None:
-        vars(task)[self._name] = parse_boolean(self._name, value)
+        is_boolean = value is True or value is False
+        task.__dict__[self._name] = value if is_boolean else parse_boolean(self._name, value)
 
 
 class ImageTask(TemplatedParameters):
