@@ -55,7 +55,8 @@ needs_watchers = pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no asset
 
 # For the sessions that the package, the Amazon provider and the tests make alike, wherever they do.
 _ANSWERS = AnswerCheck()
-botocore.handlers.BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
+BUILTIN_HANDLERS = botocore.handlers.BUILTIN_HANDLERS
+BUILTIN_HANDLERS.append(("response-received.sagemaker", _ANSWERS))
 
 # Whole files that an environment has nothing for; single tests skip with a reason.
 collect_ignore = []
@@ -123,7 +124,7 @@ def cheap_clients():
     with pytest.MonkeyPatch.context() as patch:
         # Each session would parse SageMaker's model again, and examine and copy a hundred handlers of botocore's.
         patch.setattr(JSONFileLoader, "load_file", once(JSONFileLoader.load_file))
-        patch.setattr(botocore.handlers, "BUILTIN_HANDLERS", [*filter(is_of_use, botocore.handlers.BUILTIN_HANDLERS)])
+        patch.setattr(botocore.handlers, "BUILTIN_HANDLERS", [*filter(is_of_use, BUILTIN_HANDLERS)])
         patch.setattr(EventAliaser, "_alias_event_name", once(EventAliaser._alias_event_name))
         patch.setattr(botocore.hooks, "accepts_kwargs", accepts_kwargs_at_once)
         # Each client of SageMaker would make 400 methods again, and look for the errors among 2,000 shapes.

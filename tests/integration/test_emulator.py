@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.handlers
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -25,6 +26,7 @@ from airflow_provider_imageversions.emulator.models import (
     VERSION_MODEL,
 )
 from airflow_provider_imageversions.emulator.wire import OPERATIONS
+from tests.conftest import BUILTIN_HANDLERS
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4"
@@ -720,7 +722,8 @@ def test_the_airflow_connection_points_here(emulator):
     }
 
 
-def test_motos_other_services_are_there(emulator):
+def test_motos_other_services_are_there(emulator, monkeypatch):
+    monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", BUILTIN_HANDLERS)  # S3 has many
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket="emulator")
     s3.put_object(Bucket="emulator", Key="health", Body=b"x" * 300_000)
