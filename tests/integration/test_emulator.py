@@ -724,7 +724,7 @@ def test_the_airflow_connection_points_here(emulator):
 
 def test_motos_other_services_are_there(emulator, monkeypatch):
     monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", BUILTIN_HANDLERS)  # S3 has many
-    s3 = emulator.client("s3")
+    s3 = Emulator.connect(emulator.endpoint_url).client("s3")
     s3.create_bucket(Bucket="emulator")
     s3.put_object(Bucket="emulator", Key="health", Body=b"x" * 300_000)
     assert s3.get_object(Bucket="emulator", Key="health")["Body"].read() == b"x" * 300_000
