@@ -356,23 +356,9 @@ def run_dag_per_version(
     _check(target, own_id, assets, run_id, dag_arguments)
     if isinstance(dag, DAG):
         _check_target(dag, assets)
-    if is_dag_of_parsed_file(own_id):
-        raise invalid_parameter(
-            "dag_id",
-            own_id,
-            "this DAG file has another DAG with this id, and Airflow would keep one of them. Pass all assets to one "
-            "call of run_dag_per_version(), or set a different dag_id.",
-        )
-    arguments = {
-        "description": f"Starts a run of {target} for each image version.",
-        "max_active_runs": 1,
-        "catchup": False,
-        **dag_arguments,
-        # The tasks pass what to start by XCom.
-        "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {}), "do_xcom_push": True},
-    }
+    dispatching = DAG(own_id, schedule=_schedule(assets, recheck_interval), **_with_defaults(target, dag_arguments))
     # In its own task group, or a task group around the call would contain the tasks.
-    with DAG(own_id, schedule=_schedule(assets, recheck_interval), **arguments) as dispatching, dispatching.task_group:
+    with dispatching, dispatching.task_group:
 
         @task(inlets=assets)
         def find_new_versions(**context: Any) -> list[dict[str, Any]]:
@@ -402,6 +388,17 @@ def run_dag_per_version(
     return dispatching
 
 
+def _with_defaults(target: str, dag_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "description": f"Starts a run of {target} for each image version.",
+        "max_active_runs": 1,
+        "catchup": False,
+        **dag_arguments,
+        # The tasks pass what to start by XCom.
+        "default_args": {**RETRIES, **(dag_arguments.get("default_args") or {}), "do_xcom_push": True},
+    }
+
+
 def _schedule(assets: list[Asset], recheck_interval: float | timedelta | None) -> Any:
     from airflow.sdk import AssetAny  # noqa: PLC0415  # only Airflow 3 has it
 
@@ -422,6 +419,13 @@ def _check(
         raise invalid_parameter("dag_id", own_id, f"an id has {_DAG_ID_HINT}. Set dag_id to another one.")
     if own_id == target:
         raise invalid_parameter("dag_id", own_id, "it is the id of the DAG to start. Use another id.")
+    if is_dag_of_parsed_file(own_id):
+        raise invalid_parameter(
+            "dag_id",
+            own_id,
+            "this DAG file has another DAG with this id, and Airflow would keep one of them. Pass all assets to one "
+            "call of run_dag_per_version(), or set a different dag_id.",
+        )
     for asset in assets:
         if not isinstance(asset, Asset):
             raise invalid_parameter("asset", asset, "it must be an asset, as image_version_asset() returns.")

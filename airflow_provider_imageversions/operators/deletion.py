@@ -270,18 +270,16 @@ class SageMakerPruneImageVersionsOperator(ChangingOperator):
         deleted: list[int] = []
         used_by: dict[str, list[dict[str, Any]]] = {}
         kept: dict[str, list[int]] = {reason: [] for reason in decide.KEPT}
+
+        def is_used(number: int) -> bool:
+            return str(number) in users()
+
         for version, policy_reason in decide.prune(
-            versions,
-            policy,
-            now=now,
-            aliases_of=aliases_of,
-            is_used=lambda number: str(number) in users(),
-            deleted=deleted,
+            versions, policy, now=now, aliases_of=aliases_of, is_used=is_used, deleted=deleted
         ):
-            reason = policy_reason
+            reason, number = policy_reason, version["Version"]
             if reason is None and not policy.preview:
                 reason = self._delete_or_keep(task, image_name, version, policy)
-            number = version["Version"]
             if reason == "used":
                 using = used_by[str(number)] = users()[str(number)]
                 self.log.info(
