@@ -62,9 +62,10 @@ _DAG_ID = re.compile(r"[\w.-]{1,250}")
 _DAG_ID_HINT = "1 to 250 letters, digits, dots, hyphens and underscores"
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 # Airflow's default limits. Without them, "a#1" and "a#2" would both start the run "a", because the id is part of a URL.
+# Airflow allows two characters more, but then the name of the directory with the run's logs is too long for ext4.
 _RUN_ID = re.compile(
     r"(?!.*\.\.)(?!(asset_materialization|asset_triggered|backfill|operator_triggered|scheduled)__)"
-    r"[A-Za-z0-9_.~:+-]{1,250}"
+    r"[A-Za-z0-9_.~:+-]{1,248}"
 )
 
 
@@ -329,7 +330,7 @@ def run_dag_per_version(
     :param more_assets: More assets whose events start runs.
     :param dag_id: Id of the returned DAG. (default: the id of ``dag``, followed by ``__image_versions``)
     :param run_id: Function that returns the run id for an event's payload. Events with the same id start one run, and
-        events that have a run already keep it. An id has 1 to 250 letters, digits and ``_.~:+-`` characters, no two
+        events that have a run already keep it. An id has 1 to 248 letters, digits and ``_.~:+-`` characters, no two
         dots in a row, and no prefix that Airflow reserves, such as ``scheduled__``. (default: the alias or
         ``version``, the version's number and the first 8 digits of the ``event_id``)
     :param recheck_interval: Time in seconds, or as a timedelta, between scheduled runs of the returned DAG, which start
@@ -587,7 +588,7 @@ def _run_id(payload: dict[str, Any], run_id_of: Callable[[dict[str, Any]], str])
         raise invalid_parameter(
             "run_id",
             run_id,
-            f"the function returned it for version {payload['Version']}; a run id has 1 to 250 letters, digits and "
+            f"the function returned it for version {payload['Version']}; a run id has 1 to 248 letters, digits and "
             "_.~:+- characters, no two dots in a row, and no prefix that Airflow reserves, such as 'scheduled__'.",
         )
     return run_id

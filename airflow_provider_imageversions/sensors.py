@@ -118,6 +118,15 @@ class SageMakerImageVersionSensor(ImageTask, BaseSensorOperator):
     _session: WaitSession | None = None
     _logged_until: datetime | None = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("start_from_trigger", "end_from_trigger"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{name}: a class attribute would not be checked for what prevents it. Pass "
+                    f"{name}=True when the task is created, or from the subclass's __init__()."
+                )
+
     def __init__(
         self,
         *,

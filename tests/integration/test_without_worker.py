@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.without_worker import SAFE_ALONE, SAFE_NAMES, unsafe_names
 from tests.e2e import context_table
 
@@ -77,3 +78,9 @@ def test_what_dags_use_mostly_is_safe(template):
 )
 def test_everything_else_is_not(template, name):
     assert any(name in found for found in unsafe_names(template))
+
+
+@pytest.mark.parametrize("name", ["start_from_trigger", "end_from_trigger"])
+def test_a_class_attribute_is_refused(name):
+    with pytest.raises(TypeError, match=rf"Mine\.{name}: .*Pass {name}=True when the task is created"):
+        type("Mine", (SageMakerImageVersionSensor,), {name: True})
