@@ -213,24 +213,28 @@ def _name_of(user: Mapping[str, Any]) -> str:
 _OWNERS = ("space_name", "user_profile_name")
 
 
-def not_following(used: Mapping[str, list[dict[str, Any]]], number: int) -> dict[str, list[dict[str, Any]]]:
+def not_following(
+    used: Mapping[str, list[dict[str, Any]]], target: RolloutTarget, number: int
+) -> dict[str, list[dict[str, Any]]]:
     """
-    Find the apps and spaces that keep another version after a roll-out.
+    Find who keeps another version after a roll-out, although it concerns them.
 
     :param used: What :func:`usage` returned after the roll-out.
+    :param target: The settings that it changed.
     :param number: The version that was rolled out.
-    :return: ``apps`` that run with another version, and ``spaces`` whose settings pin one.
+    :return: ``app``, the apps that run with another version, and ``space`` and ``user_profile``, those whose settings
+        pin one. A user profile's settings take precedence over those of the domain.
     """
+    profile = target.user_profile_name
     others = [
         user | {"version": int(key)}
         for key, users in used.items()
         if key not in {str(number), NO_VERSION}
         for user in users
+        if user["app_type"] == target.app_type and user.get("user_profile_name", profile) in {profile, None}
     ]
-    return {
-        "apps": [user for user in others if user["kind"] == "app"],
-        "spaces": [user for user in others if user["kind"] == "space" and user["pinned"]],
-    }
+    kinds = ("app", "space", *(("user_profile",) if profile is None else ()))
+    return {kind: [user for user in others if user["kind"] == kind and user.get("pinned", True)] for kind in kinds}
 
 
 # --- Roll out, and back ----------------------------------------------------------------------------------
@@ -295,8 +299,17 @@ class EntryState:
 _IMAGE_OF_SPEC = {"SageMakerImageArn", "SageMakerImageVersionArn", "SageMakerImageVersionAlias"}
 
 
+# SageMaker keeps a version's ARN that an update leaves out; this value removes it.
+_CLEARED = {"SageMakerImageVersionArn": "None"}
+
+
 def _image_of(spec: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (spec or {}).items() if name in _IMAGE_OF_SPEC}
+
+
+def _default_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    spec = settings.get("DefaultResourceSpec") or {}
+    return {name: value for name, value in spec.items() if (name, value) not in _CLEARED.items()}
 
 
 def _with_image_of(spec: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -401,6 +414,31 @@ class Rollout:
         """Whether the DefaultResourceSpec changes, too."""
         return self.spec is not None or self.restores_default
 
+    @property
+    def _app(self) -> str:
+        return f"{self.target.app_type} in {self.target}"
+
+    def default_versions(self, states: Mapping[str, EntryState]) -> set[int]:
+        """
+        Return the versions of the image in the defaults of states; none if the defaults do not matter.
+
+        :param states: What :meth:`state` returned, or the states to restore.
+        """
+        specs = [state.default for state in states.values() if self.with_default and self._is_of_image(state.default)]
+        numbers = {str(_image_of(spec).get("SageMakerImageVersionArn", "")).rpartition("/")[2] for spec in specs}
+        return {int(number) for number in numbers if number.isdecimal()}
+
+    def pinned_after(self, document: Mapping[str, Any]) -> list[int]:
+        """
+        Return the versions in settings that are higher than the one to roll out, the highest one first.
+
+        :param document: See :meth:`state`.
+        """
+        states = self.state(document)
+        pinned = {state.version for state in states.values()} | self.default_versions(states)
+        after = (each for each in pinned if isinstance(each, int) and self.number is not None and each > self.number)
+        return sorted(after, reverse=True)
+
     def state(self, document: Mapping[str, Any]) -> dict[str, EntryState]:
         """
         Return the present states of the image in a document, by place.
@@ -417,7 +455,7 @@ class Rollout:
         return EntryState(
             entry=None if position is None else dict(entries[position]),
             position=position,
-            default=dict(settings.get("DefaultResourceSpec") or {}) or None,
+            default=_default_of(settings) or None,
         )
 
     def _position(self, entries: Iterable[Mapping[str, Any]]) -> int | None:
@@ -426,9 +464,9 @@ class Rollout:
             own = [(i, entry) for i, entry in own if entry["AppImageConfigName"] == self.app_image_config_name]
             if len(own) != 1:
                 raise AmbiguousEntryError(
-                    f"The list of custom images has several entries of image {self.image_name!r}, of which {len(own)} "
-                    f"have app_image_config_name={self.app_image_config_name!r}. Detach all but one of them, or name "
-                    "the app image config of the one to change."
+                    f"{self._app}: the list of custom images has several entries of image {self.image_name!r}, of "
+                    f"which {len(own)} have app_image_config_name={self.app_image_config_name!r}. Detach all but one "
+                    "of them, or name the app image config of the one to change."
                 )
         return own[0][0] if own else None
 
@@ -519,6 +557,13 @@ class Rollout:
         """
         entries = [dict(entry) for entry in settings.get("CustomImages", ())]
         position = self._position(entries)
+        if state.entry is not None and any(
+            _identity_of(entry) == _identity_of(state.entry) for i, entry in enumerate(entries) if i != position
+        ):
+            raise AmbiguousEntryError(
+                f"{self._app}: another entry of image {self.image_name!r} has the app image config "
+                f"{state.entry['AppImageConfigName']!r}, too. Detach one of the two entries first."
+            )
         if position is not None and state.entry is not None:
             entries[position] = dict(state.entry)
         elif position is not None:
@@ -527,8 +572,21 @@ class Rollout:
             entries.insert(len(entries) if state.position is None else state.position, dict(state.entry))
         changed = {**settings, "CustomImages": entries}
         if self.with_default:
-            changed["DefaultResourceSpec"] = dict(state.default or {})
+            default = dict(state.default or {})
+            was_set, is_set = (_CLEARED.keys() <= spec.keys() for spec in (_default_of(settings), default))
+            changed["DefaultResourceSpec"] = default | (_CLEARED if was_set and not is_set else {})
         return changed
+
+    def repetition(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return the settings to write, by place, for an update that changes nothing: it can follow one that failed.
+
+        :param document: See :meth:`state`.
+        """
+        settings = self.target.settings(document)
+        given = {place: own for place, own in settings.items() if own}
+        # Without any, an empty list is what comes closest.
+        return given or {place: {"CustomImages": []} for place in list(settings)[:1]}
 
     def agrees(self, state: EntryState, other: EntryState) -> bool:
         """
@@ -540,31 +598,38 @@ class Rollout:
         same_default = not self.with_default or (state.default or None) == (other.default or None)
         return state.entry == other.entry and same_default
 
-    def overfull(self, changes: Mapping[str, Mapping[str, Any]]) -> Failed | None:
+    def overfull(self, document: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Failed | None:
         """
         Return why changes are impossible if a list of custom images would have more entries than SageMaker allows.
 
+        :param document: See :meth:`state`.
         :param changes: The result of :meth:`changes`.
         """
         maximum = CUSTOM_IMAGES_MAX[self.target.kind]
+        present = self.target.settings(document)
         for place, settings in changes.items():
-            if len(settings["CustomImages"]) > maximum:
+            count = len(present[place].get("CustomImages", ()))
+            if count >= maximum and len(settings.get("CustomImages", ())) > count:
                 return Failed(
-                    f"the list of custom images in {place} of {self.target} is full: it has {maximum} entries. Detach "
-                    "an image that is not used"
+                    f"the list of custom images in {place} of {self.target} is full: it has {count} entries. Detach an "
+                    "image that is not used"
                 )
         return None
 
 
-def highest_pinned(states: Mapping[str, EntryState], newest: int | None) -> int | None:
-    """
-    Return the highest version in settings. An entry without a number counts as the newest CREATED version.
+def _identity_of(entry: Mapping[str, Any]) -> tuple[str, Any]:
+    return entry["ImageName"].lower(), entry["AppImageConfigName"]
 
-    :param states: The result of :meth:`Rollout.state`.
-    :param newest: Number of the newest CREATED version.
+
+def other_app_types(config: Mapping[str, Any], app_type: str | None) -> list[str]:
     """
-    numbers = [newest if state.version == UNPINNED else state.version for state in states.values()]
-    return max((number for number in numbers if isinstance(number, int)), default=None)
+    Return the types of apps that an app image config is for, if it is for none of the given type.
+
+    :param config: The response of DescribeAppImageConfig.
+    :param app_type: One of :data:`APP_TYPES`; ``None`` for any.
+    """
+    types = [each for each in APP_TYPES if config.keys() & {f"{each}ImageConfig", f"{each}AppImageConfig"}]
+    return [] if app_type in {None, *types} else types
 
 
 def update_outcome(document: Mapping[str, Any]) -> Waiting | Failed | None:

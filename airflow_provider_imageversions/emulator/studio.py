@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STUDIO_MODEL = "sagemaker::studio"
 
 # The members of an app's settings that an update replaces one by one, rather than as a whole.
+_VERSION_ARN = "SageMakerImageVersionArn"
 _MERGED = {"DefaultUserSettings", "DefaultSpaceSettings", "UserSettings", "SpaceSettings"}
 _RUNNING = {"InService", "Pending", "Deleting"}
 
@@ -320,7 +321,8 @@ class StudioBackend(BaseBackend):
                 continue
             target = name.removesuffix("ForUpdate")
             old = resource.members.get(target, {})
-            resource.members[target] = {**old, **value} if target in _MERGED else value
+            new = _with_kept_versions(old, value)
+            resource.members[target] = {**old, **new} if target in _MERGED else new
         if kind is SPACE:
             resource.members.update(_space_summaries(resource.members))
         if kind is not APP_IMAGE_CONFIG:
@@ -427,6 +429,19 @@ def _key(kind: _Kind, members: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _already_exists(kind: _Kind, name: str) -> ApiError:
     return ApiError("ResourceInUse", f"{kind.noun} [{name}] already exists. Please use a different name.")
+
+
+def _with_kept_versions(old: Any, new: Any) -> Any:
+    """Return settings with the version ARNs of resource specs that an update left out; "None" removes one."""
+    if not isinstance(new, dict):
+        return new
+    old = old if isinstance(old, dict) else {}
+    result = {name: _with_kept_versions(old.get(name), value) for name, value in new.items()}
+    for name in (name for name in result if name.endswith("ResourceSpec")):
+        spec, kept = result[name], (old.get(name) or {}).get(_VERSION_ARN)
+        if spec.setdefault(_VERSION_ARN, kept) in {None, "None"}:
+            del spec[_VERSION_ARN]
+    return result
 
 
 def _require_idle(resource: StudioResource) -> None:

@@ -96,7 +96,7 @@ class ChangingOperator(ImageOperator):
     def _find_users(
         self, task: WorkerPoller, parameter: str, scope: tuple[str, ...]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Return who uses which version; empty if the image does not exist, or if the parameter is not set."""
+        """Return who uses which version; empty if the parameter is not set."""
         if not scope:
             self.log.warning(
                 "SageMaker image %r: not checking whether SageMaker Studio uses what is deleted, because %s is not "
@@ -106,10 +106,8 @@ class ChangingOperator(ImageOperator):
             )
             return {}
 
-        def find(hook: SageMakerImageVersionsHook) -> dict[str, list[dict[str, Any]]] | None:
-            return none_if_not_found(hook.find_image_version_usage, self.image_name, scope, timeout=task.left)
-
-        return task.call(find) or {}
+        # An image that is not found, although it was a moment ago, has users all the same.
+        return task.call(lambda hook: hook.find_image_version_usage(self.image_name, scope, timeout=task.left))
 
     def _check_aliases_are_free(self, hook: SageMakerImageVersionsHook, aliases: Iterable[str] | None) -> None:
         """Raise an error if one of the aliases belongs to a version."""

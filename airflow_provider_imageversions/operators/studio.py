@@ -14,6 +14,7 @@ import attrs
 from airflow_provider_imageversions import decide, deferral, errors, studio
 from airflow_provider_imageversions._parameters import (
     USAGE_SCOPES,
+    blank_parameter,
     invalid_parameter,
     parse_alias,
     parse_boolean,
@@ -261,6 +262,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         self.report_remaining = report_remaining
         self.deferrable = is_deferrable(deferrable)
         self._set_parameters(locals())
+        self._is_for_profile = user_profile_name is not None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Roll the version out, or restore an earlier state."""
@@ -309,6 +311,9 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     ) -> dict[str, Any]:
         self._check_rendered()
         parameters = _RolloutParameters.of(self)
+        if self._is_for_profile and parameters.user_profile_name is None:
+            # It would concern the whole domain.
+            raise blank_parameter("user_profile_name", None)
         if number is not None:
             parameters = attrs.evolve(parameters, version=number, alias=None)
         image_name = parameters.image_name
@@ -359,7 +364,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             return self._plan_restore(hook, target, parameters.restore)
         version = hook.describe_image_version(image_name, version=parameters.version, alias=parameters.alias)
         number = version["Version"]
-        self._check_entry(hook, number, config)
+        self._check_entry(hook, number, config, target.app_type)
         spec = studio.resource_spec(version["ImageArn"], number) if parameters.set_default else None
         return studio.Rollout(image_name, target, config, number, spec)
 
@@ -391,41 +396,62 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
             raise invalid_parameter("restore", restore, f"it belongs to {other}, but this task is for {own}.")
         for entry in entries:
             self._check_entry(hook, entry.get("ImageVersionNumber"), entry["AppImageConfigName"])
-        return studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
+        rollout = studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
+        for number in sorted(rollout.default_versions(states)):
+            self._check_version(hook, number)
+        return rollout
 
-    def _check_entry(self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None) -> None:
+    def _check_entry(
+        self, hook: SageMakerImageVersionsHook, number: int | None, config: str | None, app_type: str | None = None
+    ) -> None:
         """Raise an error if the version or the app image config of an entry cannot be attached."""
         if number is not None:
-            version = errors.none_if_not_found(hook.describe_image_version, self.image_name, version=number)
-            if version is None:
-                raise self._error(f"version {number} does not exist, so it cannot be rolled out")
-            self._raise_if_failed(decide.refusal(version, "rolled out"))
-        identity = {"AppImageConfigName": config}
-        if errors.none_if_not_found(hook.describe_studio, "describe_app_image_config", identity) is None:
+            self._check_version(hook, number)
+        found = errors.none_if_not_found(
+            hook.describe_studio, "describe_app_image_config", {"AppImageConfigName": config}
+        )
+        if found is None:
             raise self._error(
                 f"the app image config {config!r} does not exist. Create it, or correct app_image_config_name"
             )
+        others = studio.other_app_types(found, app_type)
+        if others:
+            self.log.warning(
+                "SageMaker image %r: the app image config %r is for %s, but app_type is %s",
+                self.image_name,
+                config,
+                " and ".join(others),
+                app_type,
+            )
+
+    def _check_version(self, hook: SageMakerImageVersionsHook, number: int) -> None:
+        version = errors.none_if_not_found(hook.describe_image_version, self.image_name, version=number)
+        if version is None:
+            raise self._error(f"version {number} does not exist, so it cannot be rolled out")
+        self._raise_if_failed(decide.refusal(version, "rolled out"))
 
     def _report_remaining(self, task: WorkerPoller, rollout: studio.Rollout, version: int | str) -> None:
         if not isinstance(version, int):
             return
+        target = rollout.target
+        scope = ["apps", "spaces", *(["user_profiles"] if target.user_profile_name is None else [])]
         try:
             used = task.hook.find_image_version_usage(
-                self.image_name, ["apps", "spaces"], domain_id=rollout.target.domain_id, timeout=task.left
+                self.image_name, scope, domain_id=target.domain_id, timeout=task.left
             )
         except Exception as error:
             if errors.classify_error(error) is None:
                 raise
             # The roll-out itself is done.
             self.log.warning(
-                "SageMaker image %r: could not read which apps and spaces keep another version: %s",
+                "SageMaker image %r: could not read who keeps another version: %s",
                 self.image_name,
                 describe_error(error),
             )
             return
-        remaining = studio.not_following(used, version)
-        for kind, cure in (("apps", "until it is restarted"), ("spaces", "because its settings pin it")):
-            for user in remaining[kind]:
+        for kind, users in studio.not_following(used, target, version).items():
+            cure = "until it is restarted" if kind == "app" else "because its settings pin it"
+            for user in users:
                 self.log.info(
                     "SageMaker image %r: %s keeps version %d %s",
                     self.image_name,
@@ -487,30 +513,23 @@ class _Steps:
         changes = self._rollout.changes(document)
         if obstacle is not None and (changes or isinstance(obstacle, decide.Failed)):
             return obstacle
-        if not changes:
-            stored = self._stored()
-            self._previous = self._rollout.state(document) if stored is None else stored
-            self._changed |= stored is not None
-            if obstacle is not None:
-                # An update of an earlier try, or one that does not concern the image.
-                return True
-            if not studio.is_update_failed(document):
-                return False
-            changes = self._rollout.target.settings(document)
-        else:
-            state = self._rollout.state(document)
-            # If the alias has moved since an earlier try, the settings have the version which that try wrote.
-            is_own = any(self._same(state, written) for written in self._written())
-            self._previous = (self._stored() if is_own else None) or state
+        self._read_previous(document, is_up_to_date=not changes)
+        if not changes and obstacle is not None:
+            # An update of an earlier try, or one that does not concern the image.
+            return True
+        if not changes and not studio.is_update_failed(document):
+            return False
         if self._only_if_newer:
             self._skip_older(hook, document)
         # Other updates may have undone this one until the timeout.
         late = decide.Waiting(f"{self._target} is not up to date") if self._task.left <= 0 else None
-        if (obstacle := self._rollout.overfull(changes) or late) is not None:
+        if (obstacle := self._rollout.overfull(document, changes) or late) is not None:
             return obstacle
-        self._store([*self._written(), self._rollout.wanted(document)])
+        if changes:
+            self._store([*self._written(), self._rollout.wanted(document)])
+        request = self._target.request(changes or self._rollout.repetition(document))
         try:
-            hook.update_studio(f"update_{self._target.kind}", self._target.request(changes))
+            hook.update_studio(f"update_{self._target.kind}", request)
         except Exception as error:
             if errors.classify_error(error) is not ErrorKind.IN_USE:
                 raise
@@ -522,6 +541,13 @@ class _Steps:
         else:
             self.log.info("%s: updating %s to %s", self._label, self._target, self._wanted_version())
         return True
+
+    def _read_previous(self, document: Mapping[str, Any], *, is_up_to_date: bool) -> None:
+        state, stored = self._rollout.state(document), self._stored()
+        # If the alias has moved since an earlier try, the settings have the version which that try wrote.
+        is_own = is_up_to_date or any(self._same(state, written) for written in self._written())
+        self._previous = (stored if is_own else None) or state
+        self._changed |= is_up_to_date and stored is not None
 
     def settle(self) -> bool:
         """
@@ -546,12 +572,10 @@ class _Steps:
                 # If the task is cleared later, what it has written is the previous state of another update.
                 self._store([])
             return True
-        states = self._rollout.state(self._document)
-        if self._previous is None or not self._same(states, self._previous):
-            now = ", ".join(f"{state.version} in {place}" for place, state in states.items())
+        if not self._is_as_before():
             raise errors.SageMakerImageOperationError(
-                f"{self._label}: another update of {self._target} has replaced the entry (now: {now}). Use a "
-                "pool with one slot for each domain, created with --include-deferred"
+                f"{self._label}: another update of {self._target} has replaced the entry (now: {self._present()}). Use "
+                "a pool with one slot for each domain, created with --include-deferred"
             )
         self.log.warning(
             "%s: another update of %s has undone this one, because both ran at the same time; repeating it",
@@ -571,6 +595,15 @@ class _Steps:
                 self._target,
             )
         current = self._rollout.state(self._document)
+        for place, state in current.items():
+            if self._rollout.number is None and place not in self._rollout.restore:
+                self.log.warning(
+                    "%s: %s of %s keeps %s, because it had no settings at the time of the roll-out that is undone",
+                    self._label,
+                    place,
+                    self._target,
+                    _name_of(state.version),
+                )
         return {
             **self._identity(),
             "changed": self._changed,
@@ -587,10 +620,14 @@ class _Steps:
 
     def _fail(self, outcome: decide.Failed) -> None:
         message = f"{self._label}: {self._target} could not be updated: {outcome.reason}"
-        if not self._changed or self._previous is None or not studio.is_update_failed(self._document):
+        # An update of something else may have failed: what this task did not write, it does not undo.
+        if not self._written() or self._previous is None or not studio.is_update_failed(self._document):
             raise errors.SageMakerImageOperationError(message)
         if self._rollout.changes(self._document):
-            raise errors.SageMakerImageOperationError(f"{message}. Another update has replaced the entry")
+            kept = (
+                "The previous entry is unchanged" if self._is_as_before() else "Another update has replaced the entry"
+            )
+            raise errors.SageMakerImageOperationError(f"{message}. {kept}")
         try:
             back = self._task.wait(self._put_back)
             if back is None:
@@ -602,9 +639,13 @@ class _Steps:
                 self._target,
             )
             raise errors.SageMakerImageOperationError(message) from None
-        if isinstance(back, decide.Failed):
-            raise errors.SageMakerImageOperationError(f"{message}. The previous entry was restored, but: {back.reason}")
-        raise errors.SageMakerImageOperationError(f"{message}. The previous entry was restored")
+        if not self._is_as_before():
+            raise errors.SageMakerImageOperationError(
+                f"{message}. The previous entry could not be restored (now: {self._present()})"
+            )
+        self._store([])
+        but = f", but: {back.reason}" if isinstance(back, decide.Failed) else ""
+        raise errors.SageMakerImageOperationError(f"{message}. The previous entry was restored{but}")
 
     def _put_back(self, hook: SageMakerImageVersionsHook) -> decide.Waiting | decide.Failed | None:
         document = self._describe(hook)
@@ -619,16 +660,36 @@ class _Steps:
         return None
 
     def _skip_older(self, hook: SageMakerImageVersionsHook, document: Mapping[str, Any]) -> None:
-        states = self._rollout.state(document)
-        follows_newest = any(state.version == studio.UNPINNED for state in states.values())
-        newest = find_newest(hook, self._rollout.image_name) if follows_newest else None
-        highest = studio.highest_pinned(states, newest)
-        number = self._rollout.number
-        if number is not None and highest is not None and highest > number:
+        number, image_name = self._rollout.number, self._rollout.image_name
+        if number is None:
+            return
+        newer = []
+        for each in self._rollout.pinned_after(document):
+            version = errors.none_if_not_found(hook.describe_image_version, image_name, version=each)
+            if version is not None and decide.refusal(version, "used") is None:
+                newer.append(each)
+                break
+            # The image may have been created again since, with numbers from 1.
+            self.log.warning("%s: replacing version %d in %s, which cannot be used", self._label, each, self._target)
+        if any(state.version == studio.UNPINNED for state in self._rollout.state(document).values()):
+            newer += [newest for newest in [find_newest(hook, image_name)] if newest is not None and newest > number]
+        if newer:
             raise AirflowSkipException(
-                f"{self._label}: {self._target} has version {highest} already, which is newer than version {number}, "
-                "and only_if_newer is True."
+                f"{self._label}: {self._target} has version {max(newer)} already, which is newer than version "
+                f"{number}, and only_if_newer is True."
             )
+
+    def _is_as_before(self) -> bool:
+        return self._previous is not None and self._same(self._rollout.state(self._document), self._previous)
+
+    def _present(self) -> str:
+        """Return what the settings have now, for an error."""
+        states = self._rollout.state(self._document)
+        defaults = [f"default {state.default} in {place}" for place, state in states.items()]
+        return ", ".join(
+            [f"{state.version} in {place}" for place, state in states.items()]
+            + (defaults if self._rollout.with_default else [])
+        )
 
     def _same(self, states: Mapping[str, studio.EntryState], others: Mapping[str, studio.EntryState]) -> bool:
         return all(place in others and self._rollout.agrees(state, others[place]) for place, state in states.items())
@@ -636,8 +697,7 @@ class _Steps:
     def _wanted_version(self) -> str:
         if self._rollout.number is not None:
             return f"version {self._rollout.number}"
-        versions = dict.fromkeys(state.version for state in self._rollout.restore.values())
-        return " and ".join(f"version {v}" if isinstance(v, int) else f"the state {v!r}" for v in versions)
+        return " and ".join(dict.fromkeys(_name_of(state.version) for state in self._rollout.restore.values()))
 
     def _record(self, states: Mapping[str, studio.EntryState]) -> dict[str, Any]:
         return {
@@ -652,15 +712,15 @@ class _Steps:
         return {"image_name": self._rollout.image_name, **asdict(self._target)}
 
     def written_number(self) -> int | None:
-        """Return the number that the task has written but not seen in the settings yet."""
-        written = self._written()
+        """Return the number that the task has written but not seen in the settings yet; none for a roll-back."""
+        written = [] if self._rollout.number is None else self._written()
         states = written[-1].values() if written else ()
         return next((state.version for state in states if isinstance(state.version, int)), None)
 
     def _written(self) -> list[dict[str, studio.EntryState]]:
-        """Return what the task has written since it last completed, oldest first; empty for a roll-back."""
+        """Return what the task has written since it last completed, oldest first."""
         stored = read_task_state(self._context, self._key)
-        if self._rollout.number is None or not isinstance(stored, dict) or stored.get("owner") != self._owner:
+        if not isinstance(stored, dict) or stored.get("owner") != self._owner:
             return []
         return [
             {place: studio.EntryState.from_json(state) for place, state in states.items()}
@@ -677,6 +737,10 @@ class _Steps:
         if not isinstance(stored, dict) or stored.get("owner") != self._owner:
             return None
         return {place: studio.EntryState.from_json(state) for place, state in stored["previous"].items()}
+
+
+def _name_of(version: int | str) -> str:
+    return f"version {version}" if isinstance(version, int) else f"the state {version!r}"
 
 
 def _to_json(states: Mapping[str, studio.EntryState]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tests.conftest import TaskInstance, execute_in_thread
 from tests.studio import custom_image, spec
 
 IMAGE = "churn"
-QUICK = {"check_interval": 0.2, "timeout": 60}
+QUICK = {"check_interval": 0.05, "timeout": 60}
 
 
 @pytest.fixture
@@ -119,6 +119,15 @@ def test_what_cannot_be_read_keeps_every_version(studio, domain, run, emulator, 
     assert left(studio) == list(range(1, 11))
 
 
+@pytest.mark.parametrize("operation", ["DescribeImage", "ListDomains", "ListSpaces"])
+@pytest.mark.parametrize("make", [partial(prune, keep_used=True), partial(delete, 4, refuse_if_used=True)])
+def test_what_is_not_found_is_not_unused(studio, domain, run, emulator, make, operation):
+    emulator.add_fault("not_found", operation=operation, times=1)
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        run(make())
+    assert left(studio) == list(range(1, 11))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -130,8 +139,10 @@ def test_what_cannot_be_read_keeps_every_version(studio, domain, run, emulator, 
 )
 def test_usage_that_is_not_read_within_the_timeout_fails_the_task(studio, domain, run, emulator, make):
     emulator.add_fault("throttling", operation="ListDomains", times=None)
-    with pytest.raises(SageMakerImageOperationTimeoutError, match=r"the timeout of 1 seconds: (Client|Timeout)Error: "):
-        run(make(timeout=1))
+    with pytest.raises(
+        SageMakerImageOperationTimeoutError, match=r"the timeout of 0.2 seconds: (Client|Timeout)Error: "
+    ):
+        run(make(timeout=0.2))
     assert left(studio) == list(range(1, 11))
 
 
@@ -141,7 +152,7 @@ def during_usage(studio, emulator, task, change):
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute_in_thread, task, {"ti": TaskInstance()})
         while not emulator.calls("ListDomains") and not running.done():
-            time.sleep(0.05)
+            time.sleep(0.01)
         change()
         emulator.clear_faults()
         return running.result(60)

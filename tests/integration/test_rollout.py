@@ -14,14 +14,17 @@ from datetime import datetime, timedelta
 import botocore.client
 import pytest
 from botocore.exceptions import ClientError
+from moto.moto_api import state_manager
 
 from airflow_provider_imageversions import _sessions, compat
 from airflow_provider_imageversions.compat import AirflowSkipException
+from airflow_provider_imageversions.emulator.studio import STUDIO_MODEL
 from airflow_provider_imageversions.errors import (
     SageMakerImageOperationError,
     SageMakerImageOperationTimeoutError,
     SageMakerImageVersionPollingError,
 )
+from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import (
     SageMakerImageVersionUsageOperator,
     SageMakerRolloutImageVersionOperator,
@@ -37,7 +40,7 @@ except ImportError:
 
 IMAGE = "churn"
 ARN = f"arn:aws:sagemaker:us-east-1:123456789012:image/{IMAGE}"
-QUICK = {"check_interval": 0.2, "timeout": 30}
+QUICK = {"check_interval": 0.05, "timeout": 30}
 OTHERS = {
     "LifecycleConfigArns": ["arn:aws:sagemaker:us-east-1:123456789012:studio-lifecycle-config/setup"],
     "CodeRepositories": [{"RepositoryUrl": "https://example.com/notebooks.git"}],
@@ -180,6 +183,34 @@ def test_a_rollback_keeps_the_default_of_another_image(account, domain, run, sai
     assert kept in said()
 
 
+def test_a_rollback_removes_the_default_s_version_as_sagemaker_wants_it(account, run, emulator):
+    domain = account.domain(**lab(custom_image(IMAGE, 2), DefaultResourceSpec={"SageMakerImageArn": ARN}))
+    run(rollout(domain, restore=run(rollout(domain, 3, set_default=True))["previous"]))
+    assert default_spec(account, domain) == {"SageMakerImageArn": ARN}
+    written = updates(emulator)[-1]["DefaultUserSettings"]["JupyterLabAppSettings"]["DefaultResourceSpec"]
+    assert written == {"SageMakerImageArn": ARN, "SageMakerImageVersionArn": "None"}
+
+
+def test_a_default_whose_version_was_deleted_is_not_restored(account, domain, run, emulator):
+    run(rollout(domain, 1, set_default=True))
+    run(rollout(domain, 2))
+    previous = run(rollout(domain, 3, set_default=True))["previous"]
+    account.client.delete_image_version(ImageName=IMAGE, Version=1)
+    with pytest.raises(SageMakerImageOperationError, match="version 1 does not exist, so it cannot be rolled out"):
+        run(rollout(domain, restore=previous))
+    assert len(updates(emulator)) == 3
+
+
+def test_a_rollback_says_which_settings_it_does_not_know(account, run, said):
+    domain = account.domain(**lab(custom_image(IMAGE, 2)))
+    previous = run(rollout(domain, 3))["previous"]
+    account.client.update_domain(DomainId=domain, DefaultSpaceSettings=lab(custom_image(IMAGE, 4)))
+    run(rollout(domain, restore=previous))
+    assert images(account, domain) == [custom_image(IMAGE, 2)]
+    assert images(account, domain, "DefaultSpaceSettings") == [custom_image(IMAGE, 4)]
+    assert f"DefaultSpaceSettings of domain '{domain}' keeps version 4, because it had no settings" in said()
+
+
 @pytest.mark.parametrize(
     ("entry", "version"),
     [(None, "absent"), (custom_image(IMAGE), "unpinned"), (custom_image(IMAGE, 0, "other-config"), 0)],
@@ -274,6 +305,14 @@ def test_an_app_image_config_that_does_not_exist_is_refused(domain, run, emulato
     assert updates(emulator) == []
 
 
+def test_an_app_image_config_of_another_app_is_a_warning(account, domain, run, said):
+    account.config("kernels", "KernelGateway")
+    run(rollout(domain, 3, app_image_config_name="kernels"))
+    assert "the app image config 'kernels' is for KernelGateway, but app_type is JupyterLab" in said()
+    run(rollout(domain, 3))
+    assert "but app_type is" not in said()
+
+
 def test_a_domain_that_does_not_exist_is_refused(account, run):
     with pytest.raises(ClientError, match="SageMaker finds no domain 'd-missing'"):
         run(rollout("d-missing", 3))
@@ -311,6 +350,18 @@ def test_only_if_newer_skips_what_would_roll_back(account, run, emulator, there,
     assert images(account, domain)[0] == (there if is_newer else custom_image(IMAGE, 3))
 
 
+def test_only_if_newer_counts_versions_that_can_be_used(account, run, said):
+    domain = account.domain(**lab(custom_image(IMAGE, 4)))
+    account.client.delete_image_version(ImageName=IMAGE, Version=4)
+    assert run(rollout(domain, 3, only_if_newer=True))["changed"]
+    assert f"replacing version 4 in domain '{domain}', which cannot be used" in said()
+    run(rollout(domain, 3, set_default=True))
+    run(rollout(domain, 1))
+    with pytest.raises(AirflowSkipException, match="has version 3 already, which is newer than version 2"):
+        run(rollout(domain, 2, set_default=True, only_if_newer=True))
+    assert run(rollout(domain, 2, only_if_newer=True))["changed"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -344,6 +395,17 @@ def test_an_xcomarg_may_stand_for_no_value_when_the_dag_is_parsed():
     with sdk.DAG("lab", schedule=None):
         number = rollout("d-1", 1, task_id="other").output["current"]
         assert rollout("d-1", number, alias="prod").alias == "prod"
+
+
+def test_no_user_profile_is_not_the_whole_domain(account, domain, run, emulator):
+    sdk = pytest.importorskip("airflow.sdk", reason="Airflow 2 has it elsewhere")
+    with sdk.DAG("lab", schedule=None):
+        found = rollout("d-1", 1, task_id="find").output
+        operator = rollout(domain, 3, user_profile_name=found)
+    operator.user_profile_name = None  # as the XComArg of a task without a result is resolved
+    with pytest.raises(ValueError, match=r"^user_profile_name=None is not valid: it is empty or rendered to nothing"):
+        run(operator)
+    assert updates(emulator) == []
 
 
 def test_what_is_restored_must_be_of_the_same_target(account, domain, run):
@@ -413,9 +475,60 @@ def test_an_update_that_fails_puts_the_old_list_back(account, domain, run, emula
     assert len(updates(emulator)) == 2
 
 
-def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, emulator, monkeypatch):
+@pytest.mark.parametrize("restores", [False, True])
+@pytest.mark.parametrize("in_progress", [False, True])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_cleared_task_undoes_nothing_that_it_did_not_write(
+    account, domain, run, emulator, deferrable, in_progress, restores
+):
+    task = rollout(domain, 3, deferrable=deferrable)
+    previous = run(task)["previous"]
+    if restores:
+        task = rollout(domain, restore=previous, deferrable=deferrable)
+        run(task)
+    wanted = images(account, domain)
+    emulator.fail_updates("sg-9 does not exist", times=2)
+    if in_progress:
+        state_manager.set_transition(STUDIO_MODEL, {"progression": "manual", "times": 3})
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={"SecurityGroups": ["sg-9"]})
+    refused(run, task, "the status is Update_Failed: sg-9 does not exist$")
+    assert images(account, domain) == wanted
+
+
+@pytest.mark.parametrize("space_settings", [None, {}])
+def test_a_failed_domain_without_settings_of_the_app_is_repaired(account, run, emulator, space_settings):
+    domain = account.domain()
+    previous = run(rollout(domain, 3))["previous"]
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={"JupyterLabAppSettings": {}})
+    if space_settings is not None:
+        account.client.update_domain(DomainId=domain, DefaultSpaceSettings={"SecurityGroups": ["sg-1"]})
+    emulator.fail_updates("no")
+    account.client.update_domain(DomainId=domain, DefaultUserSettings={"SecurityGroups": ["sg-2"]})
+    run(rollout(domain, restore=previous))
+    assert account.client.describe_domain(DomainId=domain)["Status"] == "InService"
+    assert images(account, domain) == []
+
+
+def test_a_rollback_that_would_repeat_an_entry_is_refused(account, domain, run, emulator):
+    account.config("b")
+    previous = run(rollout(domain, 3, app_image_config_name="b"))["previous"]
+    both = [custom_image(IMAGE, 3, "b"), custom_image(IMAGE, 2)]
+    account.client.update_domain(DomainId=domain, DefaultUserSettings=lab(*both))
+    message = rf"JupyterLab in domain '{domain}': another entry of image 'churn' has the app image config 'my-config'"
+    with pytest.raises(AmbiguousEntryError, match=message):
+        run(rollout(domain, restore=previous))
+    assert images(account, domain) == both
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [(1, "Another update has replaced the entry$"), (2, "The previous entry is unchanged$")]
+)
+def test_what_somebody_else_changed_since_is_not_put_back(
+    account, domain, run, emulator, monkeypatch, version, message
+):
+    """Nor what is unchanged, which is how an update might fail."""
     emulator.fail_updates("no", times=2)
-    theirs = {"JupyterLabAppSettings": {"CustomImages": [custom_image(IMAGE, 1)]}}
+    theirs = {"JupyterLabAppSettings": {"CustomImages": [custom_image(IMAGE, version)]}}
     make = botocore.client.BaseClient._make_api_call
     done = []
 
@@ -427,8 +540,8 @@ def test_what_somebody_else_changed_since_is_not_put_back(account, domain, run, 
         return result
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
-    refused(run, rollout(domain, 3), "Another update has replaced the entry")
-    assert images(account, domain) == [custom_image(IMAGE, 1)]
+    refused(run, rollout(domain, 3), message)
+    assert images(account, domain) == [custom_image(IMAGE, version)]
 
 
 def test_a_retry_fixes_a_list_that_could_not_be_restored(account, domain, run, emulator, said):
@@ -447,9 +560,11 @@ def test_a_domain_whose_last_update_failed_can_be_updated(account, domain, run, 
 
 
 def test_an_update_of_somebody_else_is_waited_for(account, domain, run, emulator):
-    emulator.creation_seconds = 1
+    # However long it takes; each time that the domain is read counts.
+    state_manager.set_transition(STUDIO_MODEL, {"progression": "manual", "times": 3})
     account.client.update_domain(DomainId=domain, DefaultUserSettings={})
     assert run(rollout(domain, 3))["changed"]
+    assert len(updates(emulator)) == 2
     assert images(account, domain)[1] == custom_image(IMAGE, 3)
 
 
@@ -619,7 +734,7 @@ def test_two_rollouts_of_different_images_at_once_lose_neither(account, connecti
     # The domain stays Updating until both have met the update of one of them.
     while len({call["access_key_id"] for call in calls_while_updating()}) < 2:
         assert all(thread.is_alive() for thread in threads), results
-        time.sleep(0.1)
+        time.sleep(0.01)
     emulator.creation_seconds = 0
     for thread in threads:
         thread.join()
@@ -830,21 +945,39 @@ def test_airflow_s_variables_take_these_parameters():
 # What does not follow
 
 
-def test_apps_and_spaces_that_keep_another_version_are_in_the_log(account, domain, run, said):
+def test_who_keeps_another_version_is_in_the_log(account, domain, run, said):
     account.space(domain, "pinned", JupyterLabAppSettings={"DefaultResourceSpec": spec(IMAGE, 1)})
     account.space(domain, "free")
     account.app(domain, space="free", spec=spec(IMAGE, 2))
+    account.profile(domain, "ann", **lab(custom_image(IMAGE, 2)))
+    account.profile(domain, "bob")
+    account.app(domain, "KernelGateway", profile="bob", spec=spec(IMAGE, 1))
     run(rollout(domain, 3))
     log = said()
     assert f"app default of space free in domain {domain} (JupyterLab) keeps version 2 until it is restarted" in log
     assert f"space pinned in domain {domain} (JupyterLab) keeps version 1 because its settings pin it" in log
+    # They take precedence over the domain's.
+    assert f"user profile ann in domain {domain} (JupyterLab) keeps version 2 because its settings pin it" in log
+    assert "bob" not in log
+    run(rollout(domain, 3, user_profile_name="bob", app_type="KernelGateway"))
+    assert f"app default of user profile bob in domain {domain} (KernelGateway) keeps version 1 until it" in said()
 
 
 @pytest.mark.parametrize("kind", ["access_denied", "throttling"])
-def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said, kind):
+def test_a_report_that_cannot_be_read_fails_no_rollout(account, domain, run, emulator, said, kind, monkeypatch):
+    find = SageMakerImageVersionsHook.find_image_version_usage
+    limits = []
+
+    def find_briefly(*given, timeout, **more):
+        limits.append(timeout)
+        return find(*given, timeout=0.2, **more)
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "find_image_version_usage", find_briefly)
     emulator.add_fault(kind, operation="ListApps", times=None)
-    assert run(rollout(domain, 3, timeout=2))["changed"]
-    assert "could not read which apps and spaces keep another version" in said()
+    assert run(rollout(domain, 3))["changed"]
+    (left,) = limits
+    assert 0 < left < QUICK["timeout"]
+    assert "could not read who keeps another version" in said()
 
 
 def test_the_report_can_be_left_out(domain, run, emulator):

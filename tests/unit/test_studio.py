@@ -16,6 +16,7 @@ from tests.studio import custom_image, spec
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:image/churn"
 DOMAIN = "d-1"
+VERSION_ARN = "SageMakerImageVersionArn"
 IMAGES = ("churn", "Other", "third", "fourth")
 
 entries = st.builds(
@@ -85,8 +86,16 @@ def written(document, rollout, changes):
     """The document after an update that replaces the settings of one app, as SageMaker's does."""
     after = copy.deepcopy(document)
     for place, settings in rollout.target.request(changes).items():
-        if place != "DomainId":
-            after.setdefault(place, {}).update(copy.deepcopy(settings))
+        if place == "DomainId":
+            continue
+        new = copy.deepcopy(settings)
+        for app, own in new.items():
+            if "DefaultResourceSpec" in own:
+                # What the request leaves out stays, and "None" removes it.
+                old = after.get(place, {}).get(app, {}).get("DefaultResourceSpec", {})
+                arn = own["DefaultResourceSpec"].pop(VERSION_ARN, old.get(VERSION_ARN, "None"))
+                own["DefaultResourceSpec"] |= {} if arn == "None" else {VERSION_ARN: arn}
+        after.setdefault(place, {}).update(new)
     return after
 
 
@@ -313,14 +322,20 @@ def test_app_settings_that_a_rollout_can_change_are_in_the_model_of_the_service(
 def test_a_list_that_is_full_is_noticed(kind, profile, maximum):
     place = "UserSettings" if profile else "DefaultUserSettings"
 
-    def document(count):
-        images = [custom_image(f"image-{number}") for number in range(count)]
+    def document(count, *more):
+        images = [*(custom_image(f"image-{number}") for number in range(count)), *more]
         return {place: {"JupyterLabAppSettings": {"CustomImages": images}}}
 
     rollout = Rollout("churn", RolloutTarget(DOMAIN, "JupyterLab", profile), "config", 1)
     assert rollout.target.kind == kind
-    assert rollout.overfull(rollout.changes(document(maximum - 1))) is None
-    assert f"in {place} of {rollout.target} is full" in rollout.overfull(rollout.changes(document(maximum))).reason
+
+    def overfull(document):
+        return rollout.overfull(document, rollout.changes(document))
+
+    assert overfull(document(maximum - 1)) is None
+    for count in (maximum, maximum + 1):
+        assert f"in {place} of {rollout.target} is full: it has {count} entries" in overfull(document(count)).reason
+    assert overfull(document(maximum + 1, custom_image("churn", 2))) is None
 
 
 @pytest.mark.parametrize(
@@ -430,9 +445,15 @@ def test_usage_says_who_uses_which_version_and_whether_it_runs():
     assert studio.describe_users(used["8"]) == (
         "app default of space notes in domain d-1 (JupyterLab), space notes in domain d-1 (JupyterLab)"
     )
-    left = studio.not_following(used, 12)
-    assert [[user["version"] for user in left[kind]] for kind in ("apps", "spaces")] == [[8], [8]]
-    assert studio.not_following(used, 8) == {"apps": [], "spaces": []}
+    lab = RolloutTarget(DOMAIN, "JupyterLab")
+    left = studio.not_following(used, lab, 12)
+    assert {kind: [user["version"] for user in users] for kind, users in left.items()} == {
+        "app": [8],
+        "space": [8],
+        "user_profile": [],
+    }
+    assert not any(studio.not_following(used, lab, 8).values())
+    assert not any(studio.not_following(used, RolloutTarget(DOMAIN, "CodeEditor"), 12).values())
 
 
 def test_an_alias_is_resolved_and_one_that_no_version_has_is_a_use_of_the_image():
@@ -445,7 +466,7 @@ def test_an_alias_is_resolved_and_one_that_no_version_has_is_a_use_of_the_image(
         "none": ["DefaultUserSettings.BAppSettings.DefaultResourceSpec"],
     }
     assert all("running" in user for users in used.values() for user in users)
-    assert studio.not_following(used, 3) == {"apps": [], "spaces": []}
+    assert not any(studio.not_following(used, RolloutTarget(DOMAIN, "A"), 3).values())
 
 
 def test_a_comparison_is_a_table_in_which_nothing_ends_a_cell():
