@@ -327,7 +327,7 @@ def truncation_unseen():
 
     once = Config(retries={"total_max_attempts": 1})
     with HTTPServer(("127.0.0.1", 0), Truncating) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         given = {"region_name": "us-east-1", "aws_access_key_id": "a", "aws_secret_access_key": "b", "config": once}
         try:
             # Any service with JSON; what SageMaker answers is checked.
@@ -369,7 +369,7 @@ def serve(cleanup):
         cleanup.callback(server.server_close)
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         cleanup.callback(server.shutdown)
         return f"127.0.0.1:{server.server_port}"
 

@@ -27,7 +27,7 @@ class Agent(ThreadingHTTPServer):
     def started(cls):
         """Run one in a thread."""
         server = cls()
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield server

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from threading import Thread
 
 import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.exceptions import HTTPClientError
+from botocore.utils import ContainerMetadataFetcher
 
-from airflow_provider_imageversions import _reading, _sessions, _shared_poller
+from airflow_provider_imageversions import _reading, _schedule, _sessions, _shared_poller
 from airflow_provider_imageversions.errors import (
     ConnectionLookupError,
     CredentialsError,
@@ -32,25 +32,35 @@ from tests.conftest import first_event
 from tests.credentials_endpoint import FAULTS, Agent
 
 IMAGE = "my-image"
-QUICK = {"poke_interval": 0.1, "timeout": 30}
-QUICK_OP = {"check_interval": 0.1, "timeout": 30}
+PAUSE = 0.02
+QUICK = {"poke_interval": PAUSE, "timeout": 30}
+QUICK_OP = {"check_interval": PAUSE, "timeout": 30}
 
 
 @pytest.fixture
 def agent(monkeypatch):
     """An endpoint for the credentials of boto3's default chain, which has no others."""
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
     with Agent.started() as agent:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/credentials")
         yield agent
+
+
+@pytest.fixture(params=FAULTS)
+def fault(request, monkeypatch):
+    """Each fault of the endpoint."""
+    if request.param == "silence":
+        # Not for the others: on a busy machine, an answer may take as long.
+        monkeypatch.setattr(ContainerMetadataFetcher, "TIMEOUT_SECONDS", 0.04)
+    return request.param
 
 
 @pytest.fixture(autouse=True)
 def image(emulator, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.05)
+    monkeypatch.setattr(_sessions, "GRACE_PACE", PAUSE)
+    monkeypatch.setattr(_schedule, "SHORTEST_RETRY", PAUSE)
     emulator.creation_seconds = 0
     emulator.create_versions(IMAGE, 1)
 
@@ -61,7 +71,7 @@ def ambient(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ambient")
 
 
-def end_of_grace(monkeypatch, seconds=0.05):
+def end_of_grace(monkeypatch, seconds=PAUSE / 2):
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, seconds))
 
 
@@ -77,7 +87,7 @@ async def eventually(condition):
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
 
 
 def error_of(mode, error):
@@ -87,7 +97,6 @@ def error_of(mode, error):
 # --- Errors of the credential chain ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", FAULTS)
 def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent, run, mode, fault):
     # botocore itself makes up to three attempts.
     agent.misbehave(fault, times=5)
@@ -96,7 +105,6 @@ def test_credentials_that_are_late_are_waited_for_in_every_mode(emulator, agent,
     assert keys(emulator) == {"of-the-agent"}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
 def test_missing_credentials_end_a_wait_even_with_soft_fail(agent, run, mode, fault, monkeypatch):
     end_of_grace(monkeypatch)
     agent.misbehave(fault, times=10_000)
@@ -109,7 +117,7 @@ def test_missing_credentials_end_a_wait_even_with_soft_fail(agent, run, mode, fa
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_operator_waits_for_late_credentials(emulator, agent, run, deferrable):
-    agent.misbehave("expired", times=10)
+    agent.misbehave("expired", times=5)
     create = SageMakerCreateImageVersionOperator(
         task_id="t",
         image_name=IMAGE,
@@ -119,7 +127,7 @@ def test_an_operator_waits_for_late_credentials(emulator, agent, run, deferrable
         **QUICK_OP,
     )
     assert run(create)["Version"] == 2
-    agent.misbehave("nothing in it", times=10)
+    agent.misbehave("nothing in it", times=5)
     delete = SageMakerDeleteImageVersionOperator(task_id="t", image_name=IMAGE, version=2, aws_conn_id=None, **QUICK_OP)
     assert run(delete) == 2
     assert agent.times == 0
@@ -128,7 +136,7 @@ def test_an_operator_waits_for_late_credentials(emulator, agent, run, deferrable
 def test_the_timeout_of_a_task_ends_the_wait_for_credentials(agent, run, mode):
     agent.misbehave("expired", times=10_000)
     with pytest.raises(CredentialsError, match="still expired"):
-        run(sensor(**mode, aws_conn_id=None, timeout=0.4, soft_fail=True))
+        run(sensor(**mode, aws_conn_id=None, timeout=0.1, soft_fail=True))
 
 
 async def test_credentials_that_expire_during_a_wait_end_it_for_nobody(emulator, agent):
@@ -136,7 +144,7 @@ async def test_credentials_that_expire_during_a_wait_end_it_for_nobody(emulator,
     # Of which botocore refreshes some before each call.
     agent.lifetime = 300
     triggers = [
-        SageMakerImageVersionTrigger(image_name=IMAGE, aws_conn_id=None, poll_interval=0.1, include_details=details)
+        SageMakerImageVersionTrigger(image_name=IMAGE, aws_conn_id=None, poll_interval=PAUSE, include_details=details)
         for details in (False, True)
     ]
     waits = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -202,16 +210,22 @@ def test_a_broken_configuration_file_that_is_replaced_in_time_is_waited_for(run,
     config.write_bytes(FILES["garbled"])
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
 
-    def repair():
-        time.sleep(1)
-        replacement = tmp_path / "replacement"
-        replacement.write_text("[default]\n")
-        replacement.replace(config)
+    failures = 0
+    lasts = _sessions.FaultTimer.lasts
 
-    repairing = Thread(target=repair)
-    repairing.start()
+    def replace_after_three(timer, kind, now):
+        nonlocal failures
+        if kind is ErrorKind.CREDENTIALS:
+            failures += 1
+            if failures == 3:
+                replacement = tmp_path / "replacement"
+                replacement.write_text("[default]\n")
+                replacement.replace(config)
+        return lasts(timer, kind, now)
+
+    monkeypatch.setattr(_sessions.FaultTimer, "lasts", replace_after_three)
     assert run(sensor(**mode, aws_conn_id=None))["Version"] == 1
-    repairing.join()
+    assert failures >= 3
 
 
 @pytest.mark.parametrize(
@@ -371,7 +385,7 @@ def test_another_missing_connection_is_an_error_after_its_grace(emulator, ambien
 
 
 def test_a_known_connection_never_falls_back_in_a_worker(emulator, connection, ambient, run, monkeypatch):
-    end_of_grace(monkeypatch, 0.5)
+    end_of_grace(monkeypatch, 0.1)
     emulator.add_fault("expired_token", times=None)
 
     def fail(error):
@@ -386,20 +400,19 @@ def test_a_known_connection_never_falls_back_in_a_worker(emulator, connection, a
 
 def subscribe(**arguments):
     trigger = SageMakerImageVersionTrigger(image_name=IMAGE, **arguments)
-    return _shared_poller.Subscription(trigger, IMAGE, Target(), 0.1)
+    return _shared_poller.Subscription(trigger, IMAGE, Target(), PAUSE)
 
 
 async def test_without_a_worker_aws_default_must_be_missing_for_a_while(emulator, ambient, monkeypatch, capsys):
-    end_of_grace(monkeypatch, 1.0)
     with subscribe() as subscription:
-        snapshots = [await subscription.next()]
-        assert snapshots[0].fault is ErrorKind.CREDENTIALS
-        assert isinstance(snapshots[0].error, MissingConnectionError)
+        snapshots = [await subscription.next() for _ in range(4)]
+        assert {snapshot.fault for snapshot in snapshots} == {ErrorKind.CREDENTIALS}
+        assert {type(snapshot.error) for snapshot in snapshots} == {MissingConnectionError}
         assert not emulator.calls("ListImageVersions")
+        end_of_grace(monkeypatch)
         while snapshots[-1].fault is not None:
             snapshots.append(await subscription.next())
         # Many a poll met it, and none ended a wait.
-        assert len(snapshots) > 3
         assert not any(_sessions.has_outlasted_grace(snapshot.fault, snapshot.lasting) for snapshot in snapshots)
         assert keys(emulator) == {"ambient"}
         assert capsys.readouterr().out.count("Connection 'aws_default' does not exist") == 1
@@ -411,7 +424,7 @@ async def test_without_a_worker_aws_default_must_be_missing_for_a_while(emulator
 
 async def test_without_a_worker_other_connections_are_an_error(emulator, ambient, monkeypatch):
     end_of_grace(monkeypatch)
-    event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, aws_conn_id="nope", poll_interval=0.1))
+    event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, aws_conn_id="nope", poll_interval=PAUSE))
     assert "aws_conn_id='nope': there is no such" in event.payload["error"]
 
 
@@ -426,9 +439,9 @@ async def test_a_connection_that_comes_in_time_is_used(emulator, ambient, connec
 
 
 async def test_a_known_connection_never_falls_back_in_the_triggerer(emulator, connection, ambient, monkeypatch):
-    end_of_grace(monkeypatch, 0.5)
+    end_of_grace(monkeypatch, 0.1)
     emulator.set_version(IMAGE, 1, status="CREATING")
-    waiting = asyncio.create_task(first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=0.1)))
+    waiting = asyncio.create_task(first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=PAUSE)))
     await eventually(lambda: emulator.calls("ListImageVersions"))
     monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
     emulator.add_fault("expired_token", times=None)
@@ -437,8 +450,8 @@ async def test_a_known_connection_never_falls_back_in_the_triggerer(emulator, co
 
 
 async def test_no_credentials_after_the_fallback_are_an_error_with_a_grace_of_its_own(emulator, monkeypatch):
-    end_of_grace(monkeypatch, 0.5)
-    event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=0.1))
+    end_of_grace(monkeypatch, 0.1)
+    event = await first_event(SageMakerImageVersionTrigger(image_name=IMAGE, poll_interval=PAUSE))
     assert "NoCredentialsError" in event.payload["error"]
 
 
@@ -464,13 +477,15 @@ async def test_a_deferred_update_goes_on_with_its_client_while_airflow_s_databas
     studio, emulator, connection, monkeypatch
 ):
     """In Airflow 3, an outage of the database looks like a connection that does not exist."""
-    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    end_of_grace(monkeypatch)
     connection("mine")
-    emulator.creation_seconds = 2.0
+    emulator.creation_seconds = 60
     domain = studio.domain()
-    trigger = SageMakerStudioUpdateTrigger(domain_id=domain, check_interval=0.1, aws_conn_id="mine")
+    trigger = SageMakerStudioUpdateTrigger(domain_id=domain, check_interval=PAUSE, aws_conn_id="mine")
     update = asyncio.create_task(first_event(trigger))
     await eventually(lambda: emulator.calls("DescribeDomain"))
     monkeypatch.delenv("AIRFLOW_CONN_MINE")
+    calls_before = len(emulator.calls("DescribeDomain"))
+    await eventually(lambda: len(emulator.calls("DescribeDomain")) > calls_before + 3)
+    emulator.creation_seconds = 0
     assert (await asyncio.wait_for(update, 20)).payload["status"] == "done"

@@ -9,10 +9,11 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.moto_api import state_manager
 
-from airflow_provider_imageversions.emulator import install
+from airflow_provider_imageversions.emulator import install, models
 from airflow_provider_imageversions.emulator.studio import STUDIO_MODEL, STUDIO_OPERATIONS
 from tests.studio import CONFIG, ROLE, Studio, custom_image, spec
 
+START_MS = 1_767_225_600_000
 ONCE = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
 
 
@@ -200,10 +201,11 @@ def test_lists_are_paged_filtered_and_sorted(studio, client):
     assert {domain["DomainName"] for domain in domains} == {"one", "two"}
 
 
-def test_app_image_configs_are_filtered_by_name_and_time(studio, client):
-    for name in ("lab", "lab-2", "other"):
+def test_app_image_configs_are_filtered_by_name_and_time(studio, client, monkeypatch):
+    for number, name in enumerate(("lab", "lab-2", "other")):
+        # In seconds of their own, as older botocore sends whole seconds.
+        monkeypatch.setattr(models, "now_ms", lambda number=number: START_MS + 1010 * number)
         studio.config(name)
-        time.sleep(1.01)  # older botocore sends whole seconds
     listed = client.list_app_image_configs(SortBy="Name", SortOrder="Ascending")["AppImageConfigs"]
     assert [config["AppImageConfigName"] for config in listed] == ["lab", "lab-2", "other"]
     first, second, _ = (config["CreationTime"].replace(microsecond=0) for config in listed)

@@ -11,7 +11,6 @@ from airflow_provider_imageversions import _reading, _sessions, _shared_poller
 from airflow_provider_imageversions._cursor_store import CursorStore
 from airflow_provider_imageversions.model import event_id
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
-from tests.integration.test_polling import eventually
 
 IMAGE = "my-image"
 
@@ -22,16 +21,19 @@ class Store:
     def __init__(self):
         self.values = {}
         self.broken = False
-        self.writes = 0
+        self.refused = self.writes = 0
+
+    def _answer(self):
+        if self.broken:
+            self.refused += 1
+            raise RuntimeError("the database is away")
 
     async def aget(self, key):
-        if self.broken:
-            raise RuntimeError("the database is away")
+        self._answer()
         return json.loads(json.dumps(self.values.get(key)))
 
     async def aset(self, key, value):
-        if self.broken:
-            raise RuntimeError("the database is away")
+        self._answer()
         self.writes += 1
         self.values[key] = json.loads(json.dumps(value))
 
@@ -62,12 +64,13 @@ class BlockingStore:
 class Watching:
     """A trigger that runs as in a triggerer, until it is killed."""
 
-    def __init__(self, store, **arguments):
-        arguments = {"image_name": IMAGE, "poll_interval": 0.08, **arguments}
+    def __init__(self, emulator, store, **arguments):
+        arguments = {"image_name": IMAGE, "poll_interval": 0.03, **arguments}
         path, stored = SageMakerImageVersionEventTrigger(**arguments).serialize()
         assert path == "airflow_provider_imageversions.triggers.SageMakerImageVersionEventTrigger"
         self.trigger = SageMakerImageVersionEventTrigger(**json.loads(json.dumps(stored)))
         self.trigger.asset_state_store = store
+        self.emulator = emulator
         self.delivered = []
         self.task = asyncio.create_task(self._run())
 
@@ -89,11 +92,22 @@ class Watching:
             assert time.monotonic() < deadline, self.delivered
             if self.task.done():
                 await self.task
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.01)
+
+    def polls(self):
+        if self.trigger.alias is None:
+            calls, first = self.emulator.calls("ListImageVersions"), "NextToken"
+            return sum(first not in call["parameters"] for call in calls)
+        return sum("Alias" in call["parameters"] for call in self.emulator.calls("DescribeImageVersion"))
+
+    async def looked(self):
+        """Wait until a poll that began from now on was judged."""
+        before = self.polls()
+        await self.until(lambda: self.polls() > before + 2)
 
     async def expect(self, *numbers):
         await self.until(lambda: len(self.delivered) >= len(numbers))
-        await asyncio.sleep(0.2)
+        await self.looked()
         assert self.numbers == list(numbers)
 
     async def kill(self):
@@ -107,17 +121,17 @@ def store():
 
 
 @pytest.fixture
-async def watch(store, connection, monkeypatch):
+async def watch(store, emulator, connection, monkeypatch):
     """Start a watcher; what is still running at the end of the test is killed."""
-    monkeypatch.setattr(_sessions, "STORED_AFTER", 0.3)
-    monkeypatch.setattr(CursorStore, "RETRY", 0.2)
-    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.5)
-    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "STORED_AFTER", 0.1)
+    monkeypatch.setattr(CursorStore, "RETRY", 0.05)
+    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.1))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.05)
     running = []
 
     def start(its_store=store, **arguments):
-        running.append(Watching(its_store, **arguments))
+        running.append(Watching(emulator, its_store, **arguments))
         return running[-1]
 
     yield start
@@ -130,10 +144,9 @@ def polls(emulator):
     return len(emulator.calls("ListImageVersions"))
 
 
-async def settled(watching, store, emulator):
+async def settled(watching, store):
     """Wait until the emitted events are committed."""
     await watching.until(lambda: store.values and not next(iter(store.values.values()))["sent"])
-    del emulator
 
 
 async def test_an_event_has_the_record_and_what_identifies_it(watch, emulator):
@@ -176,7 +189,7 @@ async def test_a_restart_without_new_versions_emits_no_event(watch, emulator, st
     emulator.create_versions(IMAGE, 2)
     watching = watch(start_from="earliest")
     await watching.expect(1, 2)
-    await settled(watching, store, emulator)
+    await settled(watching, store)
     await watching.kill()
     # Another pace or another detail is the same watch.
     again = watch(start_from="earliest", poll_interval=0.1, include_details=True)
@@ -220,7 +233,7 @@ async def test_a_recreated_image_gets_events_from_its_first_version(watch, emula
     emulator.creation_seconds = 0
     client.delete_image(ImageName=IMAGE)
     await watching.until(lambda: client.list_images()["Images"] == [])
-    await asyncio.sleep(0.5)
+    await watching.looked()
     assert watching.delivered == []
     emulator.create_versions(IMAGE, 2, start_time=datetime.now(timezone.utc), spacing_seconds=0.01)
     await watching.expect(1, 2)
@@ -247,29 +260,47 @@ async def test_an_image_that_does_not_exist_yet_is_waited_for(watch, emulator):
     await watching.expect(1)
 
 
-async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, capsys):
+@pytest.fixture
+def slowed_down(emulator, monkeypatch, capsys):
+    """Wait until the log has an error that is not resolved, and check the pace from then on; return the log."""
+    # After access denied there are ten polls a second at most, whatever the interval.
+    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.3)
+
+    async def wait(watching, operation):
+        output = ""
+
+        def reported():
+            nonlocal output
+            output += capsys.readouterr().out
+            return "until this is resolved" in output
+
+        await watching.until(reported)
+        calls = len(emulator.calls(operation))
+        await watching.until(lambda: len(emulator.calls(operation)) >= calls + 2)
+        times = [call["monotonic"] for call in emulator.calls(operation)]
+        # A call may be late, but the next one is not earlier than this after the last before it.
+        assert times[calls + 1] - times[calls - 1] > 0.29
+        assert not watching.task.done()
+        assert watching.delivered == []
+        return output + capsys.readouterr().out
+
+    return wait
+
+
+async def test_misconfiguration_is_an_error_in_the_log_at_a_slow_pace(watch, emulator, slowed_down):
     emulator.add_fault("access_denied", times=None)
-    watching = watch(poll_interval=0.05)
-    await eventually(lambda: polls(emulator))
-    await asyncio.sleep(2.5)
-    assert not watching.task.done()
-    output = capsys.readouterr().out
+    output = await slowed_down(watch(), "ListImageVersions")
     assert output.count("until this is resolved") == 1
     assert "not authorized" in output
-    assert polls(emulator) < 20
 
 
-async def test_denied_details_are_logged_as_an_error_and_retried_slowly(watch, emulator, capsys):
+async def test_denied_details_are_logged_as_an_error_and_retried_slowly(watch, emulator, slowed_down):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation="DescribeImageVersion", times=None)
-    watching = watch(poll_interval=0.05, start_from="earliest", include_details=True)
-    await eventually(lambda: emulator.calls("DescribeImageVersion"))
-    await asyncio.sleep(3)
-    output = capsys.readouterr().out
+    watching = watch(start_from="earliest", include_details=True)
+    output = await slowed_down(watching, "DescribeImageVersion")
     assert "not authorized to perform: sagemaker:DescribeImageVersion" in output
-    assert 1 <= output.count("until this is resolved") <= 6
-    assert len(emulator.calls("DescribeImageVersion")) < 25
-    assert watching.delivered == []
+    assert output.count("until this is resolved") == 1
     emulator.clear_faults()
     await watching.expect(1)
 
@@ -343,7 +374,8 @@ async def test_versions_created_while_the_first_poll_fails_get_events(watch, emu
     ],
 )
 async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watch, capsys, monkeypatch, arguments):
-    monkeypatch.setattr(_sessions, "SLOW_PACE", 0.2)
+    pace, began = 0.05, time.monotonic()
+    monkeypatch.setattr(_sessions, "SLOW_PACE", pace)
     watching, output = watch(**arguments), []
 
     def errors():
@@ -353,7 +385,7 @@ async def test_bad_arguments_are_an_error_in_the_log_and_never_an_exception(watc
     await watching.until(lambda: errors() > 1)
     assert not watching.task.done()
     # At a slow pace.
-    assert errors() < 5
+    assert errors() <= 1 + (time.monotonic() - began) / pace
     assert next(iter(arguments)) in "".join(output)
 
 
@@ -363,16 +395,16 @@ async def test_what_is_created_while_airflow_s_database_is_away_at_the_first_sta
     emulator.create_versions(IMAGE, 1)
     store.broken = True
     watching = watch()
-    await asyncio.sleep(0.5)
+    await watching.until(lambda: store.refused > 1)
     emulator.create_versions(IMAGE, 1, start_time=time.time())
     store.broken = False
     await watching.until(lambda: watching.numbers == [2])
 
 
-async def test_a_missing_connection_is_waited_for(watch, emulator, connection):
+async def test_a_missing_connection_is_waited_for(watch, emulator, connection, capsys):
     emulator.create_versions(IMAGE, 1)
     watching = watch(aws_conn_id="later", start_from="earliest")
-    await asyncio.sleep(1)
+    await watching.until(lambda: "until this is resolved" in capsys.readouterr().out)
     assert not watching.task.done()
     connection("later")
     await watching.expect(1)
@@ -386,7 +418,7 @@ async def test_a_state_that_can_t_be_read_is_never_taken_for_a_first_start(watch
     emulator.create_versions(IMAGE, 1)
     store.broken = True
     again = watch()
-    await asyncio.sleep(1)
+    await again.until(lambda: store.refused > 2)
     assert again.delivered == []
     store.broken = False
     await again.expect(2)
@@ -399,12 +431,13 @@ async def test_a_state_that_can_t_be_written_is_written_later(watch, emulator, s
     store.broken = True
     emulator.create_versions(IMAGE, 1)
     await watching.expect(2)
-    await asyncio.sleep(0.6)
+    before = store.refused
+    await watching.until(lambda: store.refused > before + 2)
     store.broken = False
     await watching.until(lambda: next(iter(store.values.values()))["runs"][0][1] == 2)
     await watching.kill()
     again = watch()
-    await asyncio.sleep(0.6)
+    await again.looked()
     assert again.delivered == []
 
 
@@ -419,7 +452,7 @@ async def test_what_was_read_further_down_than_needed_is_not_read_again_at_once(
     emulator.create_versions(IMAGE, 150)
     watching = watch(poll_interval=60.0)
     await watching.until(lambda: store.values, 20)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.1)
     assert polls(emulator) == 2  # pages of the first poll, which needs all versions
 
 
@@ -443,7 +476,7 @@ async def test_the_blocking_accessors_of_airflow_3_3_0_do(watch, emulator):
     await watching.until(lambda: store.values and next(iter(store.values.values()))["runs"])
     await watching.kill()
     again = watch(store, start_from="earliest")
-    await asyncio.sleep(0.6)
+    await again.looked()
     assert again.delivered == []
 
 
@@ -542,17 +575,11 @@ def promote(emulator):
     return move
 
 
-async def looked(watching, emulator):
-    """Wait until a poll that began from now on was judged."""
-    before = len(emulator.calls("DescribeImageVersion"))
-    await watching.until(lambda: len(emulator.calls("DescribeImageVersion")) > before + 2)
-
-
 async def test_an_alias_move_has_the_record_and_an_id(watch, emulator, promote):
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod", include_details=True)
-    await looked(watching, emulator)
+    await watching.looked()
     promote(8)
     await watching.expect(8)
     (payload,) = watching.delivered
@@ -570,7 +597,7 @@ async def test_to_watch_an_alias_is_one_call_a_poll_whatever_the_number_of_versi
     emulator.create_versions(IMAGE, 1_000)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     assert not emulator.calls("ListImageVersions")
     assert {call["parameters"]["Alias"] for call in emulator.calls("DescribeImageVersion")} == {"prod"}
 
@@ -586,9 +613,9 @@ async def test_earliest_emits_an_event_for_the_present_owner(watch, emulator, pr
 
 async def test_an_image_that_gets_the_alias_later_is_waited_for(watch, emulator, promote):
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     emulator.create_versions(IMAGE, 2)
-    await looked(watching, emulator)
+    await watching.looked()
     promote(1)
     await watching.expect(1)
 
@@ -597,12 +624,12 @@ async def test_an_alias_on_a_creating_version_gets_an_event_when_it_is_created(w
     emulator.create_versions(IMAGE, 7)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     promote()
     emulator.creation_seconds = 60
     client = emulator.client("sagemaker")
     client.create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token", Aliases=["prod"])
-    await looked(watching, emulator)
+    await watching.looked()
     assert watching.delivered == []
     emulator.set_version(IMAGE, 8, status="CREATED")
     await watching.expect(8)
@@ -612,11 +639,11 @@ async def test_an_alias_given_back_to_the_same_version_has_not_moved(watch, emul
     emulator.create_versions(IMAGE, 7)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     promote()
-    await looked(watching, emulator)
+    await watching.looked()
     promote(7)
-    await looked(watching, emulator)
+    await watching.looked()
     assert watching.delivered == []
 
 
@@ -638,7 +665,7 @@ async def test_a_move_before_a_crash_is_emitted_again_with_the_same_id(watch, em
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     promote(8)
     await watching.expect(8)
     await watching.kill()
@@ -652,7 +679,7 @@ async def test_a_move_back_during_downtime_gets_an_event(watch, emulator, promot
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     promote(8)
     await watching.expect(8)
     await watching.kill()
@@ -668,10 +695,10 @@ async def test_a_restart_emits_an_event_only_if_the_alias_has_moved(watch, emula
     promote(7)
     watching = watch(alias="prod", start_from="earliest")
     await watching.expect(7)
-    await settled(watching, store, emulator)
+    await settled(watching, store)
     await watching.kill()
     again = watch(alias="prod", start_from="earliest", poll_interval=0.1)
-    await looked(again, emulator)
+    await again.looked()
     assert again.delivered == []
     await again.kill()
     promote(8)
@@ -682,10 +709,10 @@ async def test_a_move_is_emitted_only_after_its_state_is_stored(watch, emulator,
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     store.broken = True
     promote(8)
-    await looked(watching, emulator)
+    await watching.looked()
     assert watching.delivered == []
     store.broken = False
     await watching.expect(8)
@@ -695,8 +722,8 @@ async def test_nothing_is_written_while_an_alias_stays(watch, emulator, promote,
     emulator.create_versions(IMAGE, 7)
     promote(7)
     watching = watch(alias="prod")
-    await looked(watching, emulator)
-    await looked(watching, emulator)
+    await watching.looked()
+    await watching.looked()
     assert store.writes == 1
 
 
@@ -704,7 +731,7 @@ async def test_alias_moves_get_events_without_a_state_store(watch, emulator, pro
     emulator.create_versions(IMAGE, 8)
     promote(7)
     watching = watch(None, alias="prod")
-    await looked(watching, emulator)
+    await watching.looked()
     promote(8)
     await watching.expect(8)
 
@@ -713,7 +740,7 @@ async def test_watchers_of_versions_and_of_aliases_do_not_disturb_each_other(wat
     emulator.create_versions(IMAGE, 8)
     promote(7)
     versions, moves = watch(), watch(alias="prod")
-    await looked(moves, emulator)
+    await moves.looked()
     emulator.create_versions(IMAGE, 1)
     await versions.expect(9)
     promote(9)

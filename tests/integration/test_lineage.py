@@ -44,7 +44,7 @@ def image(version=None, region="us-east-1"):
 
 
 def sensor(**arguments):
-    return SageMakerImageVersionSensor(task_id="wait", image_name=IMAGE, poke_interval=0.2, timeout=30, **arguments)
+    return SageMakerImageVersionSensor(task_id="wait", image_name=IMAGE, poke_interval=0.05, timeout=30, **arguments)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def assets_are_read():
 @pytest.mark.parametrize("details", [False, True])
 def test_a_sensor_read_the_version_that_it_waited_for(emulator, connection, run, mode, details):
     emulator.create_versions(IMAGE, 3)
-    emulator.creation_seconds = 0.5
+    emulator.creation_seconds = 0.1
     emulator.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage="training:1", ClientToken="token")
     task = sensor(after_version=3, include_details=details, **mode)
     run(task)
@@ -100,8 +100,8 @@ def test_a_sensor_that_failed_says_what_its_task_says_of_itself(emulator, connec
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_task_that_creates_a_version_wrote_it_after_a_deferral_too(emulator, connection, run, deferrable):
-    emulator.creation_seconds = 0.3
-    create = {"task_id": "create", "image_name": IMAGE, "base_image": "training:1", "check_interval": 0.2}
+    emulator.creation_seconds = 0.1
+    create = {"task_id": "create", "image_name": IMAGE, "base_image": "training:1", "check_interval": 0.05}
     SageMakerCreateImageOperator(
         task_id="image", image_name=IMAGE, role_arn="arn:aws:iam::123456789012:role/sagemaker"
     ).execute(run.context)
@@ -113,10 +113,10 @@ def test_a_task_that_creates_a_version_wrote_it_after_a_deferral_too(emulator, c
 
 
 def test_a_task_whose_version_failed_wrote_nothing(emulator, connection, run):
-    emulator.creation_seconds = 0.3
+    emulator.creation_seconds = 0.1
     emulator.create_versions(IMAGE, 1)
     create = SageMakerCreateImageVersionOperator(
-        task_id="create", image_name=IMAGE, base_image="training:does-not-exist", check_interval=0.2
+        task_id="create", image_name=IMAGE, base_image="training:does-not-exist", check_interval=0.05
     )
     with pytest.raises(SageMakerImageOperationError):
         run(create)

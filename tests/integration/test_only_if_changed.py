@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from airflow_provider_imageversions import _sessions
+from airflow_provider_imageversions import _sessions, operators
 from airflow_provider_imageversions.compat import AirflowSkipException
 from airflow_provider_imageversions.errors import (
     CredentialsError,
@@ -84,7 +84,7 @@ def image(emulator, connection, push):
 
 def create(run_id="run-1", **arguments):
     given = {"task_id": "create", "image_name": IMAGE, "base_image": BASE, "only_if_changed": True}
-    return SageMakerCreateImageVersionOperator(**{**given, "check_interval": 0.2, "timeout": 20, **arguments})
+    return SageMakerCreateImageVersionOperator(**{**given, "check_interval": 0.05, "timeout": 20, **arguments})
 
 
 @pytest.fixture
@@ -126,8 +126,9 @@ def test_an_unchanged_one_can_skip_the_task(image, run, next_run):
     assert numbers(image) == [1]
 
 
-def test_a_retry_continues_although_another_run_came_between(image, run, push, context):
+def test_a_retry_continues_although_another_run_came_between(image, run, push, context, monkeypatch):
     """Before Airflow 3.3, the runs of a task share what it stores."""
+    monkeypatch.setattr(operators.versions, "_RUNS_REMEMBERED", 4)
     context["ti"].run_id = "run-1"
     image.add_fault("access_denied", operation="DescribeImageVersion")
     with pytest.raises(ClientError, match="not authorized"):
@@ -138,12 +139,12 @@ def test_a_retry_continues_although_another_run_came_between(image, run, push, c
     context["ti"].run_id = "run-1"
     context["ti"].try_number = 2
     assert run(create(if_unchanged="skip"))["Version"] == 1
-    for number in range(3, 21):
+    for number in range(3, 7):
         context["ti"].run_id = f"run-{number}"
         push(f"content-{number}")
         run(create(wait_for_completion=False))
     (stored,) = context["task_state_store"].values()
-    assert len(stored) < 18
+    assert [run_id for run_id, *_ in stored] == ["run-3", "run-4", "run-5", "run-6"]
 
 
 def test_if_unchanged_that_renders_to_skip_needs_only_if_changed(image, run):
@@ -204,8 +205,8 @@ def test_a_version_that_is_creating_is_waited_for(image, run, push, next_run, sa
     image.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage=BASE, ClientToken="theirs")
 
     def complete():
-        while not image.calls("DescribeImageVersion"):
-            time.sleep(0.05)
+        while not any(call["status"] for call in image.calls("DescribeImageVersion")):
+            time.sleep(0.01)
         image.creation_seconds = 0
 
     with ThreadPoolExecutor(1) as pool:

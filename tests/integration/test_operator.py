@@ -101,10 +101,10 @@ def configured(monkeypatch):
 
 
 def test_a_large_result_goes_to_the_database_with_a_warning_and_advice(emulator, connection, context, capsys):
-    emulator.create_versions(IMAGE, 2_000)
-    assert len(operator().execute(context)) == 2_000
+    emulator.create_versions(IMAGE, 1_300)
+    assert len(operator().execute(context)) == 1_300
     said = capsys.readouterr().out
-    assert "'my-image': the result of 2000 versions takes" in said
+    assert "'my-image': the result of 1300 versions takes" in said
     assert "fields=['Version', 'ImageVersionStatus']" in said
     advised = int(said.partition("limit=")[2].split()[0])
     for arguments in ({"limit": advised}, {"fields": ["Version"]}):
@@ -113,22 +113,24 @@ def test_a_large_result_goes_to_the_database_with_a_warning_and_advice(emulator,
 
 
 def test_a_result_too_large_for_the_database_is_refused_with_advice(emulator, connection, context, configured):
-    emulator.create_versions(IMAGE, 2_000)
-    configured(SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="262144")
+    emulator.create_versions(IMAGE, 1_000)
+    configured(SAGEMAKER_IMAGE_VERSIONS__MAX_XCOM_BYTES="100000")
     before = len(emulator.calls("ListImageVersions"))
     with pytest.raises(
-        ValueError, match=r"'my-image'.*262,144.*limit=.*fields=.*object-storage XCom.*max_xcom_bytes \(0: no limit\)"
+        ValueError, match=r"'my-image'.*100,000.*limit=.*fields=.*object-storage XCom.*max_xcom_bytes \(0: no limit\)"
     ) as caught:
         operator().execute(context)
-    # At once, rather than after all of the 20 pages.
-    assert len(emulator.calls("ListImageVersions")) - before < 15
+    # At once, rather than after all of the 10 pages.
+    assert len(emulator.calls("ListImageVersions")) - before < 8
     advised = int(str(caught.value).partition("limit=")[2].split()[0])
     assert len(operator(limit=advised).execute(context)) == advised
-    assert len(operator(fields=["Version"]).execute(context)) == 2_000
+    assert len(operator(fields=["Version"]).execute(context)) == 1_000
 
 
 def test_by_default_four_mebibytes_are_the_limit(emulator, connection, context):
-    emulator.create_versions(IMAGE, 20_000)
+    # Of more than a kilobyte each.
+    for number in emulator.create_versions(IMAGE, 4_000, status="CREATE_FAILED"):
+        emulator.set_version(IMAGE, number, failure_reason="x" * 1024)
     with pytest.raises(ValueError, match=r"larger than 4,194,304 bytes"):
         operator().execute(context)
 

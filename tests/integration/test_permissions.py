@@ -49,7 +49,7 @@ RESOURCES = {
     "UpdateImage": {"image"},
     "UpdateImageVersion": {"image-version"},
 }
-QUICK = {"check_interval": 0.2}
+QUICK = {"check_interval": 0.02}
 
 
 def table():
@@ -215,7 +215,7 @@ def test_the_table_has_a_line_for_each_scenario():
 
 @pytest.mark.parametrize("label", SCENARIOS)
 def test_the_permissions_are_those_of_the_calls(label, emulator, connection, run):
-    emulator.creation_seconds = 0.2
+    emulator.creation_seconds = 0.05
     emulator.create_versions(IMAGE, 150)
     emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
     run.emulator = emulator

@@ -63,12 +63,14 @@ def nothing_is_left():
 
 async def test_a_thousand_waits_for_one_image_share_one_call(emulator, connection):
     emulator.create_versions(IMAGE, 3)
-    waits = [asyncio.create_task(first_event(trigger(version=4, poll_interval=4.0))) for _ in range(1000)]
-    with subscribe(Target(version=4), interval=4.0) as witness:
+    waits = [asyncio.create_task(first_event(trigger(version=4))) for _ in range(1000)]
+    with subscribe(Target(version=4)) as witness:
         await witness.next()
         assert polls(emulator) == 1
         emulator.create_versions(IMAGE, 1)
-        events = await asyncio.gather(*waits)
+        # A poll for a further subscriber is as good for all as one at the interval.
+        with subscribe(Target(version=4)):
+            events = await asyncio.gather(*waits)
     assert {event.payload["version"]["Version"] for event in events} == {4}
     assert polls(emulator) == 2
 
@@ -107,7 +109,7 @@ async def test_a_thousand_waits_continue_in_batches_and_none_starves(emulator, c
 
 async def test_no_wait_is_lost_while_others_start_end_and_are_cancelled(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    staying = [asyncio.create_task(first_event(trigger(poll_interval=0.02))) for _ in range(300)]
+    staying = [asyncio.create_task(first_event(trigger(poll_interval=0.02))) for _ in range(120)]
 
     async def come_and_go(seconds):
         while True:
@@ -118,8 +120,8 @@ async def test_no_wait_is_lost_while_others_start_end_and_are_cancelled(emulator
                 passing.cancel()
                 await asyncio.gather(passing, return_exceptions=True)
 
-    coming = [asyncio.create_task(come_and_go(number / 2000)) for number in range(100)]
-    await eventually(lambda: polls(emulator) > 20, 60)
+    coming = [asyncio.create_task(come_and_go(number / 2000)) for number in range(60)]
+    await eventually(lambda: polls(emulator) > 15, 60)
     emulator.set_version(IMAGE, 1, status="CREATED")
     events = await asyncio.wait_for(asyncio.gather(*staying), 30)
     for task in coming:
@@ -203,13 +205,13 @@ async def test_a_poll_follows_the_shortest_interval_of_its_subscribers(emulator,
     emulator.create_versions(IMAGE, 1, status="CREATING")
     with subscribe(interval=60.0) as slow:
         await slow.next()
-        with subscribe(interval=0.2) as fast:
+        with subscribe(interval=0.05) as fast:
             await fast.next()
             await fast.next()
             before = polls(emulator)
             await slow.next()
         assert polls(emulator) <= before + 1
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.25)
         assert polls(emulator) <= before + 2
 
 
@@ -225,11 +227,12 @@ async def test_a_new_subscriber_gets_a_poll_that_began_after_it_joined(emulator,
 
 async def test_a_new_subscriber_does_not_get_the_result_of_a_running_poll(emulator, connection):
     emulator.create_versions(IMAGE, 7)
-    emulator.add_fault("slow", times=1, seconds=0.8)
+    emulator.add_fault("slow", times=1, seconds=30)
     with subscribe() as early:
         await eventually(lambda: polls(emulator) == 1)
         emulator.create_versions(IMAGE, 1, status="CREATING")
         with subscribe() as late:
+            emulator.clear_faults()
             assert isinstance((await late.next()).outcomes[Target()], Waiting)
             assert (await early.next()).fault is None
     assert polls(emulator) == 2
@@ -253,17 +256,17 @@ async def test_a_new_subscriber_of_a_missing_image_is_polled_for_at_once(emulato
 
 async def test_grace_starts_with_the_first_poll_that_met_this_kind_of_error(emulator, connection, monkeypatch):
     connection(config_kwargs={"retries": {"total_max_attempts": 1}})
-    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.3))
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.15))
     emulator.create_versions(IMAGE, 1)
-    # The pauses between them double.
-    emulator.add_fault("unavailable", times=5)
+    # After each of them there is a pause of 0.1 seconds or more.
+    emulator.add_fault("unavailable", times=2)
     emulator.add_fault("access_denied", times=1)
     assert (await first_event(trigger(poll_interval=0.1))).payload["status"] == "ready"
-    assert polls(emulator) == 7
+    assert polls(emulator) == 4
     emulator.add_fault("access_denied", times=None)
     began = time.monotonic()
     assert (await first_event(trigger(poll_interval=0.1))).payload["status"] == "error"
-    assert time.monotonic() - began > 0.3
+    assert time.monotonic() - began > 0.15
 
 
 async def test_a_connection_that_hangs_does_not_block_others(emulator, connection):
@@ -284,11 +287,14 @@ async def test_a_connection_that_hangs_does_not_block_others(emulator, connectio
 async def test_polls_for_other_subscribers_do_not_lengthen_a_backoff(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
     backing_off = asyncio.create_task(first_event(trigger(poll_interval=0.5, exponential_backoff=True)))
-    with subscribe(interval=0.05) as fast:
+    with subscribe(interval=0.01) as fast:
         for _ in range(20):
             await fast.next()
-    emulator.set_version(IMAGE, 1, status="CREATED")
-    assert (await asyncio.wait_for(backing_off, 6)).payload["status"] == "ready"
+        (other,) = fast._poll._subscriptions - {fast}
+        # Doubled after each poll, it would be 2**20.
+        assert 1 <= other.interval < 100
+        emulator.set_version(IMAGE, 1, status="CREATED")
+        assert (await backing_off).payload["status"] == "ready"
 
 
 async def test_a_wait_for_an_old_version_that_was_deleted_fails(emulator, connection):
@@ -325,14 +331,14 @@ async def test_records_of_old_versions_and_aliases_have_no_details_by_default(em
     ],
 )
 async def test_denied_access_ends_only_the_waits_that_need_it(emulator, connection, monkeypatch, denied, ends, waits):
-    monkeypatch.setitem(_sessions.GRACE, ErrorKind.PERMANENT, 0.5)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.PERMANENT, 0.15)
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault("access_denied", operation=denied, times=None)
-    waiting = asyncio.create_task(first_event(trigger(**waits, poll_interval=0.2)))
+    waiting = asyncio.create_task(first_event(trigger(**waits, poll_interval=0.05)))
     began = time.monotonic()
-    refused = await first_event(trigger(**ends, poll_interval=0.2))
+    refused = await first_event(trigger(**ends, poll_interval=0.05))
     assert f"not authorized to perform: sagemaker:{denied}" in refused.payload["error"]
-    assert time.monotonic() - began > 0.5
+    assert time.monotonic() - began > 0.15
     emulator.create_versions(IMAGE, 1)
     emulator.client("sagemaker").update_image_version(ImageName=IMAGE, Version=2, AliasesToAdd=["prod"])
     assert (await waiting).payload["version"]["Version"] == 2
@@ -347,16 +353,18 @@ async def test_an_old_version_that_cannot_be_described_is_found_by_listing(emula
 
 async def test_a_slow_poll_is_not_overtaken(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    emulator.add_fault("slow", times=2, seconds=0.7)
-    with subscribe(interval=0.1) as subscription:
-        await asyncio.sleep(0.6)
-        assert polls(emulator) <= 1
+    emulator.add_fault("slow", times=None, seconds=30)
+    with subscribe(interval=0.02) as subscription:
+        await eventually(lambda: polls(emulator) > 0)
+        await asyncio.sleep(0.2)
+        assert polls(emulator) == 1
+        emulator.clear_faults()
         await subscription.next()
 
 
 async def test_cancelling_one_wait_does_not_affect_others(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    one, other = (asyncio.create_task(first_event(trigger(poll_interval=0.2))) for _ in range(2))
+    one, other = (asyncio.create_task(first_event(trigger(poll_interval=0.05))) for _ in range(2))
     await eventually(lambda: polls(emulator) > 0)
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -367,13 +375,13 @@ async def test_cancelling_one_wait_does_not_affect_others(emulator, connection):
 
 async def test_the_poll_and_the_client_end_with_the_last_subscriber(emulator, connection):
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.1))) for _ in range(3)]
+    waits = [asyncio.create_task(first_event(trigger(poll_interval=0.02))) for _ in range(3)]
     await eventually(lambda: polls(emulator) > 1)
     for wait in waits:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
     before = polls(emulator)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.2)
     assert polls(emulator) <= before + 1
     assert not _shared_poller._registries
 
@@ -382,10 +390,12 @@ async def test_cancelling_one_request_for_details_does_not_affect_others(emulato
     emulator.create_versions(IMAGE, 1)
     with subscribe() as subscription:
         version = (await subscription.next()).versions[0]
-        emulator.add_fault("slow", operation="DescribeImageVersion", times=1, seconds=0.5)
+        emulator.add_fault("slow", operation="DescribeImageVersion", times=1, seconds=30)
         asking = [asyncio.create_task(subscription.add_details(version)) for _ in range(3)]
         await eventually(lambda: emulator.calls("DescribeImageVersion"))
         asking[0].cancel()
+        await asyncio.wait(asking[:1])
+        emulator.clear_faults()
         records = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(records[0], asyncio.CancelledError)
         assert all("ContainerImage" in record for record in records[1:])
@@ -416,6 +426,7 @@ async def test_sockets_and_threads_are_closed_with_the_last_subscriber(emulator,
     def threads():
         return [each for each in threading.enumerate() if each.name.startswith("sagemaker-image-versions")]
 
+    gc.collect()  # clients of other tests
     before = len(sockets())
     with subscribe(image_name="other-image") as other, subscribe() as subscription:
         await asyncio.gather(other.next(), subscription.next())
@@ -495,46 +506,38 @@ async def test_a_trigger_unsubscribes_when_its_generator_is_closed(emulator, con
 
 async def test_the_event_loop_is_not_blocked(emulator, connection):
     emulator.create_versions(IMAGE, 1000, status="CREATING")
-    emulator.add_fault("slow", times=1, seconds=1)
-    turns = 0
-
-    async def watch():
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0.005)
-            turns += 1
-
-    watcher = asyncio.create_task(watch())
+    emulator.add_fault("slow", times=1, after=4, seconds=30)
     with subscribe(Target(after_version=0)) as subscription:
-        result = await subscription.next()
-    watcher.cancel()
-    assert len(result.versions) == 1000
-    # While the slow answer is awaited; of ten calls that block the loop, it would see none.
-    assert turns > 20
+        reading = asyncio.create_task(subscription.next())
+        # Of ten calls that block the loop, it would see none, and not this one before its answer.
+        await eventually(lambda: polls(emulator) == 5)
+        assert emulator.calls("ListImageVersions")[-1]["status"] is None
+        emulator.clear_faults()
+        assert len((await reading).versions) == 1000
 
 
 async def test_an_edited_connection_takes_effect_when_the_client_is_old(emulator, connection, monkeypatch):
-    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.3, 0.3))
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.1, 0.1))
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    with subscribe(interval=0.1) as subscription:
+    with subscribe(interval=0.05) as subscription:
         await subscription.next()
         connection(login="edited")
         await eventually(lambda: "edited" in {call["access_key_id"] for call in emulator.calls("ListImageVersions")})
 
 
 async def test_a_client_that_cannot_be_renewed_is_used_for_a_limited_time(emulator, connection, monkeypatch, caplog):
-    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.3, 0.3))
-    monkeypatch.setattr(_shared_poller, "RENEWAL_PAUSE", 0.2)
-    monkeypatch.setattr(_shared_poller, "LONGEST_LIFETIME", 1.5)
-    monkeypatch.setitem(_sessions.GRACE, ErrorKind.CREDENTIALS, 0.5)
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.1, 0.1))
+    monkeypatch.setattr(_shared_poller, "RENEWAL_PAUSE", 0.05)
+    monkeypatch.setitem(_sessions.GRACE, ErrorKind.CREDENTIALS, 0.1)
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    waiting = asyncio.create_task(first_event(trigger(poll_interval=0.1)))
+    waiting = asyncio.create_task(first_event(trigger(poll_interval=0.05)))
     await eventually(lambda: polls(emulator))
     with monkeypatch.context() as away:
         away.delenv("AIRFLOW_CONN_AWS_DEFAULT")
         await eventually(lambda: "'aws_default': could not be renewed; continuing" in caplog.text)
         seen = polls(emulator)
         await eventually(lambda: polls(emulator) > seen + 3)
+    monkeypatch.setattr(_shared_poller, "LONGEST_LIFETIME", 0.3)
     connection(login="edited")
     await eventually(lambda: "edited" in {call["access_key_id"] for call in emulator.calls("ListImageVersions")})
     monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
@@ -585,7 +588,9 @@ async def test_calls_that_are_cancelled_before_their_turn_cost_nothing():
 
 
 async def test_details_go_first_but_one_image_does_not_hold_up_the_others(emulator, connection, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "5")
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "0.001")
+    # So that calls are made in the order of their turns.
+    monkeypatch.setattr(_shared_poller, "CALLS_AT_ONCE", 1)
     for image in ("ready", "known", "new"):
         emulator.create_versions(image, 2)
     with subscribe(VersionsAbove(), image_name="ready") as ready, subscribe(image_name="known") as known:
@@ -597,7 +602,10 @@ async def test_details_go_first_but_one_image_does_not_hold_up_the_others(emulat
         with subscribe(image_name="new") as new:
             await eventually(lambda: limiter._queue.backlog)
             known.retarget(VersionsAbove())
-            await asyncio.gather(known.next(), new.next(), *map(ready.add_details, versions))
+            asking = asyncio.gather(known.next(), new.next(), *map(ready.add_details, versions))
+            await eventually(lambda: len(limiter._queue._waiting) == 4)
+            limiter.learn(-2 * BURST, throttled=False)
+            await asking
     calls = [(call["operation"], call["parameters"]["ImageName"]) for call in emulator.calls()[before:]]
     assert [image for operation, image in calls if operation != "ListAliases"] == ["new", "ready", "known", "ready"]
 
@@ -613,8 +621,8 @@ async def test_the_region_is_known_while_the_client_is_renewed(emulator, connect
 
 async def test_the_earliest_possible_time_does_not_break_a_shared_poll(emulator, connection):
     emulator.create_versions(IMAGE, 1)
-    wait = asyncio.create_task(first_event(trigger(version=2, poll_interval=0.2)))
-    event = await first_event(trigger(created_after="0001-01-01T00:00:00+00:00", poll_interval=0.2))
+    wait = asyncio.create_task(first_event(trigger(version=2, poll_interval=0.05)))
+    event = await first_event(trigger(created_after="0001-01-01T00:00:00+00:00", poll_interval=0.05))
     assert event.payload["version"]["Version"] == 1
     emulator.create_versions(IMAGE, 1)
     assert (await wait).payload["version"]["Version"] == 2
@@ -652,8 +660,9 @@ def logged(caplog):
 
 async def test_each_poll_is_logged_with_its_reason_and_its_cost(emulator, connection, logged):
     emulator.create_versions(IMAGE, 250)
-    with subscribe(interval=0.3) as first:
+    with subscribe(interval=0.1) as first:
         await first.next()
+        first.interval = INTERVAL  # after the next poll, which is scheduled already
         await first.next()
         with subscribe() as second:
             await second.next()
@@ -717,7 +726,7 @@ async def test_too_many_images_for_the_rate_are_polled_equally_often_with_a_warn
     emulator, connection, logged, monkeypatch
 ):
     # So low that the rate is the limit, however busy the machine is.
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "25")
     images = [f"image-{number}" for number in range(12)]
     for image in images:
         emulator.create_versions(image, 1)
@@ -727,8 +736,8 @@ async def test_too_many_images_for_the_rate_are_polled_equally_often_with_a_warn
 
     with ExitStack() as stack:
         for image in images:
-            stack.enter_context(subscribe(interval=0.25, image_name=image))
-        await eventually(lambda: warnings() and min(len(poll_lines(logged, image)) for image in images) >= 4, 60)
+            stack.enter_context(subscribe(interval=0.1, image_name=image))
+        await eventually(lambda: warnings() and min(len(poll_lines(logged, image)) for image in images) >= 3, 60)
     counts = [len(poll_lines(logged, image)) for image in images]
     assert max(counts) - min(counts) <= 1
     (warning,) = warnings()
@@ -738,7 +747,7 @@ async def test_too_many_images_for_the_rate_are_polled_equally_often_with_a_warn
 
 
 async def test_polls_that_caught_up_are_reported_once(emulator, connection, logged, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "10")
+    monkeypatch.setenv("AIRFLOW__SAGEMAKER_IMAGE_VERSIONS__CALLS_PER_SECOND", "20")
     images = [f"image-{number}" for number in range(30)]
     for image in images:
         emulator.create_versions(image, 1)
@@ -749,7 +758,7 @@ async def test_polls_that_caught_up_are_reported_once(emulator, connection, logg
     with ExitStack() as few:
         with ExitStack() as many:
             for number, image in enumerate(images):
-                (few if number < 2 else many).enter_context(subscribe(interval=0.5, image_name=image))
+                (few if number < 4 else many).enter_context(subscribe(interval=0.4, image_name=image))
             await eventually(lambda: lines("seconds behind"), 60)
         await eventually(lambda: lines("on time again"), 60)
         seen = polls(emulator)
@@ -763,10 +772,10 @@ async def test_the_warning_does_not_advise_to_raise_a_throttled_rate(emulator, c
     images = [f"image-{number}" for number in range(12)]
     for image in images:
         emulator.create_versions(image, 1)
-    emulator.add_fault("throttling", times=4)
+    emulator.add_fault("throttling", times=3)
     with ExitStack() as stack:
         for image in images:
-            stack.enter_context(subscribe(interval=0.5, image_name=image))
+            stack.enter_context(subscribe(interval=0.25, image_name=image))
         await eventually(lambda: "seconds behind" in logged.text, 60)
     (warning,) = [record.getMessage() for record in logged.records if record.levelno == logging.WARNING]
     assert "SageMaker throttles these calls" in warning

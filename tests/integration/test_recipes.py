@@ -104,13 +104,15 @@ def test_the_life_cycle_guide_creates_promotes_and_prunes(studio, connection, ru
     client, results = studio.client("sagemaker"), {}
     ti = run.context["ti"]
     ti.xcom_pull = lambda task_ids: results[task_ids]
-    for number in range(1, 13):
+    for number in (1, 11, 12):
         ti.run_id = f"manual-{number}"
         for name in ("create_image", "create", "promote", "prune"):
             task = copy.copy(dag.task_dict[name])
             ti.task_id = name
             task.render_template_fields({**run.context, "params": dag.params.dump()})
             results[name] = run(task)
+        if number == 1:
+            studio.create_versions("churn-model", 9)
     assert client.describe_image_version(ImageName="churn-model", Alias="prod")["Version"] == 12
     assert results["prune"]["deleted"] == [2]
     assert results["prune"]["kept"]["newest"] == list(range(3, 13))

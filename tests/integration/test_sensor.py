@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise
 
 import botocore.exceptions
 import pytest
@@ -21,7 +20,7 @@ from airflow_provider_imageversions.errors import (
     MissingConnectionError,
     SageMakerImageVersionPollingError,
 )
-from airflow_provider_imageversions.hooks import AWS_PARAMETERS, aws_parameters
+from airflow_provider_imageversions.hooks import AWS_PARAMETERS, SageMakerImageVersionsHook, aws_parameters
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionTrigger
 from tests.conftest import first_event
@@ -36,7 +35,7 @@ IMAGE = "my-image"
 
 
 def sensor(**arguments):
-    defaults = {"task_id": "wait", "image_name": IMAGE, "poke_interval": 0.2, "timeout": 30}
+    defaults = {"task_id": "wait", "image_name": IMAGE, "poke_interval": 0.05, "timeout": 30}
     return SageMakerImageVersionSensor(**{**defaults, **arguments})
 
 
@@ -73,8 +72,8 @@ def polls(emulator):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.2))
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+    monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.05))
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.03)
 
 
 # The table is tested in tests/unit; here are the first rows for each kind of target and outcome.
@@ -87,7 +86,7 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
 ):
     seed(emulator, listed, alias=target.get("alias"))
     # A wait polls once and times out; a deferral needs a moment to poll.
-    task = sensor(**target, **mode, timeout=30 if kind in {Ready, Failed} else 0.2 * mode.get("deferrable", 0))
+    task = sensor(**target, **mode, timeout=30 if kind in {Ready, Failed} else 0.1 * mode.get("deferrable", 0))
     if kind is Ready:
         record = run(task)
         assert record["Version"] == expected
@@ -103,20 +102,26 @@ def test_a_sensor_follows_the_decision_table_in_every_mode(
 
 
 @pytest.fixture
-def created_when_looked_at(emulator):
-    """Make a version CREATED after this number of polls, however long that takes on a busy machine."""
+def after_looks(emulator):
+    """Do something after this number of polls, however long that takes on a busy machine."""
 
     over = threading.Event()  # a test that is skipped or fails may never poll
 
-    def create(version, looks):
+    def act(looks, action):
         while polls(emulator) < looks:
-            if over.wait(0.02):
+            if over.wait(0.01):
                 return
-        emulator.set_version(IMAGE, version, status="CREATED")
+        action()
 
     with ThreadPoolExecutor(1) as pool:
-        yield lambda version, looks: pool.submit(create, version, looks)
+        yield lambda looks, action: pool.submit(act, looks, action)
         over.set()
+
+
+@pytest.fixture
+def created_when_looked_at(emulator, after_looks):
+    """Make a version CREATED after this number of polls."""
+    return lambda version, looks: after_looks(looks, lambda: emulator.set_version(IMAGE, version, status="CREATED"))
 
 
 def test_a_sensor_waits_until_the_version_is_created(emulator, connection, run, mode, created_when_looked_at):
@@ -135,7 +140,7 @@ def test_a_sensor_waits_until_the_version_is_created(emulator, connection, run, 
 
 
 def test_a_sensor_fails_with_the_service_s_reason(emulator, connection, run, mode):
-    emulator.creation_seconds = 0.5
+    emulator.creation_seconds = 0.1
     client = emulator.client("sagemaker")
     emulator.create_versions(IMAGE, 1)
     client.create_image_version(ImageName=IMAGE, BaseImage="repository:does-not-exist", ClientToken="token")
@@ -144,9 +149,9 @@ def test_a_sensor_fails_with_the_service_s_reason(emulator, connection, run, mod
 
 
 def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection, run, mode):
-    emulator.create_versions(IMAGE, 10_000)
+    emulator.create_versions(IMAGE, 1000)
     emulator.create_versions(IMAGE, 1, status="CREATING")
-    for target in ({}, {"version": 10_001}, {"after_version": 10_000}, {"created_after": datetime.now(timezone.utc)}):
+    for target in ({}, {"version": 1001}, {"after_version": 1000}, {"created_after": datetime.now(timezone.utc)}):
         before = polls(emulator)
         with pytest.raises(compat.AirflowSensorTimeout):
             run(sensor(**target, **mode, timeout=0, poke_interval=60))
@@ -157,7 +162,7 @@ def test_a_poke_is_one_call_whatever_the_number_of_versions(emulator, connection
 
 
 def test_an_old_version_far_down_the_list_takes_one_call_more(emulator, connection, run, mode):
-    emulator.create_versions(IMAGE, 10_000)
+    emulator.create_versions(IMAGE, 1000)
     assert run(sensor(version=7, **mode))["Version"] == 7
     assert [call["operation"] for call in emulator.calls() if call["operation"] != "CreateImage"] == [
         "ListImageVersions",
@@ -165,16 +170,16 @@ def test_an_old_version_far_down_the_list_takes_one_call_more(emulator, connecti
     ]
 
 
-def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(emulator, connection, run, mode, capsys):
+def test_an_image_that_does_not_exist_yet_is_waited_for_with_one_warning(
+    emulator, connection, run, mode, capsys, after_looks
+):
+    after_looks(2, lambda: emulator.create_versions(IMAGE, 1))
+    # A process logs again what the one before may not have, half an interval after it at most.
+    assert run(sensor(**mode, poke_interval=0.2))["Version"] == 1
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
+    assert "'my-image' in region us-east-1 through connection 'aws_default'" in warning
     with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(**mode, timeout=0.8))
-    assert polls(emulator) > 1
-    warnings = [line for line in capsys.readouterr().out.splitlines() if "does not exist yet" in line]
-    # A deferral's last check is a separate process.
-    assert len(warnings) == 1 + mode.get("deferrable", False)
-    assert "'my-image' in region us-east-1 through connection 'aws_default'" in warnings[0]
-    emulator.create_versions(IMAGE, 1)
-    assert run(sensor(**mode))["Version"] == 1
+        run(sensor(**mode, image_name="other", timeout=0.1))
 
 
 def error_of(mode, in_poke):
@@ -205,9 +210,10 @@ def test_never_fail_skips_whatever_happens(emulator, connection, run, mode):
 
 def test_silent_fail_logs_access_denied_and_continues(emulator, connection, run, mode):
     seed(emulator, "1:CREATED")
-    emulator.add_fault("access_denied", times=5)
+    # The last one is after the grace time.
+    emulator.add_fault("access_denied", times=3)
     assert run(sensor(**mode, silent_fail=True))["Version"] == 1
-    assert polls(emulator) == 6
+    assert polls(emulator) == 4
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
@@ -217,7 +223,7 @@ def test_a_failed_version_and_a_timeout_are_skipped_with_soft_fail_or_never_fail
 ):
     seed(emulator, listed)
     with pytest.raises(compat.AirflowSkipException):
-        run(sensor(**mode, **{flag: True}, timeout=0.5))
+        run(sensor(**mode, **{flag: True}, timeout=0.1 if listed == "1:CREATING" else 30))
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
@@ -266,7 +272,7 @@ def test_with_silent_fail_access_denied_to_the_end_is_a_timeout(emulator, connec
     seed(emulator, "1:CREATED")
     emulator.add_fault("access_denied", times=None)
     with pytest.raises(compat.AirflowSkipException if soft_fail else compat.AirflowSensorTimeout):
-        run(sensor(**mode, silent_fail=True, soft_fail=soft_fail, timeout=0.6))
+        run(sensor(**mode, silent_fail=True, soft_fail=soft_fail, timeout=0.1))
 
 
 def test_a_deferral_has_the_sensor_s_timeout_and_a_last_check(emulator, connection, run, monkeypatch):
@@ -276,8 +282,8 @@ def test_a_deferral_has_the_sensor_s_timeout_and_a_last_check(emulator, connecti
         await asyncio.Event().wait()
 
     monkeypatch.setattr(SageMakerImageVersionTrigger, "_wait", never)
-    assert run(sensor(deferrable=True, timeout=0.3))["Version"] == 1
-    assert run.timeout == 0.3
+    assert run(sensor(deferrable=True, timeout=0.1))["Version"] == 1
+    assert run.timeout == 0.1
 
 
 def test_reschedule_mode_asks_for_the_poke_interval(emulator, connection, context):
@@ -371,15 +377,14 @@ async def test_a_trigger_reports_invalid_arguments_with_an_event(arguments):
     assert next(iter(arguments)) in event.payload["error"]
 
 
-def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, run):
+def test_exponential_backoff_is_kept_up_in_the_triggerer(emulator, connection, run, created_when_looked_at):
     seed(emulator, "1:CREATING")
-    with pytest.raises(compat.AirflowSensorTimeout):
-        run(sensor(deferrable=True, poke_interval=0.07, exponential_backoff=True, max_wait=0.5, timeout=4))
+    # The thirteenth poll would be after 40 seconds if pauses doubled without limit.
+    created_when_looked_at(1, looks=13)
+    run(sensor(deferrable=True, poke_interval=0.01, exponential_backoff=True, max_wait=0.04, timeout=30))
     times = [call["monotonic"] for call in emulator.calls("ListImageVersions")]
-    gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
-    assert gaps[-1] > 0.4
-    # Six polls in this time if pauses double without limit, eleven with max_wait.
-    assert len(times) > 6
+    # Between these there are twelve pauses: of 0.04 seconds, if the first ones doubled.
+    assert times[-1] - times[-13] > 6 * 0.04
 
 
 # --- Without a worker -------------------------------------------------------------------------------------
@@ -621,7 +626,7 @@ class Particular(SageMakerImageVersionSensor):
 
 def test_a_condition_of_a_subclass_counts_in_every_mode(emulator, connection, run, mode, caplog, capsys):
     emulator.create_versions(IMAGE, 1)
-    given = {"task_id": "a", "image_name": IMAGE, "poke_interval": 0.1, "timeout": 0.5, **mode}
+    given = {"task_id": "a", "image_name": IMAGE, "poke_interval": 0.05, "timeout": 0.1, **mode}
     with pytest.raises(compat.AirflowSensorTimeout):
         run(Particular(**given))
     warned = "waiting in a worker, because a trigger would not call Particular.poke()" in (
@@ -739,27 +744,24 @@ def test_what_is_changed_after_the_construction_counts_when_the_dag_is_serialize
     assert task.end_from_trigger is ends
 
 
-def test_a_version_that_is_deleted_before_its_details_are_read_ends_no_wait(emulator, connection, run, mode, cleanup):
+def test_a_version_that_is_deleted_before_its_details_are_read_ends_no_wait(
+    emulator, connection, run, mode, monkeypatch
+):
     emulator.create_versions(IMAGE, 1)
-    emulator.add_fault("slow", operation="DescribeImageVersion", seconds=0.5)
-    pool = cleanup.enter_context(ThreadPoolExecutor(1))
+    original = SageMakerImageVersionsHook.add_details
 
-    def delete():
-        deadline = time.monotonic() + 20
-        while not emulator.calls("DescribeImageVersion"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    def delete_before(*arguments):
         emulator.set_version(IMAGE, 1, status="DELETING")
+        return original(*arguments)
 
-    deleting = pool.submit(delete)
+    monkeypatch.setattr(SageMakerImageVersionsHook, "add_details", delete_before)
     with pytest.raises(ImageVersionFailedError, match="version 1 is DELETING"):
         run(sensor(**mode, version=1, include_details=True))
-    deleting.result(10)
+    assert emulator.calls("DescribeImageVersion")
 
 
 @pytest.mark.parametrize("kind", ["expired_token", "access_denied"])
-async def test_an_error_of_the_details_that_passes_does_not_cost_an_interval(emulator, connection, monkeypatch, kind):
-    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
+async def test_an_error_of_the_details_that_passes_does_not_cost_an_interval(emulator, connection, kind):
     emulator.create_versions(IMAGE, 1)
     emulator.add_fault(kind, operation="DescribeImageVersion", times=1)
     trigger = SageMakerImageVersionTrigger(image_name=IMAGE, version=1, include_details=True, poll_interval=600)
@@ -771,15 +773,15 @@ async def test_an_error_of_the_details_that_passes_does_not_cost_an_interval(emu
 @pytest.mark.parametrize(
     "spans",
     [
-        {"timeout": timedelta(seconds=0.3)},
-        {"poke_interval": timedelta(seconds=0.1)},
-        {"max_wait": 0.1, "exponential_backoff": True},
+        {"timeout": timedelta(seconds=0.1)},
+        {"poke_interval": timedelta(seconds=0.05)},
+        {"max_wait": 0.05, "exponential_backoff": True},
     ],
 )
 def test_a_time_span_set_later_means_the_same_in_every_mode(emulator, connection, run, mode, spans):
     """Airflow's constructor takes seconds and timedeltas; a cluster policy sets either."""
     emulator.create_versions(IMAGE, 1)
-    task = sensor(version=9, **{"poke_interval": 0.1, "timeout": 0.3, **mode})
+    task = sensor(version=9, **{"timeout": 0.1, **mode})
     for name, value in spans.items():
         setattr(task, name, value)
     with pytest.raises(compat.AirflowSensorTimeout):
@@ -1044,7 +1046,7 @@ def test_the_log_has_changes_of_state_rather_than_polls_and_the_time_it_took(
     emulator.creation_seconds = 60
     emulator.create_versions(IMAGE, 1)
     emulator.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage="repository:tag", ClientToken="token")
-    created_when_looked_at(2, looks=15)
+    created_when_looked_at(2, looks=7)
     run(sensor(version=2, **mode, poke_interval=0.1))
     text = capsys.readouterr().out
     # A change directly before a poke may be logged again at the next one, in another process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import product
 from types import SimpleNamespace
 
 import jinja2
@@ -50,15 +51,14 @@ def task_of(task_class, arguments, params, *, native):
     return task
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
 @pytest.mark.parametrize(("task_class", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
-@pytest.mark.parametrize("value", [None, ""], ids=["none", "empty"])
 def test_a_template_without_a_value_is_an_error_that_names_the_parameter(
-    emulator, connection, context, task_class, name, value, native
+    emulator, connection, context, task_class, name
 ):
-    task = task_of(task_class, {name: "{{ params.x }}"}, {"x": value}, native=native)
-    with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
-        task.execute(context)
+    for value, native in product((None, ""), (False, True)):
+        task = task_of(task_class, {name: "{{ params.x }}"}, {"x": value}, native=native)
+        with pytest.raises(ValueError, match=rf"^{name}\b.* is not valid"):
+            task.execute(context)
     assert emulator.calls() == []
 
 
@@ -148,11 +148,10 @@ def test_an_alias_of_the_name_none_is_refused_when_the_dag_is_parsed(task_class,
 
 
 @pytest.mark.parametrize("task_class", CLASSES, ids=lambda each: each.__name__)
-@pytest.mark.parametrize("name", AWS_PARAMETERS)
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
-def test_how_to_reach_aws_may_render_to_nothing_and_then_is_the_default(task_class, name, native):
-    task = task_of(task_class, {name: "{{ params.x }}"}, {"x": None}, native=native)
-    assert aws_parameters(task)[name] == AWS_DEFAULTS[name]
+def test_how_to_reach_aws_may_render_to_nothing_and_then_is_the_default(task_class, native):
+    task = task_of(task_class, dict.fromkeys(AWS_PARAMETERS, "{{ params.x }}"), {"x": None}, native=native)
+    assert aws_parameters(task) == AWS_DEFAULTS
 
 
 LITERALS = {

@@ -33,8 +33,19 @@ def readers():
     return [each for each in threading.enumerate() if each.name.startswith("sagemaker-image-versions-queue")]
 
 
+@pytest.fixture
+def sqs(emulator, connection):
+    return emulator.client("sqs")
+
+
+def end_calls(sqs):
+    """Let the readers' calls return, rather than wait for messages that do not come."""
+    for url in sqs.list_queues().get("QueueUrls", ()):
+        sqs.send_message(QueueUrl=url, MessageBody="{}")
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left(monkeypatch):
+def nothing_is_left(monkeypatch, sqs):
     monkeypatch.setattr(_wake_queue, "RECEIVE_SECONDS", 1)
     monkeypatch.setattr(_wake_queue, "HIDDEN_FROM_OTHERS", 1)
     monkeypatch.setattr(_sessions, "GRACE_PACE", 0.1)
@@ -42,16 +53,12 @@ def nothing_is_left(monkeypatch):
         warnings.simplefilter("error", ResourceWarning)
         yield
         assert not _shared_poller._registries
+        end_calls(sqs)
         deadline = time.monotonic() + 10
         while readers():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         gc.collect()
-
-
-@pytest.fixture
-def sqs(emulator, connection):
-    return emulator.client("sqs")
 
 
 @pytest.fixture
@@ -74,6 +81,27 @@ def message(image=IMAGE, number=1, status="CREATED", region="us-east-1", **detai
 @pytest.fixture
 def send(sqs, queue):
     return lambda *bodies: [sqs.send_message(QueueUrl=queue, MessageBody=body) for body in bodies]
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The names of the calls that readers make."""
+    names = []
+    original = SageMakerImageVersionsHook.get_queue_client
+
+    def get_queue_client(hook, *arguments, **named):
+        client = original(hook, *arguments, **named)
+        client.meta.events.register("before-call.sqs", lambda model, **_: names.append(model.name))
+        return client
+
+    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", get_queue_client)
+    return names
+
+
+@pytest.fixture
+def visible(monkeypatch):
+    """Let each call receive all messages that are left, as after the time for which they are hidden."""
+    monkeypatch.setattr(_wake_queue, "HIDDEN_FROM_OTHERS", 0)
 
 
 def left(sqs, queue):
@@ -105,9 +133,9 @@ async def test_an_event_of_an_image_starts_its_poll_and_is_deleted(emulator, sqs
 
 async def test_events_of_the_emulator_wake_a_watcher_and_a_deferred_sensor(emulator, queue):
     emulator.create_versions(IMAGE, 1)
-    emulator.creation_seconds = 0.3
+    emulator.creation_seconds = 0.1
     emulator.send_state_changes_to(queue)
-    watching = Watching(Store(), image_name=IMAGE, poll_interval=INTERVAL, wake_queue=queue)
+    watching = Watching(emulator, Store(), image_name=IMAGE, poll_interval=INTERVAL, wake_queue=queue)
     sensor = SageMakerImageVersionTrigger(image_name=IMAGE, after_version=1, poll_interval=INTERVAL)
     ready = asyncio.create_task(first_event(sensor))
     try:
@@ -130,24 +158,27 @@ async def test_messages_for_one_change_cause_one_poll(emulator, sqs, queue, send
         await subscription.next()
         send(message(status="Created"), message(status="created"))
         await eventually(lambda: left(sqs, queue) == 0)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
         assert polls(emulator) == 2
         monkeypatch.setattr(_shared_poller, "SAME_CHANGE_WITHIN", 0.0)
         send(message(status="CREATED"))
         await eventually(lambda: polls(emulator) == 3)
 
 
-async def test_a_change_that_is_reported_during_a_poll_causes_a_further_one(emulator, queue, send):
+async def test_a_change_that_is_reported_during_a_poll_causes_a_further_one(emulator, sqs, queue, send):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
-        emulator.add_fault("slow", times=1, seconds=1.0)
+        emulator.add_fault("slow", times=1, seconds=30)
         send(message(status="CREATING"))
         await eventually(lambda: polls(emulator) == 2)
         send(message(number=2), message(number=3))
+        await eventually(lambda: left(sqs, queue) == 0)
+        assert polls(emulator) == 2
+        emulator.clear_faults()
         await eventually(lambda: polls(emulator) == 3)
         await subscription.next()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert polls(emulator) == 3
 
 
@@ -173,15 +204,18 @@ STRANGE = [
 ]
 
 
+@pytest.mark.usefixtures("visible")
 async def test_a_message_about_nothing_that_is_polled_is_deleted_when_it_is_old(
-    emulator, sqs, queue, send, monkeypatch
+    emulator, sqs, queue, send, called, monkeypatch
 ):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
         strange = [*STRANGE, message(region="eu-west-1"), message("other-image")]
         send(*strange)
-        await asyncio.sleep(1.5)
+        before = len(called)
+        await eventually(lambda: len(called) > before + 3)
+        assert set(called) == {"ReceiveMessage"}
         # moto counts messages that are hidden and those that are not one after the other.
         await eventually(lambda: left(sqs, queue) == len(strange))
         monkeypatch.setattr(_wake_queue, "KEPT_FOR_OTHERS", 0.0)
@@ -211,8 +245,9 @@ async def test_another_triggerer_receives_the_event_of_an_image_that_only_it_pol
         assert len(emulator.calls("ListImageVersions", IMAGE)) == 1
 
 
+@pytest.mark.usefixtures("visible")
 async def test_a_sensor_in_one_triggerer_does_not_take_the_message_from_a_watcher_in_another(
-    emulator, sqs, queue, send
+    emulator, sqs, queue, send, called
 ):
     for image in (IMAGE, "other-image"):
         emulator.create_versions(image, 1)
@@ -228,11 +263,12 @@ async def test_a_sensor_in_one_triggerer_does_not_take_the_message_from_a_watche
     thread = asyncio.create_task(asyncio.to_thread(asyncio.run, other_triggerer()))
     await eventually(ready.is_set)
     try:
+        send(message(number=2))
+        before = len(called)
+        await eventually(lambda: len(called) > before + 3)
         with waiting(queue) as watcher:
             await watcher.next()
-            for number in (2, 3, 4):
-                send(message(number=number))
-                await asyncio.wait_for(watcher.next(), 30)
+            await asyncio.wait_for(watcher.next(), 30)
             await eventually(lambda: left(sqs, queue) == 0)
     finally:
         over.set()
@@ -241,41 +277,50 @@ async def test_a_sensor_in_one_triggerer_does_not_take_the_message_from_a_watche
 
 @pytest.fixture
 def late_answers(monkeypatch):
-    """Function that delays what polls have read, so that it is from before."""
-    original, seconds, read = _shared_poller.poll_versions, [0.0], []
+    """Functions that hold back what polls read from now on, so that it is from before, and that let them go on."""
+    original, going_on, read = _shared_poller.poll_versions, threading.Event(), []
+    going_on.set()
 
     def poll_versions(*arguments):
         read.append(original(*arguments))
-        time.sleep(seconds[0])
+        going_on.wait(60)
         return read[-1]
 
-    async def delay(delay):
-        seconds[0], before = delay, len(read)
+    async def hold():
+        going_on.clear()
+        before = len(read)
         await eventually(lambda: len(read) > before)
 
     monkeypatch.setattr(_shared_poller, "poll_versions", poll_versions)
-    return delay
+    yield hold, going_on.set
+    going_on.set()
 
 
 async def test_an_event_during_the_poll_that_ends_an_outage_causes_a_further_one(
     emulator, sqs, queue, send, late_answers
 ):
+    hold, go_on = late_answers
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
         emulator.add_fault("throttling", times=3)
         send(message(status="CREATING"))
         assert (await subscription.next()).fault is ErrorKind.THROTTLED
-        await late_answers(1.5)
+        await hold()
         emulator.create_versions(IMAGE, 1)
         send(message(number=2))
         await eventually(lambda: left(sqs, queue) == 0)
+        go_on()
         assert [version["Version"] for version in (await subscription.next()).versions] == [1]
         result = await asyncio.wait_for(subscription.next(), INTERVAL / 10)
         assert result.versions[0]["Version"] == 2
 
 
-async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue, send, monkeypatch):
+@pytest.mark.usefixtures("visible")
+async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue, send, called, monkeypatch):
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.02)
+    monkeypatch.setattr(_shared_poller, "SAME_CHANGE_WITHIN", 0.0)
+
     def refuse(**_):
         raise ConnectionError("no network")
 
@@ -291,13 +336,15 @@ async def test_a_message_that_cannot_be_deleted_starts_one_poll(emulator, queue,
         await subscription.next()
         send(message(number=2))
         await subscription.next()
-        await asyncio.sleep(2.5)
+        before = len(called)
+        await eventually(lambda: len(called) > before + 3)
         assert polls(emulator) == 2
 
 
 async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too(
-    emulator, sqs, connection, queue, caplog
+    emulator, sqs, queue, caplog, monkeypatch
 ):
+    monkeypatch.setattr(_sessions, "GRACE_PACE", 0.02)
     caplog.set_level(logging.INFO, logger=_wake_queue.__name__)
     emulator.create_versions(IMAGE, 1)
     missing = queue.replace("image-versions", "missing")
@@ -305,16 +352,18 @@ async def test_a_queue_that_cannot_be_read_is_reported_once_and_its_recovery_too
         await eventually(lambda: "could not be read" in caplog.text)
         before = polls(emulator)
         await eventually(lambda: polls(emulator) > before + 2)
-        await asyncio.sleep(0.5)
+        (reader,) = _shared_poller._registry().readers.values()
+        await eventually(lambda: reader._failures > 3)
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert missing in warning.getMessage()
         assert "NonExistentQueue" in warning.getMessage() or "QueueDoesNotExist" in warning.getMessage()
         sqs.create_queue(QueueName="missing")
+        end_calls(sqs)
         await eventually(lambda: "read again after" in caplog.text, 20)
         assert (await subscription.next()).fault is None
 
 
-async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(emulator, queue):
+async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(emulator, sqs, queue):
     for image in (IMAGE, "other-image"):
         emulator.create_versions(image, 1)
     port = urlsplit(emulator.endpoint_url).port
@@ -322,6 +371,7 @@ async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(em
     def sockets():
         return [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
 
+    gc.collect()  # clients of other tests
     before = len(sockets())
     # Otherwise, polls at the same time leave another connection open.
     shared = {"botocore_config": {"max_pool_connections": 1}}
@@ -333,6 +383,7 @@ async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(em
             await asyncio.gather(subscription.next(), other.next())
             await eventually(lambda: len(sockets()) > of_poll)
             assert len(readers()) == 1
+        end_calls(sqs)
         await eventually(lambda: not readers())
         await eventually(lambda: len(sockets()) == of_poll)
     assert len(sockets()) == before
@@ -340,7 +391,8 @@ async def test_one_reader_serves_all_images_and_ends_with_the_last_subscriber(em
 
 async def test_an_edited_connection_takes_effect_in_the_reader(emulator, connection, queue, send, monkeypatch):
     emulator.create_versions(IMAGE, 1)
-    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.5, 0.5))
+    monkeypatch.setattr(_shared_poller, "CLIENT_LIFETIME", (0.1, 0.1))
+    monkeypatch.setattr(_shared_poller, "SAME_CHANGE_WITHIN", 60.0)
     made = []
     get_queue_client = SageMakerImageVersionsHook.get_queue_client
 
@@ -353,34 +405,29 @@ async def test_an_edited_connection_takes_effect_in_the_reader(emulator, connect
         await subscription.next()
         await eventually(lambda: made)
         connection(login="edited")
-        await eventually(lambda: made[-1]._request_signer._credentials.access_key == "edited", 10)
+
+        def is_edited():
+            send(message())  # so that the reader's call ends
+            return made[-1]._request_signer._credentials.access_key == "edited"
+
+        await eventually(is_edited, 10)
+        await subscription.next()
         send(message(number=2))
         await asyncio.wait_for(subscription.next(), 10)
 
 
-async def test_a_queue_without_messages_does_not_block_the_event_loop(emulator, queue):
+async def test_a_queue_without_messages_does_not_block_the_event_loop(emulator, queue, called):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
-        turns = 0
-        loop = asyncio.get_running_loop()
-        end = loop.time() + 1.0
-        while loop.time() < end:
-            await asyncio.sleep(0.01)
-            turns += 1
-    assert turns > 20
+        await eventually(lambda: called)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+    # Calls of a second that block the loop would let it turn only in between.
+    assert len(called) < 10
 
 
-async def test_the_permissions_on_the_queue_are_those_of_the_calls(emulator, sqs, queue, send, monkeypatch):
-    called = set()
-    get_queue_client = SageMakerImageVersionsHook.get_queue_client
-
-    def note(hook, *arguments, **named):
-        client = get_queue_client(hook, *arguments, **named)
-        client.meta.events.register("before-call.sqs", lambda model, **_: called.add(model.name))
-        return client
-
-    monkeypatch.setattr(SageMakerImageVersionsHook, "get_queue_client", note)
+async def test_the_permissions_on_the_queue_are_those_of_the_calls(emulator, queue, send, called):
     emulator.create_versions(IMAGE, 1)
     with waiting(queue) as subscription:
         await subscription.next()
