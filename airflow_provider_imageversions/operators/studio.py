@@ -174,7 +174,8 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     preserves all other entries, and all other settings of the app that botocore supports. Then it waits until the
     domain or the user profile is InService again.
 
-    Running apps keep their version until they are restarted, and spaces that pin a version keep it. The log lists both.
+    Running apps keep their version until they are restarted, and spaces and user profiles that pin a version keep it.
+    The log lists them.
 
     The operator is safe to repeat. It stores the previous state before it changes the settings (in the task's state
     store on Airflow 3.3 and later, otherwise in an Airflow Variable), so that a retry can return it. UpdateDomain has
@@ -191,17 +192,18 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
     :param app_image_config_name: Name of the app image config for the image's entry. Required with ``version`` or
         ``alias``. (default: none) (templated)
     :param app_type: ``JupyterLab``, ``CodeEditor`` or ``KernelGateway``. (default: ``JupyterLab``) (templated)
-    :param user_profile_name: Roll out to this user profile only. (default: the whole domain) (templated)
+    :param user_profile_name: Roll out to this user profile only. An XComArg that resolves to ``None`` is an error.
+        (default: the whole domain) (templated)
     :param set_default: Also make the version the default of the app, with its DefaultResourceSpec. (default: False)
         (templated)
-    :param only_if_newer: Skip the task if the settings already have a version with a higher number, so that a late run
-        does not undo the roll-out of a later one. (default: False) (templated)
+    :param only_if_newer: Skip the task if the settings already have a CREATED version with a higher number, so that a
+        late run does not undo the roll-out of a later one. (default: False) (templated)
     :param restore: The ``previous`` value of an earlier result, to restore the settings before that roll-out: an entry
         without a number, with another number, or no entry. If the roll-out changed the default, its image is restored,
         too, unless the default no longer refers to the image. Cannot be combined with ``set_default`` and
         ``only_if_newer``. (default: none) (templated)
-    :param report_remaining: Log the running apps and the spaces of the domain that keep another version. This needs an
-        API call for each space. (default: True)
+    :param report_remaining: Log the running apps, the spaces and the user profiles of the domain that keep another
+        version. This needs an API call for each space and user profile. (default: True)
     :param aws_conn_id: The Airflow connection used for AWS credentials; ``None`` uses boto3's default credential chain.
         (default: ``aws_default``) (templated)
     :param region_name: AWS region. (default: the connection's region) (templated)

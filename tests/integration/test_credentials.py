@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 
 import pytest
@@ -57,6 +58,11 @@ def fault(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def image(emulator, monkeypatch):
+    # A poll of the test before may still be under way.
+    for thread in threading.enumerate():
+        if thread.name.startswith("sagemaker-image-versions"):
+            thread.join(1)
+    emulator.reset()
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(_sessions, "GRACE_PACE", PAUSE)
