@@ -26,6 +26,7 @@ class CursorStore:
         self._trigger = trigger
         self.was_unreadable = False
         """Whether a read failed before one succeeded."""
+        self._fails = False
 
     async def read(self) -> list[dict[str, Any]]:
         """Return the stored state of each asset. Retry after errors, which must not count as a first start."""
@@ -60,12 +61,17 @@ class CursorStore:
         try:
             await write_asset_state(self._trigger, self._trigger.state_key, state)
         except Exception as error:  # noqa: BLE001  # likewise
-            self._trigger.log.warning(
-                "SageMaker image %r: could not store the state of the asset; retrying at the next poll. Until then, a "
-                "restart emits events again: %s",
-                self._trigger.image_name,
-                describe_error(error),
-            )
+            if not self._fails:
+                self._trigger.log.warning(
+                    "SageMaker image %r: could not store the state of the asset; retrying at each poll. Until then, a "
+                    "restart emits events again: %s",
+                    self._trigger.image_name,
+                    describe_error(error),
+                )
+            self._fails = True
             return False
+        if self._fails:
+            self._trigger.log.info("SageMaker image %r: stored the state of the asset again", self._trigger.image_name)
+        self._fails = False
         self._trigger.kept = [state]
         return True

@@ -54,6 +54,8 @@ DETAILS_AT_ONCE = 10
 SENT_KEPT = 1000
 """Maximum number of emitted events that are stored, to mark them as redelivered."""
 NO_DETAILS = "CREATED, but its details cannot be read yet"
+SINCE = "since"
+"""Key of the time since when a watcher that has not polled successfully yet has watched."""
 _LONG_AGO = "0001-01-01T00:00:00+00:00"
 _ANSWERS = {ErrorKind.PERMANENT, ErrorKind.MISSING}
 _FIRST_PAUSES = (0.5, 1.0)
@@ -70,6 +72,16 @@ def doubled(pause: float, times: int, longest: float) -> float:
     :param longest: The longest pause in seconds.
     """
     return min(pause * 2.0 ** min(times, 30), longest)
+
+
+def retry_interval(failures: int, interval: float) -> float:
+    """
+    Return how long to wait after the details of a CREATED version could not be read: less than an interval.
+
+    :param failures: Number of failures in a row.
+    :param interval: The interval in seconds.
+    """
+    return interval if failures == 0 else doubled(min(GRACE_PACE, interval), failures - 1, interval)
 
 
 def has_outlasted_grace(kind: ErrorKind | None, lasting: float) -> bool:
@@ -369,7 +381,12 @@ class WaitSession:
             return Raise(error, logs=logs)
         if left <= 0:
             return TimeOut(decide.Waiting(describe_error(error)), error, logs=logs)
-        return PollAgain(min(self._pause_after_error(now, jitter), left), logs=logs)
+        if of_details and not is_fatal:
+            soon = retry_interval(self._failures, self.interval)
+            again: PollAgain = Retry(min(soon, left), logs=logs)
+        else:
+            again = PollAgain(min(self._pause_after_error(now, jitter), left), logs=logs)
+        return again
 
     def _with_memory(self, outcome: Any) -> Any:
         """Return the outcome, or that the version was deleted if an earlier poll listed it."""
@@ -607,13 +624,16 @@ class WatchSession:
         self._has_emitted = False
         self._unstored: list[_Unstored] = []
         self._saved: dict[str, Any] | None = None
+        self._detail_failures = 0
         self._cursor: Any = None
-        if states:
-            kind = self._detector.cursor_type
-            # The least advanced of the assets that share the trigger, so that none of them misses an event.
-            cursors = [kind.from_json(state[kind.KEY]) for state in states]
+        kind = self._detector.cursor_type
+        # The least advanced of the assets that share the trigger, so that none of them misses an event.
+        cursors = [kind.from_json(state[kind.KEY]) for state in states if kind.KEY in state]
+        if cursors:
             self._cursor = min(cursors, key=lambda cursor: cursor.progress)
             self._detector.aim(self._cursor)
+        elif states:
+            self._started = self._blind_since = min(parse_time(SINCE, state[SINCE]) for state in states)
         self._committed = self._cursor
 
     @property
@@ -627,8 +647,7 @@ class WatchSession:
         result: PollResult | None = None
         while True:
             if result is None:
-                interval = max(self._interval, SLOW_PACE) if self._is_blocked else self._interval
-                result = yield from self._ask(Poll(self.target, interval))
+                result = yield from self._ask(Poll(self.target, self._next_interval()))
             result = yield from self._handle(result)
 
     def _handle(self, result: PollResult) -> Steps[PollResult | None]:
@@ -639,6 +658,9 @@ class WatchSession:
             yield from self._save()
         if result.fault is not None:
             self._blind_since = self._started
+            if self._cursor is None:
+                # A restart must not skip what is created until the first poll succeeds.
+                yield from self._save_state({SINCE: self._started.isoformat(), "sent": []})
             self._logs += self._status.log_fault(result.fault, result.error)
             self._slow_down(result)
             return None
@@ -664,6 +686,7 @@ class WatchSession:
         records: list[ImageVersion] = []
         for version in versions[:DETAILS_AT_ONCE] if self._include_details else ():
             details = yield from self._ask(NeedDetails(version))
+            self._detail_failures += 1
             if not isinstance(details, dict):
                 self._logs += self._status.log("warning", f"{NO_DETAILS}: {describe_error(details.error)}")
                 self._slow_down(details)
@@ -671,6 +694,7 @@ class WatchSession:
             if not decide.is_unchanged(cast("ImageVersion", details), version):
                 # The event's identity depends on the status. The next poll decides.
                 return records, False
+            self._detail_failures = 0
             records.append(cast("ImageVersion", details))
         self._is_blocked = False
         return records if self._include_details else versions, True
@@ -695,7 +719,9 @@ class WatchSession:
         """Advance the stored cursor: at once if nothing was emitted, otherwise when Airflow has stored the events."""
         if has_emitted:
             self._unstored.append(_Unstored(self._cursor, frozenset(self._sent)))
-        if any(each.since == math.inf for each in self._unstored) and (yield from self._save(again=True)):
+        if any(each.since == math.inf for each in self._unstored):
+            if not (yield from self._save(again=True)):
+                return
             for each in self._unstored:
                 each.since = min(each.since, self._now)
         while self._unstored and self._now - self._unstored[0].since >= STORED_AFTER:
@@ -712,12 +738,20 @@ class WatchSession:
 
     def _save(self, *, again: bool = False) -> Steps[bool]:
         state = {self._detector.cursor_type.KEY: self._committed.to_json(), "sent": self._sent[-SENT_KEPT:]}
+        return (yield from self._save_state(state, again=again))
+
+    def _save_state(self, state: dict[str, Any], *, again: bool = False) -> Steps[bool]:
         if state == self._saved and not again:
             return True
         is_saved: bool = yield from self._ask(Save(state))
         # If it failed, some of the assets may have stored it.
         self._saved = state if is_saved else None
         return is_saved
+
+    def _next_interval(self) -> float:
+        if self._is_blocked:
+            return max(self._interval, SLOW_PACE)
+        return retry_interval(self._detail_failures, self._interval)
 
     def _slow_down(self, failed: PollResult) -> None:
         if not has_outlasted_grace(failed.fault, failed.lasting) or self._is_blocked:

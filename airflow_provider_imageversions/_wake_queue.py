@@ -49,6 +49,7 @@ class QueueReader:
         self._hook: SageMakerImageVersionsHook | None = None
         self._queue: Any = None
         self._reported: deque[tuple[str, bool]] = deque(maxlen=MESSAGES_KEPT)
+        self._seen: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._failures = 0
         self._task = registry.spawn(self._run())
 
@@ -91,7 +92,9 @@ class QueueReader:
             entries = [{"Id": str(at), "ReceiptHandle": message["ReceiptHandle"]} for at, message in enumerate(done)]
             # A message that cannot be deleted is received again.
             await self._call(self._queue.delete_message_batch, Entries=entries)
-        if len(done) < len(messages):
+        new = {message["MessageId"] for message in messages}.difference(self._seen)
+        self._seen.extend(new)
+        if len(done) < len(messages) and not new:
             # Two readers that receive at a constant pace can be in step, and one would receive a message each time.
             await asyncio.sleep(random.random() * HIDDEN_FROM_OTHERS)  # noqa: S311  # keeps no secret
 

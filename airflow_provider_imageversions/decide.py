@@ -296,8 +296,9 @@ def _are_one(left: SettledRun, right: SettledRun, listed: Mapping[int, ImageVers
         return False
     if left.last + 1 == right.first:
         return True
-    between = any(left.last < number < right.first for number in listed)
-    return not between and newest - _created(listed[right.first]) > _LATE_LISTING
+    if newest - _created(listed[right.first]) <= _LATE_LISTING:
+        return False
+    return not any(number in listed for number in range(left.last + 1, right.first))
 
 
 def failure_reason(failed: Mapping[str, Any]) -> str:

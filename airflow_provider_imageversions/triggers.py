@@ -499,9 +499,10 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch the image until the trigger is cancelled."""
         _warn_of_unknown(self)
+        started, is_first = datetime.now(timezone.utc), True
         while True:
             try:
-                async with aclosing(self._watch()) as events:
+                async with aclosing(self._watch(started, is_blind=not is_first)) as events:
                     async for event in events:
                         yield event
             except Exception:
@@ -511,6 +512,7 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
                     self.image_name,
                     _sessions.SLOW_PACE,
                 )
+            is_first = False
             await asyncio.sleep(_sessions.SLOW_PACE)
 
     def _warn_of_rival(self) -> None:
@@ -543,7 +545,7 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
         wake_queue = None if self.wake_queue is None else parse_queue_url("wake_queue", self.wake_queue)
         return WatchConfig(self.image_name, self.statuses, self.start_from, self.alias), wake_queue
 
-    async def _watch(self) -> AsyncGenerator[TriggerEvent, None]:
+    async def _watch(self, started: datetime, *, is_blind: bool) -> AsyncGenerator[TriggerEvent, None]:
         try:
             config, wake_queue = self._parse()
         except ValueError as error:
@@ -551,7 +553,6 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
             return
         self._warn_of_rival()
         name, store = config.image_name, CursorStore(self)
-        started = datetime.now(timezone.utc)
         states = await store.read()
         session = _sessions.WatchSession(
             config,
@@ -559,7 +560,7 @@ class SageMakerImageVersionEventTrigger(_AwsTrigger, BaseEventTrigger):
             interval=self.poll_interval,
             include_details=self.include_details,
             started=started,
-            is_blind=store.was_unreadable,
+            is_blind=is_blind or store.was_unreadable,
         )
         with _shared_poller.Subscription(
             self, name, session.target, self.poll_interval, wake_queue=wake_queue

@@ -342,8 +342,9 @@ async def test_all_versions_of_a_new_image_are_new_even_after_a_restart(watch, s
     await watch(**arguments).expect(*([2] if arguments else [1, 2]))
 
 
+@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("fault", ["access_denied", "server_error"])
-async def test_versions_created_while_the_first_poll_fails_get_events(watch, emulator, fault):
+async def test_versions_created_while_the_first_poll_fails_get_events(watch, emulator, fault, restarts):
     emulator.create_versions(IMAGE, 4)
     emulator.set_version(IMAGE, 2, status="CREATING")
     emulator.set_version(IMAGE, 3, status="CREATING")
@@ -353,6 +354,9 @@ async def test_versions_created_while_the_first_poll_fails_get_events(watch, emu
     emulator.create_versions(IMAGE, 1, status="CREATING")
     for number in (3, 5):
         emulator.set_version(IMAGE, number, status="CREATED")
+    if restarts:
+        await watching.kill()
+        watching = watch()
     emulator.clear_faults()
     await watching.expect(3, 5)
     emulator.set_version(IMAGE, 2, status="CREATED")
@@ -497,19 +501,25 @@ async def test_watchers_and_sensors_of_one_image_share_a_poll(watch, emulator):
     assert polls(emulator) <= 2
 
 
-async def test_a_crashed_poll_is_restarted(watch, emulator, monkeypatch):
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_crashed_poll_is_restarted(watch, emulator, monkeypatch, is_first):
     emulator.create_versions(IMAGE, 1)
-    watching = watch()
-    await watching.until(lambda: polls(emulator) > 1)
+    emulator.create_versions(IMAGE, 1, status="CREATING")
     original = _reading.read_versions
 
     def broken(*_):
+        # The watcher waits before it starts again.
+        emulator.set_version(IMAGE, 2, status="CREATED")
         monkeypatch.setattr(_reading, "read_versions", original)
         raise KeyError("bug")
 
-    monkeypatch.setattr(_reading, "read_versions", broken)
-    await watching.until(lambda: _reading.read_versions is original)
-    emulator.create_versions(IMAGE, 1)
+    if is_first:
+        monkeypatch.setattr(_reading, "read_versions", broken)
+        watching = watch()
+    else:
+        watching = watch()
+        await watching.until(lambda: polls(emulator) > 1)
+        monkeypatch.setattr(_reading, "read_versions", broken)
     await watching.expect(2)
 
 

@@ -142,7 +142,18 @@ def test_a_success_between_errors_ends_the_back_off():
 def test_an_error_ends_a_wait_only_when_it_has_outlasted_its_grace(options, kind, lasting, expected, of_details):
     session = WaitSession(**{"interval": 60, **options})
     step = failed(session, kind, lasting=lasting, of_details=of_details)
+    if of_details and expected == PollAgain(60) and "silent_fail" not in options:
+        # The version is CREATED.
+        expected = Retry(5)
     assert bare(step) == expected
+
+
+def test_details_that_cannot_be_read_are_retried_sooner_than_the_interval():
+    session = WaitSession(interval=60)
+    pauses = [failed(session, ErrorKind.TRANSIENT, of_details=True).seconds for _ in range(5)]
+    assert pauses == [5, 10, 20, 40, 60]
+    session = WaitSession(interval=2, deadline=9)
+    assert failed(session, ErrorKind.TRANSIENT, of_details=True).seconds == 2
 
 
 @pytest.mark.parametrize(("kind", "grace"), [(ErrorKind.PERMANENT, 10), (ErrorKind.CREDENTIALS, 120)])

@@ -301,7 +301,8 @@ class Watching(RuleBasedStateMachine):
     @invariant()
     def the_stored_cursor_is_in_order_and_never_overlaps(self):
         if hasattr(self, "store") and self.store.text is not None:
-            runs = Cursor.from_json(json.loads(self.store.text)["runs"]).runs
+            # Until the first poll succeeds, there is none.
+            runs = Cursor.from_json(json.loads(self.store.text).get("runs", [])).runs
             assert all(run.first <= run.last for run in runs)
             assert all(left.last < right.first for left, right in pairwise(runs))
 
@@ -857,9 +858,12 @@ def test_records_before_failed_details_are_emitted_and_the_rest_later():
     world = Recorder(start_from="earliest", include_details=True)
     listed = [owner_of(number) for number in range(1, 15)]
     assert [event[0] for event in world.poll(listed, unreadable=4)] == [1, 2, 3]
+    assert world.driver.step.interval == _sessions.GRACE_PACE
     assert [event[0] for event in world.poll(listed, unreadable=4)] == []
+    assert world.driver.step.interval == 2 * _sessions.GRACE_PACE
     assert world.driver.logs == [Log("warning", "CREATED, but its details cannot be read yet: OSError: reset")]
     assert [event[0] for event in world.poll(listed)] == list(range(4, 15))
+    assert world.driver.step.interval == 60
 
 
 @pytest.mark.parametrize("changed", [{"ImageVersionStatus": "DELETING"}, {"CreationTime": "2999-01-01T00:00:00+00:00"}])
@@ -905,6 +909,8 @@ def test_a_permanent_error_slows_a_watcher_down_and_is_logged_once(interval, pac
     steps = WatchSession(config, [], interval=interval, include_details=True, started=START).run()
     assert next(steps) == Poll(VersionsAbove(), interval)
     step = steps.send((refused(9.9), 0.0))
+    assert step == Save({"since": START.isoformat(), "sent": []})
+    step = steps.send((True, 0.0))
     assert (step.interval, [log.level for log in step.logs]) == (interval, ["warning"])
     step = steps.send((refused(10.0), 10.0))
     text = f"No events will be emitted until this is resolved. Retrying every {pace} seconds: OSError: denied"
@@ -978,9 +984,14 @@ def test_a_poll_reads_down_to_the_lowest_version_that_may_still_need_an_event():
     assert world.driver.step == Poll(VersionsAbove(5), 60)
 
 
-def test_what_becomes_created_while_a_first_start_cannot_read_it_gets_an_event():
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_becomes_created_while_a_first_start_cannot_read_it_gets_an_event(restarts):
     world = Recorder()
     world.driver.send(refused(0.0))
+    world.driver.follow(None, None)
+    if restarts:
+        world.service.tick(10**9)
+        world.restart()
     assert [event[0] for event in world.poll([owner_of(1, modified=-(10**7)), owner_of(2)])] == [2]
 
 
