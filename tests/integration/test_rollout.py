@@ -307,10 +307,10 @@ def test_an_app_image_config_that_does_not_exist_is_refused(domain, run, emulato
 
 def test_an_app_image_config_of_another_app_is_a_warning(account, domain, run, said):
     account.config("kernels", "KernelGateway")
-    run(rollout(domain, 3, app_image_config_name="kernels"))
-    assert "the app image config 'kernels' is for KernelGateway, but app_type is JupyterLab" in said()
     run(rollout(domain, 3))
     assert "but app_type is" not in said()
+    run(rollout(domain, 3, app_image_config_name="kernels"))
+    assert "the app image config 'kernels' is for KernelGateway, but app_type is JupyterLab" in said()
 
 
 def test_a_domain_that_does_not_exist_is_refused(account, run):

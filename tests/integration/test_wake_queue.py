@@ -225,6 +225,16 @@ async def test_a_message_about_nothing_that_is_polled_is_deleted_when_it_is_old(
         await asyncio.wait_for(subscription.next(), 10)
 
 
+async def test_messages_about_other_images_do_not_delay_those_behind_them(emulator, queue, send, monkeypatch):
+    """A rule of EventBridge has no filter for the image."""
+    monkeypatch.setattr(_wake_queue, "HIDDEN_FROM_OTHERS", 600)
+    emulator.create_versions(IMAGE, 1)
+    send(*[message("other-image", number) for number in range(30)], message())
+    with waiting(queue) as subscription:
+        await subscription.next()
+        await asyncio.wait_for(subscription.next(), 20)
+
+
 async def test_another_triggerer_receives_the_event_of_an_image_that_only_it_polls(emulator, queue, send):
     emulator.create_versions(IMAGE, 1)
     emulator.create_versions("other-image", 1)
