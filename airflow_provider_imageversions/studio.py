@@ -420,11 +420,11 @@ class Rollout:
 
     def default_versions(self, states: Mapping[str, EntryState]) -> set[int]:
         """
-        Return the versions of the image in the defaults of states; none if the defaults do not matter.
+        Return the versions of the image that are the default in states.
 
         :param states: What :meth:`state` returned, or the states to restore.
         """
-        specs = [state.default for state in states.values() if self.with_default and self._is_of_image(state.default)]
+        specs = [state.default for state in states.values() if self._is_of_image(state.default)]
         numbers = {str(_image_of(spec).get("SageMakerImageVersionArn", "")).rpartition("/")[2] for spec in specs}
         return {int(number) for number in numbers if number.isdecimal()}
 
@@ -435,7 +435,8 @@ class Rollout:
         :param document: See :meth:`state`.
         """
         states = self.state(document)
-        pinned = {state.version for state in states.values()} | self.default_versions(states)
+        defaults = set() if self.spec is None else self.default_versions(states)
+        pinned = {state.version for state in states.values()} | defaults
         after = (each for each in pinned if isinstance(each, int) and self.number is not None and each > self.number)
         return sorted(after, reverse=True)
 

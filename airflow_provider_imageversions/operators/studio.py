@@ -399,7 +399,7 @@ class SageMakerRolloutImageVersionOperator(ChangingOperator):
         for entry in entries:
             self._check_entry(hook, entry.get("ImageVersionNumber"), entry["AppImageConfigName"])
         rollout = studio.Rollout(self.image_name, target, config, restore=states, restores_default=default)
-        for number in sorted(rollout.default_versions(states)):
+        for number in sorted(rollout.default_versions(states)) if default else ():
             self._check_version(hook, number)
         return rollout
 
@@ -596,9 +596,13 @@ class _Steps:
                 " and ".join(kept),
                 self._target,
             )
-        current = self._rollout.state(self._document)
+        current, number = self._rollout.state(self._document), self._rollout.number
+        others = self._rollout.default_versions(current) - {number}
+        if number is not None and others:
+            default = ", ".join(map(str, sorted(others)))
+            self.log.info("%s: version %s remains the default of %s (set_default)", self._label, default, self._target)
         for place, state in current.items():
-            if self._rollout.number is None and place not in self._rollout.restore:
+            if number is None and place not in self._rollout.restore:
                 self.log.warning(
                     "%s: %s of %s keeps %s, because it had no settings at the time of the roll-out that is undone",
                     self._label,

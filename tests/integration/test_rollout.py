@@ -191,6 +191,13 @@ def test_a_rollback_removes_the_default_s_version_as_sagemaker_wants_it(account,
     assert written == {"SageMakerImageArn": ARN, "SageMakerImageVersionArn": "None"}
 
 
+def test_the_log_has_a_default_that_remains(account, domain, run, said):
+    run(rollout(domain, 2, set_default=True))
+    assert "remains the default" not in said()
+    run(rollout(domain, 3))
+    assert f"version 2 remains the default of domain '{domain}' (set_default)" in said()
+
+
 def test_a_default_whose_version_was_deleted_is_not_restored(account, domain, run, emulator):
     run(rollout(domain, 1, set_default=True))
     run(rollout(domain, 2))
