@@ -44,7 +44,7 @@ contract: $(INSTALLED) ## check the assumptions about SageMaker against an AWS a
 unit: $(INSTALLED) ## run the unit tests, without Airflow and HTTP: seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
-integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: 90 seconds
+integration: $(INSTALLED) ## run the tests that use Airflow's classes and the emulator over HTTP: 70 seconds
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/integration
 
 static: $(INSTALLED) ## run lint, types and docs side by side
