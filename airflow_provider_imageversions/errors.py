@@ -274,7 +274,7 @@ def is_unusable(error: Exception) -> bool:
 
     :param error: What a call raised.
     """
-    return isinstance(error, UnusableSettingError) or (
+    return isinstance(error, (UnusableSettingError, botocore.exceptions.UnknownSignatureVersionError)) or (
         isinstance(error, botocore.exceptions.HTTPClientError)
         and isinstance(error.kwargs.get("error"), (AttributeError, OverflowError, TypeError, ValueError))
     )
@@ -286,7 +286,7 @@ def is_unsendable(error: Exception) -> bool:
 
     :param error: The error of a call. Its text may contain a session token.
     """
-    return is_unusable(error) and str(getattr(error, "kwargs", {})["error"]).startswith("Invalid header value")
+    return is_unusable(error) and str(getattr(error, "kwargs", {}).get("error")).startswith("Invalid header value")
 
 
 def _lacks_certificate(error: botocore.exceptions.SSLError) -> bool:

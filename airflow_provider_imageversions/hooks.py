@@ -826,7 +826,7 @@ class SageMakerImageVersionsHook(AwsBaseHook):
             )
             return _botocore.with_note(error, note)
         if errors.is_unusable(error):
-            return self._unusable_setting(error.kwargs["error"])
+            return self._unusable_setting(error.kwargs.get("error", error))
         if isinstance(error, botocore.exceptions.SSLError) and errors.classify_error(error) is ErrorKind.PERMANENT:
             return errors.CertificateError(**error.kwargs, verify=self.verify)
         if isinstance(error, botocore.exceptions.EndpointConnectionError) and errors.lacks_region(error, region):

@@ -156,13 +156,15 @@ def test_parameters_of_tasks_are_checked_at_parse_time(cls, name, value):
     taken_or_refused(lambda: make(cls, **{name: value}), name)
 
 
-@pytest.mark.parametrize("option", ["signature_version", "max_pool_connections"])
+@pytest.mark.parametrize(
+    "option", [{"signature_version": {}}, {"signature_version": ""}, {"max_pool_connections": {}}], ids=str
+)
 @pytest.mark.parametrize("cls", [operators.SageMakerDeleteImageVersionOperator, SageMakerImageVersionSensor])
 def test_a_setting_that_no_request_can_be_sent_with_fails_the_task(service, monkeypatch, cls, option):
     """No retry can help, although botocore's Config accepts the value and the call raises no error of botocore."""
     monkeypatch.setattr(_sessions, "GRACE", dict.fromkeys(_sessions.GRACE, 0.0))
     with pytest.raises(Exception, match="botocore_config"):  # a sensor adds its own
-        make(cls, botocore_config={option: {}}, aws_conn_id="aws_default").execute({"ti": TaskInstance()})
+        make(cls, botocore_config=option, aws_conn_id="aws_default").execute({"ti": TaskInstance()})
     assert service.calls() == []
 
 
