@@ -165,6 +165,8 @@ def test_the_page_of_a_waiting_task_has_a_button_to_the_image_in_the_aws_console
 
 def test_the_page_of_a_failed_sensor_shows_sagemaker_s_reason(page, airflow, runs):
     assert airflow.wait_for_run(WAIT, runs[FAILING], 60) == "failed"
+    # The page of a task that has ended does not read the log again.
+    eventually(airflow, lambda: REASON in airflow.task_log(WAIT, runs[FAILING], "wait"), 60, "the log is complete")
     page.goto(instance(WAIT, runs[FAILING], "wait"))
     expect(page.get_by_test_id("state-badge").filter(has_text="Failed")).to_be_visible()
     expect(
