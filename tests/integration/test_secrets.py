@@ -199,7 +199,7 @@ def test_a_watcher_exposes_no_secret(situation, emulator, secret_connection, mon
     def is_over():
         if situation in {all_is_well, version_failed}:
             return delivered
-        # By the third poll it reports an error that only a person can fix; after a bug it starts anew.
+        # By the third poll it reports an error that only a person can fix; after a bug it starts again.
         return caplog.text.count(": polled; ") + caplog.text.count(": started polling ") > 4
 
     async def listen():

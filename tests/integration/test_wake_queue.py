@@ -287,7 +287,7 @@ async def test_a_sensor_in_one_triggerer_does_not_take_the_message_from_a_watche
 
 @pytest.fixture
 def late_answers(monkeypatch):
-    """Functions that hold back what polls read from now on, so that it is from before, and that let them go on."""
+    """Functions that hold back what polls read from now on, so that it is from before, and that let them continue."""
     original, going_on, read = _shared_poller.poll_versions, threading.Event(), []
     going_on.set()
 
