@@ -193,6 +193,14 @@ def connection(emulator, monkeypatch):
     return set_connection
 
 
+def wait_until(condition, seconds=20.0):
+    """Poll a condition. It takes no longer than the condition does, and fails the test if it is never met."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "The condition was not met"
+        time.sleep(0.01)
+
+
 class TaskInstance:
     """What operators use of a task instance outside Airflow's own processes."""
 

@@ -669,7 +669,7 @@ class _Steps:
         number, image_name = self._rollout.number, self._rollout.image_name
         if number is None:
             return
-        newer = []
+        newer: list[int] = []
         for each in self._rollout.pinned_after(document):
             version = errors.none_if_not_found(hook.describe_image_version, image_name, version=each)
             if version is not None and decide.refusal(version, "used") is None:
@@ -678,7 +678,8 @@ class _Steps:
             # The image may have been created again since, with numbers from 1.
             self.log.warning("%s: replacing version %d in %s, which cannot be used", self._label, each, self._target)
         if any(state.version == studio.UNPINNED for state in self._rollout.state(document).values()):
-            newer += [newest for newest in [find_newest(hook, image_name)] if newest is not None and newest > number]
+            newest = find_newest(hook, image_name)
+            newer += [] if newest is None or newest <= number else [newest]
         if newer:
             raise AirflowSkipException(
                 f"{self._label}: {self._target} has version {max(newer)} already, which is newer than version "

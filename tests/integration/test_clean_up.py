@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,7 +16,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerImageVersionUsageOperator,
     SageMakerPruneImageVersionsOperator,
 )
-from tests.conftest import TaskInstance, execute_in_thread
+from tests.conftest import TaskInstance, execute_in_thread, wait_until
 from tests.studio import custom_image, spec
 
 IMAGE = "churn"
@@ -151,8 +150,7 @@ def during_usage(studio, emulator, task, change):
     emulator.add_fault("throttling", operation="ListDomains", times=None)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute_in_thread, task, {"ti": TaskInstance()})
-        while not emulator.calls("ListDomains") and not running.done():
-            time.sleep(0.01)
+        wait_until(lambda: emulator.calls("ListDomains") or running.done())
         change()
         emulator.clear_faults()
         return running.result(60)

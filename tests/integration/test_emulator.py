@@ -26,7 +26,7 @@ from airflow_provider_imageversions.emulator.models import (
     VERSION_MODEL,
 )
 from airflow_provider_imageversions.emulator.wire import OPERATIONS
-from tests.conftest import BUILTIN_HANDLERS
+from tests.conftest import BUILTIN_HANDLERS, wait_until
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 BASE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/churn:1.4"
@@ -87,13 +87,6 @@ def image_status(client, image="churn"):
 
 def status_of(client, version, image="churn"):
     return client.describe_image_version(ImageName=image, Version=version)["ImageVersionStatus"]
-
-
-def eventually(probe, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # Images
@@ -161,13 +154,13 @@ def test_an_image_can_take_time_by_motos_own_transitions(client):
         create = {"ImageName": "churn", "BaseImage": BASE, "ClientToken": "t"}
         assert error_of(client.create_image_version, **create)[0] == "ResourceInUse"
         take(0)
-        eventually(lambda: client.describe_image(ImageName="churn")["ImageStatus"] == "CREATED")
+        wait_until(lambda: client.describe_image(ImageName="churn")["ImageStatus"] == "CREATED")
         client.create_image_version(**create)
         take(3600)
         client.delete_image(ImageName="churn")
         assert client.describe_image(ImageName="churn")["ImageStatus"] == "DELETING"
         take(0)
-        eventually(lambda: not client.list_images()["Images"])
+        wait_until(lambda: not client.list_images()["Images"])
     finally:
         state_manager.unset_transition(IMAGE_MODEL)
 
@@ -186,7 +179,7 @@ def test_a_deleted_image_is_deleting_for_a_while_and_its_name_is_taken(emulator,
         assert code == "ResourceInUse"
         assert message.endswith(":image/churn) is being deleted")
     emulator.creation_seconds = 0.01
-    eventually(lambda: image_status(client) is None)
+    wait_until(lambda: image_status(client) is None)
     client.create_image(**create)
     assert numbers(client, ImageName=five) == []
 
@@ -311,7 +304,7 @@ def test_a_version_moves_from_creating_to_created_when_it_is_due(emulator, clien
     # However long that took.
     seconds = time.time() - before["CreationTime"].timestamp() + 0.05
     emulator.creation_seconds = seconds
-    time.sleep(0.2)
+    time.sleep(0.2)  # Nobody looks when it is due, and the time that it is modified is that all the same.
     (after,) = client.list_image_versions(ImageName=image)["ImageVersions"]
     assert after["ImageVersionStatus"] == "CREATED"
     took = (after["LastModifiedTime"] - after["CreationTime"]).total_seconds()
@@ -332,7 +325,7 @@ def test_a_new_creation_time_span_affects_versions_that_are_creating(emulator, c
 def test_a_version_is_not_modified_before_it_was_seen_creating(emulator, client, image, seconds):
     emulator.creation_seconds = 3600
     client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
-    time.sleep(0.1)
+    time.sleep(0.1)  # the time that it is seen CREATING for, asserted below
     assert status_of(client, 1) == "CREATING"
     emulator.creation_seconds = seconds
     described = client.describe_image_version(ImageName=image, Version=1)
@@ -358,7 +351,7 @@ def test_a_base_image_fails_after_a_while(emulator, client, image):
     described = client.describe_image_version(ImageName=image, Version=1)
     assert (described["ImageVersionStatus"], described.get("FailureReason")) == ("CREATING", None)
     emulator.creation_seconds = 0.01
-    eventually(lambda: status_of(client, 1) == "CREATE_FAILED")
+    wait_until(lambda: status_of(client, 1) == "CREATE_FAILED")
     assert MISSING in client.describe_image_version(ImageName=image, Version=1)["FailureReason"]
 
 
@@ -404,7 +397,7 @@ def test_an_alias_of_a_deleted_version_is_free_again(emulator, client, five):
     emulator.creation_seconds = 0.05
     client.update_image_version(ImageName=five, Version=3, AliasesToAdd=["prod"])
     client.delete_image_version(ImageName=five, Version=3)
-    eventually(lambda: 3 not in numbers(client, ImageName=five))
+    wait_until(lambda: 3 not in numbers(client, ImageName=five))
     client.update_image_version(ImageName=five, Version=2, AliasesToAdd=["prod"])
     assert client.describe_image_version(ImageName=five, Alias="prod")["Version"] == 2
     client.delete_image_version(ImageName=five, Version=2)
@@ -480,7 +473,7 @@ def test_a_token_keeps_its_place_when_versions_come_and_go(emulator, client, fiv
     emulator.creation_seconds = 0
     first = client.list_image_versions(ImageName=five, MaxResults=2)
     client.delete_image_version(ImageName=five, Version=4)
-    eventually(lambda: 4 not in numbers(client, ImageName=five))
+    wait_until(lambda: 4 not in numbers(client, ImageName=five))
     client.create_image_version(ImageName=five, BaseImage=BASE, ClientToken="t")
     rest = client.list_image_versions(ImageName=five, NextToken=first["NextToken"], MaxResults=100)
     assert [version["Version"] for version in rest["ImageVersions"]] == [3, 2, 1]
@@ -637,7 +630,7 @@ def test_a_status_set_by_hand_stays(emulator, client, image):
     emulator.creation_seconds = 0.02
     client.create_image_version(ImageName=image, BaseImage=BASE, ClientToken="t")
     emulator.set_version(image, 1, status="CREATE_FAILED", failure_reason="no disk")
-    time.sleep(0.05)
+    time.sleep(0.05)  # longer than it would be CREATING
     described = client.describe_image_version(ImageName=image, Version=1)
     assert (described["ImageVersionStatus"], described["FailureReason"]) == ("CREATE_FAILED", "no disk")
     emulator.set_version(image, 1, status="SOMETHING_NEW")

@@ -32,7 +32,7 @@ from airflow_provider_imageversions.operators import (
 )
 from airflow_provider_imageversions.sensors import SageMakerImageVersionSensor
 from airflow_provider_imageversions.triggers import SageMakerImageVersionEventTrigger
-from tests.conftest import MODES
+from tests.conftest import MODES, wait_until
 from tests.credentials_endpoint import Agent
 from tests.fault_table import PAGE, READERS, RENEWS, REPORTS, SENSORS, TABLE, UNNOTICED, WAITS, WORDS, render
 from tests.studio import CONFIG, Store, Studio, custom_image
@@ -110,10 +110,7 @@ class World:
         """Let something happen as soon as a condition is met."""
 
         def wait():
-            deadline = time.monotonic() + 15
-            while not condition():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(condition)
             happening()
 
         self.happenings.append(self._pool.submit(wait))

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -31,7 +30,7 @@ from airflow_provider_imageversions.operators import (
     SageMakerPruneImageVersionsOperator,
     SageMakerUpdateImageVersionOperator,
 )
-from tests.conftest import TaskInstance, execute_in_thread, first_event, needs_watchers
+from tests.conftest import TaskInstance, execute_in_thread, first_event, needs_watchers, wait_until
 
 try:
     from airflow.sdk import DAG
@@ -245,7 +244,7 @@ def test_an_image_that_was_recreated_concurrently_is_not_deleted(emulator, image
     emulator.add_fault("slow", operation="ListImageVersions", seconds=10)
 
     def recreate():
-        until(lambda: emulator.calls("ListImageVersions"))
+        wait_until(lambda: emulator.calls("ListImageVersions"))
         client.delete_image(ImageName=IMAGE)
         client.create_image(ImageName=IMAGE, RoleArn=ROLE)
         emulator.create_versions(IMAGE, 1)
@@ -293,13 +292,6 @@ def test_a_quota_that_is_used_up_fails_the_task_at_once(emulator, client, connec
 
 def delete_image(**arguments):
     return SageMakerDeleteImageOperator(**{"task_id": "delete_image", "image_name": IMAGE, **QUICK, **arguments})
-
-
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def answered(emulator, operation):
@@ -363,7 +355,7 @@ def test_an_image_that_is_being_changed_is_deleted_when_it_can_be(
     emulator.creation_seconds = 0
     client.create_image(ImageName=IMAGE, RoleArn=ROLE)
     if status == "UPDATING":
-        until(lambda: client.describe_image(ImageName=IMAGE)["ImageStatus"] == "CREATED")
+        wait_until(lambda: client.describe_image(ImageName=IMAGE)["ImageStatus"] == "CREATED")
         client.update_image(ImageName=IMAGE, Description="new")
     # The task reads it three times until its first call, which is refused.
     change_when_read(IMAGE_MODEL, 5)
@@ -377,7 +369,7 @@ def test_a_new_image_with_the_same_name_is_not_deleted(emulator, image, client, 
     emulator.add_fault("slow", operation="ListAliases", seconds=10)
 
     def replace():
-        until(lambda: emulator.calls("ListAliases"))
+        wait_until(lambda: emulator.calls("ListAliases"))
         client.delete_image(ImageName=IMAGE)
         client.create_image(ImageName=IMAGE, RoleArn=ROLE, Description="another")
         emulator.clear_faults()
@@ -397,7 +389,7 @@ def test_an_alias_that_is_given_meanwhile_is_respected(emulator, image, client, 
     with ThreadPoolExecutor(1) as pool:
 
         def promote_it():
-            until(lambda: emulator.calls("DeleteImage"))
+            wait_until(lambda: emulator.calls("DeleteImage"))
             client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
             emulator.clear_faults("slow")
 
@@ -411,7 +403,7 @@ def test_an_image_that_cannot_be_deleted_fails_the_task_with_the_reason(emulator
     emulator.creation_seconds = 60
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, delete_image())
-        until(lambda: answered(emulator, "DeleteImage"))
+        wait_until(lambda: answered(emulator, "DeleteImage"))
         emulator.set_image(IMAGE, status="DELETE_FAILED", failure_reason="attached to a domain")
         with pytest.raises(SageMakerImageOperationError, match="the image is DELETE_FAILED: attached to a domain"):
             running.result(20)
@@ -488,7 +480,7 @@ def test_a_version_whose_image_is_deleted_fails_the_task(emulator, image, client
 
     def delete():
         polled = "ListImageVersions" if deferrable else "DescribeImageVersion"
-        until(lambda: answered(emulator, polled))
+        wait_until(lambda: answered(emulator, polled))
         client.delete_image(ImageName=IMAGE)
         emulator.creation_seconds = 0
 
@@ -962,7 +954,7 @@ def created_after_the_first_call(emulator, task, operation):
     before = len(answered(emulator, operation))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, task)
-        until(lambda: len(answered(emulator, operation)) > before or running.done())
+        wait_until(lambda: len(answered(emulator, operation)) > before or running.done())
         emulator.creation_seconds = 0
         return running.result(20)
 
@@ -995,10 +987,8 @@ def test_a_promotion_that_waits_for_one_alias_leaves_the_others_alone(emulator, 
     before = len(emulator.calls("UpdateImageVersion"))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, promote(version=3, aliases=aliases))
-        while len(emulator.calls("UpdateImageVersion")) < before + 3 and not running.done():
-            assert owner(versions, "prod") == 1
-            time.sleep(0.01)
-        assert owner(versions, "candidate") == 4
+        wait_until(lambda: len(emulator.calls("UpdateImageVersion")) >= before + 3 or running.done())
+        assert (owner(versions, "prod"), owner(versions, "candidate")) == (1, 4)
         emulator.creation_seconds = 0
         assert running.result(20)["Aliases"] == ["candidate", "prod"]
 
@@ -1101,9 +1091,7 @@ def test_an_alias_is_restored_after_execution_timeout(emulator, versions, contex
         raise ExecutionTimeout
 
     def end_between_the_calls():
-        deadline = time.monotonic() + 30
-        while len(emulator.calls("UpdateImageVersion")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(emulator.calls("UpdateImageVersion")) >= 3)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
     emulator.add_fault("slow", operation="UpdateImageVersion", after=1, seconds=3)
@@ -1180,7 +1168,7 @@ def test_a_deletion_that_fails_fails_the_task_with_the_reason(emulator, versions
     task = delete(version=2)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, task)
-        until(lambda: answered(emulator, "DeleteImageVersion") or running.done())
+        wait_until(lambda: answered(emulator, "DeleteImageVersion") or running.done())
         emulator.set_version(IMAGE, 2, status="DELETE_FAILED", failure_reason="in use by a domain")
         with pytest.raises(SageMakerImageOperationError, match="version 2 is DELETE_FAILED: in use by a domain"):
             running.result(20)
@@ -1196,7 +1184,7 @@ def test_a_version_whose_alias_moves_before_it_can_be_deleted_is_kept(emulator, 
     emulator.add_fault("in_use", operation="DeleteImageVersion", times=None)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, delete(alias="stable"))
-        until(lambda: emulator.calls("DeleteImageVersion") or running.done())
+        wait_until(lambda: emulator.calls("DeleteImageVersion") or running.done())
         versions.update_image_version(ImageName=IMAGE, Version=1, AliasesToDelete=["stable"])
         with pytest.raises(SageMakerImageOperationError, match="nothing was deleted, because the alias 'stable' moved"):
             running.result(20)
@@ -1303,7 +1291,7 @@ def test_a_version_that_is_promoted_before_it_can_be_deleted_is_kept(emulator, i
     emulator.add_fault("in_use", operation="DeleteImageVersion", times=None)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute, prune(keep_newest=1))
-        until(lambda: emulator.calls("DeleteImageVersion") or running.done())
+        wait_until(lambda: emulator.calls("DeleteImageVersion") or running.done())
         client.update_image_version(ImageName=IMAGE, Version=1, AliasesToAdd=["prod"])
         assert running.result(20)["kept"] == kept(newest=[2], alias=[1])
 
@@ -1315,7 +1303,7 @@ def test_versions_of_an_image_that_is_created_again_are_not_pruned(emulator, ima
     emulator.add_fault("slow", operation="ListAliases", seconds=10)
 
     def replace():
-        until(lambda: emulator.calls("ListAliases"))
+        wait_until(lambda: emulator.calls("ListAliases"))
         client.delete_image(ImageName=IMAGE)
         client.create_image(ImageName=IMAGE, RoleArn=ROLE)
         client.create_image_version(ImageName=IMAGE, BaseImage=BASE)

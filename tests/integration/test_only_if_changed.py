@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,6 +22,7 @@ from airflow_provider_imageversions.errors import (
 )
 from airflow_provider_imageversions.hooks import SageMakerImageVersionsHook
 from airflow_provider_imageversions.operators import SageMakerCreateImageVersionOperator
+from tests.conftest import wait_until
 from tests.studio import ROLE
 
 IMAGE = "churn"
@@ -205,8 +205,7 @@ def test_a_version_that_is_creating_is_waited_for(image, run, push, next_run, sa
     image.client("sagemaker").create_image_version(ImageName=IMAGE, BaseImage=BASE, ClientToken="theirs")
 
     def complete():
-        while not any(call["status"] for call in image.calls("DescribeImageVersion")):
-            time.sleep(0.01)
+        wait_until(lambda: any(call["status"] for call in image.calls("DescribeImageVersion")))
         image.creation_seconds = 0
 
     with ThreadPoolExecutor(1) as pool:

@@ -301,7 +301,7 @@ class Watching(RuleBasedStateMachine):
     @invariant()
     def the_stored_cursor_is_in_order_and_never_overlaps(self):
         if hasattr(self, "store") and self.store.text is not None:
-            # Until the first poll succeeds, there is none.
+            # Before the first successful poll, the state has no cursor.
             runs = Cursor.from_json(json.loads(self.store.text).get("runs", [])).runs
             assert all(run.first <= run.last for run in runs)
             assert all(left.last < right.first for left, right in pairwise(runs))
